@@ -1,0 +1,16 @@
+"""Quantization-aware training for Keras 3: what you train is what you ship, bit for bit."""
+
+from keras_quant import layers, quantizers
+from keras_quant.calibrate import calibrate
+from keras_quant.errors import (
+    CalibrationError,
+    ExportError,
+    ModelFileError,
+    QuantizationError,
+    UnsupportedLayerError,
+)
+from keras_quant.export import export, verify
+from keras_quant.quantize import quantize
+from keras_quant.tflite import ExportReport, ParityReport
+
+__version__ = "0.1.0"

@@ -1,0 +1,80 @@
+"""TensorFlow forms of what `keras.ops` has no single-pass form for.
+
+Everything else in the package is written in `keras.ops`; another Keras backend needs this file again and no other.
+"""
+
+import keras
+import tensorflow as tf
+
+
+def read(variable):
+    """The present value of a Keras variable (or tensor), as a plain tensor."""
+    return tf.convert_to_tensor(getattr(variable, "value", variable))
+
+
+def round_half_even(x):
+    """Round half to even, in float."""
+    return tf.math.rint(x)
+
+
+def clip(x, low, high):
+    """Clip to `[low, high]` in one pass over memory (`keras.ops.clip` takes two); the bounds are scalars."""
+    return tf.raw_ops.ClipByValue(t=x, clip_value_min=tf.cast(low, x.dtype), clip_value_max=tf.cast(high, x.dtype))
+
+
+def fake_quant(x, low, high, bits=8, narrow=False):
+    """Quantize and dequantize onto `2**bits` levels of `[low, high]`; clipped straight-through gradient.
+
+    One pass forward, one backward (TensorFlow's `FakeQuantWithMinMaxVars`). `low` and `high` must already be nudged so
+    that zero is a level.
+    """
+    return tf.quantization.fake_quant_with_min_max_vars(x, low, high, num_bits=bits, narrow_range=narrow)
+
+
+def straight_through(values, gradient_of):
+    """`values` going forward, the identity on `gradient_of` going back."""
+
+    @tf.custom_gradient
+    def forward(x):
+        return tf.stop_gradient(values), lambda upstream: upstream
+
+    return forward(gradient_of)
+
+
+def batch_normalize(x, gamma, beta, epsilon):
+    """Batch normalization by the batch's own statistics in one fused operation.
+
+    Args:
+        x: float32 tensor `(batch, height, width, channels)`.
+        gamma, beta: float32 `(channels,)`.
+        epsilon: float.
+
+    Returns:
+        Normalized `x`, batch mean and (biased, as in Keras) batch variance, both `(channels,)`.
+    """
+    # The operation reports the unbiased variance, n / (n - 1) times the biased one that Keras keeps.
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
+    )
+    count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
+    return y, mean, variance * (count - 1.0) / tf.maximum(count, 1.0)
+
+
+def scale_and_shift(x, scale, shift):
+    """`x * scale + shift` per channel."""
+    return x * scale + shift
+
+
+def keras_logits(probabilities, logits):
+    """Mark `probabilities` with the logits they came from, so that Keras's losses compute from those (as Keras does)."""
+    probabilities._keras_logits = logits
+    return probabilities
+
+
+def is_symbolic(x):
+    return isinstance(x, keras.KerasTensor)
+
+
+def compiled(function):
+    """`function` as a graph, traced once for all batch sizes."""
+    return tf.function(function, reduce_retracing=True, autograph=False)

@@ -1,0 +1,106 @@
+"""Batches of model inputs out of whatever `fit` takes."""
+
+import itertools
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_quant.errors import CalibrationError
+
+BATCH_SIZE = 32
+
+
+def input_batches(data, model, steps=None, batch_size=BATCH_SIZE):
+    """Iterate over batches of a model's inputs.
+
+    Args:
+        data: arrays (one, or a list or dict of them for several inputs), `tf.data.Dataset`, `keras.utils.PyDataset`,
+            or an iterable of batches. A batch may be `(x, y)` or `(x, y, sample_weight)`; only `x` is used.
+        model: the `keras.Model` whose inputs they are.
+        steps: number of batches; all of them by default.
+        batch_size: for arrays.
+
+    Yields:
+        Lists of float32 NumPy arrays, in the order of the model's inputs.
+
+    Raises:
+        CalibrationError: if there is no data, or it does not fit the model, or it is not finite.
+    """
+    specs = [(x.name, tuple(x.shape)) for x in model.inputs]
+    count = 0
+    for batch in itertools.islice(_batches(data, specs, steps, batch_size), steps):
+        arrays = _in_order(batch, specs)
+        for (name, shape), array in zip(specs, arrays):
+            _check(name, shape, array)
+        count += 1
+        yield arrays
+    if not count:
+        raise CalibrationError("The data holds no batch. Pass at least one, for instance 100 to 500 training images.")
+
+
+def number_of_batches(data, steps=None, batch_size=BATCH_SIZE):
+    """How many batches `input_batches` will yield, or `None` if only iterating tells."""
+    if _is_arrays(data):
+        total = -(-len(tree.flatten(data)[0]) // batch_size)
+    elif hasattr(data, "cardinality"):
+        total = int(data.cardinality())
+        total = total if total >= 0 else None
+    else:
+        total = len(data) if hasattr(data, "__len__") else None
+    return total if steps is None else min(steps, total or steps)
+
+
+def _batches(data, specs, steps, batch_size):
+    if isinstance(data, tuple) and _is_arrays(data[0]):
+        data = keras.utils.unpack_x_y_sample_weight(data)[0]
+    if _is_arrays(data) and not (isinstance(data, list) and len(data) != len(specs)):
+        flat = _in_order(data, specs)
+        return ([a[i : i + batch_size] for a in flat] for i in range(0, len(flat[0]), batch_size))
+    if isinstance(data, keras.utils.PyDataset):
+        return (_inputs_of(data[i]) for i in range(len(data)))
+    if hasattr(data, "cardinality") and int(data.cardinality()) == -1 and steps is None:
+        raise CalibrationError("The dataset is infinite. Say how many batches to take with `steps`.")
+    if not hasattr(data, "__iter__"):
+        raise CalibrationError(
+            "Data is arrays, a tf.data.Dataset, a keras.utils.PyDataset or an iterable of batches. "
+            f"Received: {type(data).__name__}"
+        )
+    return map(_inputs_of, data)
+
+
+def _inputs_of(batch):
+    return batch[0] if isinstance(batch, tuple) else batch
+
+
+def _is_arrays(data):
+    if isinstance(data, dict):
+        return all(map(_is_array, data.values()))
+    if isinstance(data, list):
+        return bool(data) and all(map(_is_array, data))
+    return _is_array(data)
+
+
+def _is_array(x):
+    return isinstance(x, np.ndarray) or keras.ops.is_tensor(x)
+
+
+def _in_order(batch, specs):
+    if isinstance(batch, dict):
+        missing = [name for name, _ in specs if name not in batch]
+        if missing:
+            raise CalibrationError(f"The data lacks the input '{missing[0]}'. Received: inputs {sorted(batch)}")
+        batch = [batch[name] for name, _ in specs]
+    flat = list(batch) if isinstance(batch, (list, tuple)) else [batch]
+    if len(flat) != len(specs):
+        raise CalibrationError(f"The model has {len(specs)} inputs. Received: {len(flat)} arrays in a batch")
+    return [np.asarray(x, "float32") for x in flat]
+
+
+def _check(name, shape, array):
+    if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
+        raise CalibrationError(f"Input '{name}' takes batches of shape {shape}. Received: a batch of shape {array.shape}")
+    if not array.size:
+        raise CalibrationError(f"A batch for input '{name}' is empty. Received: shape {array.shape}")
+    if not np.all(np.isfinite(array)):
+        raise CalibrationError(f"The data for input '{name}' holds NaN or infinite values. Remove them first.")

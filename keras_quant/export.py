@@ -1,0 +1,55 @@
+"""The verbs `export` and `verify`: a quantized model as a file, and the file against the model."""
+
+import pathlib
+
+from keras_quant.errors import ExportError
+from keras_quant.tflite import export_tflite, verify_tflite
+
+
+def export(qmodel, path, batch_size=1):
+    """Write a quantized model as a fully integer file for the device.
+
+    The same model gives the same bytes each time. The signature `serving_default` has the Keras input and output names;
+    inputs and outputs are int8.
+
+    Args:
+        qmodel: quantized `keras.Model`, from `quantize` or built of `keras_quant.layers`, calibrated or trained.
+        path: ends in `.tflite`. Written to a temporary file beside it and renamed.
+        batch_size: of the file; `None` leaves it resizable at run time.
+
+    Returns:
+        `ExportReport`: bytes, operators and which of them XNNPACK takes, partitions, every tensor's quantization.
+
+    Raises:
+        ExportError: for a layer without integer form, a path that cannot be written, or another suffix.
+        CalibrationError: if a layer's range was never set.
+    """
+    _check_suffix(path)
+    return export_tflite(qmodel, path, batch_size)
+
+
+def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto"):
+    """Run a file on its real runtime and compare with what `qmodel.predict` gives, integer by integer.
+
+    Args:
+        qmodel: the model that the file was exported from.
+        path: of a `.tflite` file.
+        data: model inputs, whatever `fit` takes; labels are ignored.
+        steps: number of batches to use; all by default.
+        intermediates: compare every tensor inside, too.
+        verbose: "auto" or 1 for a progress bar, 0 for none.
+
+    Returns:
+        `ParityReport`: elements, mismatches, largest difference in LSB, per output.
+
+    Raises:
+        ModelFileError: if the file cannot be loaded or belongs to another model.
+        CalibrationError: if the data does not fit the model.
+    """
+    _check_suffix(path)
+    return verify_tflite(qmodel, path, data, steps, intermediates, verbose)
+
+
+def _check_suffix(path):
+    if pathlib.Path(path).suffix != ".tflite":
+        raise ExportError(f"The format is chosen by the suffix, which is `.tflite`. Received: path='{path}'")

@@ -1,0 +1,101 @@
+"""The leaf graph: what tracing makes of any model and every later step reads."""
+
+import dataclasses
+from typing import Any
+
+from keras import tree
+
+
+@dataclasses.dataclass(eq=False)
+class Value:
+    """A tensor of the graph.
+
+    Attributes:
+        shape: with `None` for the batch.
+        dtype: name of the dtype.
+        name: of the input, or the path of the node that makes it.
+        note: `layers.annotation.Annotation` with the quantizer whose grid the values lie on, or `None`.
+    """
+
+    shape: tuple
+    dtype: str
+    name: str
+    note: Any = None
+
+
+@dataclasses.dataclass(eq=False)
+class Node:
+    """One call of a leaf.
+
+    Attributes:
+        operation: a Keras layer, a quantized layer (meaning its `main_call`) or a `keras.ops` operation.
+        path: readable place in the model: names of nested models and layers, joined by "/".
+        args, kwargs: what it is called with; tensors are `Value`s, in the structure that the operation takes.
+        outputs: `Value`s, in the structure that the operation returns.
+        batch_norm: a `BatchNormalization` layer that joins this one, or `None`.
+        activation: an activation function that joins this one, or `None`.
+    """
+
+    operation: Any
+    path: str
+    args: tuple
+    kwargs: dict
+    outputs: Any
+    batch_norm: Any = None
+    activation: Any = None
+
+    @property
+    def inputs(self):
+        """The tensors it is called with."""
+        return [x for x in tree.flatten((self.args, self.kwargs)) if isinstance(x, Value)]
+
+    @property
+    def output(self):
+        """Its only output."""
+        (output,) = tree.flatten(self.outputs)
+        return output
+
+
+@dataclasses.dataclass
+class Graph:
+    """Nodes in an order in which they can be computed.
+
+    Attributes:
+        inputs: `Value`s in the order of the model's inputs; their names are the Keras names.
+        outputs: `Value`s in the structure that the model returns.
+        output_names: Keras names, in flattened order.
+        nodes: `Node`s.
+    """
+
+    inputs: list
+    outputs: Any
+    output_names: list
+    nodes: list
+    input_structure: Any = None
+
+    def consumers(self):
+        """For each value, the nodes that read it; a model's output counts as one more reader, `None`."""
+        readers = {}
+        for node in self.nodes:
+            for value in node.inputs:
+                readers.setdefault(value, []).append(node)
+        for value in tree.flatten(self.outputs):
+            readers.setdefault(value, []).append(None)
+        return readers
+
+    def run(self, inputs, compute):
+        """Compute the graph.
+
+        Args:
+            inputs: tensors in the order of `self.inputs`.
+            compute: function (node, args, kwargs) → output tensors.
+
+        Returns:
+            Dict from every `Value` to its tensor.
+        """
+        values = dict(zip(self.inputs, inputs))
+        fill = lambda x: values[x] if isinstance(x, Value) else x  # noqa: E731
+        for node in self.nodes:
+            outputs = compute(node, *tree.map_structure(fill, (node.args, node.kwargs)))
+            values.update(zip(tree.flatten(node.outputs), tree.flatten(outputs)))
+        return values

@@ -1,0 +1,95 @@
+"""Which quantized layer computes a leaf of a float model."""
+
+import keras
+from keras.src.ops import nn, numpy
+
+from keras_quant import layers
+from keras_quant.errors import UnsupportedLayerError
+from keras_quant.graph.graph import Value
+from keras_quant.layers.base import FUSED_ACTIVATIONS, activation_layer
+
+# `keras.ops` operations on tensors, as a model's own `call` uses them: `x + y`, `keras.ops.relu(x)`.
+_OPERATIONS = {
+    numpy.Add: lambda op, **kw: layers.QuantAdd(**kw),
+    numpy.Subtract: lambda op, **kw: layers.QuantSubtract(**kw),
+    numpy.Multiply: lambda op, **kw: layers.QuantMultiply(**kw),
+    numpy.Concatenate: lambda op, **kw: layers.QuantConcatenate(axis=op.axis, **kw),
+    nn.Relu: lambda op, **kw: layers.QuantReLU(**kw),
+    nn.Relu6: lambda op, **kw: layers.QuantReLU(max_value=6.0, **kw),
+    nn.LeakyRelu: lambda op, **kw: layers.QuantLeakyReLU(op.negative_slope, **kw),
+    nn.Sigmoid: lambda op, **kw: layers.QuantSigmoid(**kw),
+    nn.Silu: lambda op, **kw: layers.QuantSiLU(**kw),
+    nn.Softmax: lambda op, **kw: layers.QuantSoftmax(axis=op.axis, **kw),
+    numpy.Tanh: lambda op, **kw: layers.QuantTanh(**kw),
+}
+_FUNCTIONS = {nn.Relu: keras.activations.relu, nn.Relu6: keras.activations.relu6}
+
+
+def has_quantized_form(operation):
+    return layers.quantized_class(operation) is not None or type(operation) in _OPERATIONS
+
+
+def quantized_layer(node, name):
+    """The quantized layer of a node of a float graph, with what was fused into it.
+
+    Args:
+        node: `Node`.
+        name: of the new layer.
+
+    Raises:
+        UnsupportedLayerError: if the node has no quantized form.
+    """
+    operation, fused = node.operation, _fused_arguments(node)
+    if isinstance(operation, keras.layers.Activation):
+        if operation.activation is keras.activations.linear:
+            return layers.QuantIdentity(name=name)
+        return activation_layer(operation.activation, name=name)
+    if type(operation) in _OPERATIONS:
+        _check_tensors_only(node)
+        return _OPERATIONS[type(operation)](operation, name=name, **fused)
+    cls = layers.quantized_class(operation)
+    if cls is None:
+        raise UnsupportedLayerError(
+            f"Layer '{node.path}' ({type(operation).__name__}) has no quantized form. "
+            "Replace it by layers that have one (see `keras_quant.layers`)."
+        )
+    config = cls.config_of(operation) if hasattr(cls, "config_of") else operation.get_config()
+    return cls.from_config({**config, **fused, "name": name, "dtype": "float32"})
+
+
+def inputs_of(node):
+    """What the quantized layer of a node is called with: a `Value`, or a list of them."""
+    if isinstance(node.operation, keras.layers.Layer):
+        return node.args[0]
+    values = node.inputs
+    return values if len(values) > 1 else values[0]
+
+
+def activation_of(operation):
+    """The activation function that a layer or operation amounts to, if kernels can fuse it; else `None`."""
+    if isinstance(operation, keras.layers.ReLU):
+        plain = not operation.negative_slope and not operation.threshold
+        functions = {None: keras.activations.relu, 6.0: keras.activations.relu6}
+        return functions.get(operation.max_value) if plain else None
+    if isinstance(operation, keras.layers.Activation):
+        fused = operation.activation in FUSED_ACTIVATIONS and operation.activation is not keras.activations.linear
+        return operation.activation if fused else None
+    return _FUNCTIONS.get(type(operation))
+
+
+def _fused_arguments(node):
+    fused = {}
+    if node.batch_norm is not None:
+        fused["batch_norm"] = keras.saving.serialize_keras_object(node.batch_norm)
+    if node.activation is not None:
+        fused["activation"] = node.activation
+    return fused
+
+
+def _check_tensors_only(node):
+    others = [x for x in node.args if not isinstance(keras.tree.flatten(x)[0], Value)]
+    if others:
+        raise UnsupportedLayerError(
+            f"Operation '{node.path}' ({type(node.operation).__name__}) has a constant operand; only tensors have a "
+            f"quantized form there. Use a Rescaling layer. Received: {others[0]!r}"
+        )

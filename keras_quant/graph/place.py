@@ -1,0 +1,87 @@
+"""The fused graph of a float model → a Functional model of quantized layers with the same weights."""
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_quant.errors import QuantizationError
+from keras_quant.graph.operations import inputs_of, quantized_layer
+from keras_quant.layers import QuantIdentity, Quantize
+
+
+def place(graph, name):
+    """Build the quantized model.
+
+    Layers keep their paths ("/" becomes "." in Keras's layer names); outputs keep their names.
+
+    Args:
+        graph: fused `Graph` of a float model.
+        name: of the new model.
+
+    Returns:
+        A Functional `keras.Model`, its grids not yet set.
+    """
+    taken = set()
+    inputs = [keras.Input(batch_shape=v.shape, dtype=v.dtype, name=v.name) for v in graph.inputs]
+    taken.update(v.name for v in graph.inputs)
+    tensors = {v: Quantize(name=_unique(f"{v.name}_quantize", taken))(x) for v, x in zip(graph.inputs, inputs)}
+    layers = {}
+    for node in graph.nodes:
+        layer = layers.get(id(node.operation))
+        if layer is None:
+            layer = layers[id(node.operation)] = quantized_layer(node, _unique(node.path.replace("/", "."), taken))
+        tensors[node.output] = layer(tree.map_structure(lambda v: tensors[v], inputs_of(node)))
+        copy_weights(node, layer)
+    outputs = _named_outputs(graph, tensors, taken)
+    return keras.Model(tree.pack_sequence_as(graph.input_structure, inputs), outputs, name=name)
+
+
+def _named_outputs(graph, tensors, taken):
+    """Outputs under their Keras names, which a loss or a signature may rely on."""
+    flat = []
+    for value, name in zip(tree.flatten(graph.outputs), graph.output_names):
+        tensor = tensors[value]
+        if not isinstance(graph.outputs, dict) and tensor._keras_history.operation.name != name and name not in taken:
+            tensor = QuantIdentity(name=_unique(name.replace("/", "."), taken))(tensor)
+        flat.append(tensor)
+    return tree.pack_sequence_as(graph.outputs, flat)
+
+
+def copy_weights(node, layer):
+    """Copy variables and `trainable` from a node's float layers to the quantized one."""
+    source = node.operation
+    if not isinstance(source, keras.layers.Layer):
+        return
+    layer.trainable = source.trainable
+    if hasattr(layer, "copy_weights"):
+        layer.copy_weights(source)
+    else:
+        _copy_by_name(node.path, source, layer)
+    if node.batch_norm is not None:
+        holder = layer if hasattr(layer, "batch_norm") else layer.pointwise
+        holder.batch_norm.trainable = node.batch_norm.trainable
+        _copy_by_name(node.batch_norm.name, node.batch_norm, holder.batch_norm)
+
+
+def _copy_by_name(path, source, target):
+    own = {}
+    for variable in target.variables:
+        own.setdefault(variable.name, variable)
+    for variable in source.variables:
+        if variable.name not in own:
+            continue
+        value = keras.ops.convert_to_numpy(variable)
+        if not np.all(np.isfinite(value)):
+            raise QuantizationError(
+                f"Weight '{variable.name}' of layer '{path}' holds NaN or infinite values. Train or load the model anew."
+            )
+        own[variable.name].assign(value)
+
+
+def _unique(name, taken):
+    candidate, count = name, 0
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    taken.add(candidate)
+    return candidate

@@ -1,0 +1,50 @@
+"""The exact arithmetic of the int8 kernels that the exported file runs on: one documented formula per TFLite operator.
+
+Conventions, the same in every file:
+
+* A quantized tensor is held as **centred integers** `c = q - zero_point` in float32 (exact below 2**24), so that padding
+  is zero and real values are `scale * c`.
+* `QuantParams` carries scale and zero point; formulas take those of the inputs (`x`) and of the output (`y`), and return
+  centred integers of the output, already clamped to int8.
+* `rint` rounds half to even, as the kernels' conversion instructions do.
+* Functions accept NumPy arrays or tensors. Scales are float32 and combined in the kernels' own order of operations: a
+  scale that is one unit in the last place off moves outputs.
+
+`tests/integer/` holds each formula against LiteRT itself.
+"""
+
+from keras_quant.integer.activation import logistic, tanh
+from keras_quant.integer.add import add, subtract
+from keras_quant.integer.conv import conv_2d, depthwise_conv_2d, transpose_conv
+from keras_quant.integer.dense import fully_connected
+from keras_quant.integer.multiply import multiply
+from keras_quant.integer.params import QuantParams, Quantized, activation_range, to_grid
+from keras_quant.integer.pooling import average_pool_2d, mean
+from keras_quant.integer.relu import leaky_relu, requantize
+from keras_quant.integer.resize import resize_bilinear
+from keras_quant.integer.softmax import softmax
+from keras_quant.integer.weights import FoldedWeights, fold
+
+__all__ = [
+    "FoldedWeights",
+    "QuantParams",
+    "Quantized",
+    "activation_range",
+    "add",
+    "average_pool_2d",
+    "conv_2d",
+    "depthwise_conv_2d",
+    "fold",
+    "fully_connected",
+    "leaky_relu",
+    "logistic",
+    "mean",
+    "multiply",
+    "requantize",
+    "resize_bilinear",
+    "softmax",
+    "subtract",
+    "tanh",
+    "to_grid",
+    "transpose_conv",
+]

@@ -1,0 +1,93 @@
+"""Scale and zero point of a tensor, and the step from real numbers onto its grid."""
+
+import dataclasses
+from typing import Any
+
+from keras import ops
+
+from keras_quant import backend
+
+INT8_MIN, INT8_MAX = -128, 127
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantParams:
+    """How int8 values stand for real ones: `real = scale * (q - zero_point)`.
+
+    Attributes:
+        scale: float32 scalar.
+        zero_point: integer-valued float32 scalar in [-128, 127].
+    """
+
+    scale: Any
+    zero_point: Any
+
+    @property
+    def low(self):
+        """The smallest centred integer."""
+        return INT8_MIN - self.zero_point
+
+    @property
+    def high(self):
+        """The largest centred integer."""
+        return INT8_MAX - self.zero_point
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantized:
+    """A tensor as the runtime holds it.
+
+    Attributes:
+        integers: centred integers in float32.
+        params: its `QuantParams`.
+    """
+
+    integers: Any
+    params: QuantParams
+
+
+def activation_range(y, bounds=(None, None)):
+    """The centred integers that a fused activation lets through.
+
+    XNNPACK quantizes the activation's bounds with the output's own scale (`xnn_qs8_quantize`).
+
+    Args:
+        y: `QuantParams` of the output.
+        bounds: real lower and upper bound of the activation, `None` for none: `(0, None)` is ReLU, `(0, 6)` ReLU6.
+
+    Returns:
+        Lowest and highest centred integer.
+    """
+    low, high = bounds
+    lowest = y.low if low is None else ops.maximum(y.low, backend.round_half_even(low / y.scale))
+    highest = y.high if high is None else ops.minimum(y.high, backend.round_half_even(high / y.scale))
+    return lowest, highest
+
+
+def to_grid(x, y):
+    """QUANTIZE from float32: `rint(x · (1/s_y))`, clamped; XNNPACK multiplies by the rounded reciprocal.
+
+    Args:
+        x: float32 tensor of real values.
+        y: `QuantParams`.
+
+    Returns:
+        Centred integers, of `x`'s shape.
+    """
+    return backend.clip(backend.round_half_even(x * (1.0 / y.scale)), y.low, y.high)
+
+
+def rescale(accumulator, multiplier, y, bounds=(None, None)):
+    """`rint(accumulator · multiplier)`, clamped: the float32 requantization that XNNPACK's qs8 and qc8w kernels share.
+
+    Args:
+        accumulator: integers in float32.
+        multiplier: float32, a scalar or one per channel (last axis).
+        y: `QuantParams` of the output.
+        bounds: of the fused activation, see `activation_range`.
+
+    Returns:
+        Centred integers of the output.
+    """
+    low, high = activation_range(y, bounds)
+    return backend.clip(backend.round_half_even(accumulator * multiplier), low, high)

@@ -1,0 +1,34 @@
+"""RESIZE_BILINEAR with half-pixel centres: XNNPACK's `s8-ibilinear`, 11-bit fixed-point weights."""
+
+import numpy as np
+from keras import ops
+
+
+def resize_bilinear(x, height, width):
+    """Interpolate integers, first along rows, then along columns, and round half up: `(acc + 2**21) >> 22`.
+
+    The weights are `rint(2048·fraction)`; positions are computed in float32 as XNNPACK's indirection buffer has them
+    (`xnn_indirection_init_resize_bilinear2d_hwc_q11`). Scale and zero point are the input's.
+
+    Args:
+        x: `Quantized` of `(n, h, w, c)`.
+        height, width: of the output.
+    """
+    integers = ops.cast(x.integers, "int32")
+    top, bottom, down = _positions(integers.shape[1], height)
+    left, right, across = _positions(integers.shape[2], width)
+    across, down = across.reshape(1, 1, -1, 1), down.reshape(1, -1, 1, 1)
+    a, b = ops.take(integers, left, axis=2), ops.take(integers, right, axis=2)
+    rows = 2048 * a + (b - a) * across
+    a, b = ops.take(rows, top, axis=1), ops.take(rows, bottom, axis=1)
+    total = 2048 * a + (b - a) * down
+    return ops.cast(ops.right_shift(total + (1 << 21), 22), "float32")
+
+
+def _positions(size, wanted):
+    f32 = np.float32
+    step = f32(size) / f32(wanted)
+    at = np.arange(wanted, dtype=f32) * step + (f32(0.5) * step - f32(0.5))
+    at = np.clip(at, f32(0), f32(size - 1))
+    low = at.astype(np.int32)
+    return low, np.minimum(low + 1, size - 1), np.rint((at - low) * f32(2048)).astype(np.int32)

@@ -1,0 +1,151 @@
+"""Quantized activations that no kernel fuses: sigmoid, tanh, SiLU, softmax."""
+
+import keras
+from keras import ops
+
+from keras_quant import backend, integer
+from keras_quant.errors import UnsupportedLayerError
+from keras_quant.layers.base import (
+    QuantComposite,
+    QuantLayer,
+    activation_layer,
+    computes_activation,
+)
+from keras_quant.layers.dropout import QuantIdentity
+from keras_quant.layers.multiply import QuantMultiply
+from keras_quant.layers.registry import quantizes
+
+
+class _Elementwise(QuantLayer):
+    """An activation function as a layer; the format fixes the output's grid."""
+
+    function = None
+
+    def float_call(self, inputs):
+        return type(self).function(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+class _FromLogits(_Elementwise):
+    """A function whose losses are better computed from its input, in training and on exact outputs alike.
+
+    An int8 probability of zero would otherwise cost an infinite logarithm, and pass no gradient.
+    """
+
+    def main_call(self, inputs, training=None):
+        outputs = super().main_call(inputs, training)
+        return outputs if backend.is_symbolic(outputs) else backend.keras_logits(outputs, inputs)
+
+
+@computes_activation(keras.activations.sigmoid)
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantSigmoid(_FromLogits, keras.layers.Layer):
+    """Sigmoid on int8; lowered to LOGISTIC."""
+
+    fixed_grid = (1 / 256, -128)
+    function = staticmethod(keras.activations.sigmoid)
+
+    def integer_call(self, x, y):
+        return integer.logistic(x, y)
+
+
+@computes_activation(keras.activations.tanh)
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantTanh(_Elementwise, keras.layers.Layer):
+    """Hyperbolic tangent on int8; lowered to TANH."""
+
+    fixed_grid = (1 / 128, 0)
+    function = staticmethod(keras.activations.tanh)
+
+    def integer_call(self, x, y):
+        return integer.tanh(x, y)
+
+
+@computes_activation(keras.activations.softmax)
+@quantizes(keras.layers.Softmax)
+class QuantSoftmax(_FromLogits, keras.layers.Softmax):
+    """`keras.layers.Softmax` over the last axis on int8; lowered to SOFTMAX (a built-in kernel, off XNNPACK).
+
+    Args: those of `keras.layers.Softmax`.
+    """
+
+    fixed_grid = (1 / 256, -128)
+
+    def build(self, input_shape):
+        if self.axis not in (-1, len(input_shape) - 1):
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}': SOFTMAX runs over the last axis. Permute before it. Received: axis={self.axis}"
+            )
+        super().build(input_shape)
+
+    def float_call(self, inputs):
+        return ops.softmax(inputs)
+
+    def integer_call(self, x, y):
+        return integer.softmax(x, y)
+
+
+@computes_activation(keras.activations.silu)
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantSiLU(QuantComposite, keras.layers.Layer):
+    """SiLU (swish) on int8: `x · sigmoid(x)`, lowered to LOGISTIC and MUL, both on XNNPACK.
+
+    Args:
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    def __init__(self, output_quantizer="moving_average", **kwargs):
+        super().__init__(**kwargs)
+        self.gate = QuantSigmoid(name=f"{self.name}_sigmoid")
+        self.product = QuantMultiply(output_quantizer=output_quantizer, name=f"{self.name}_multiply")
+
+    def build_parts(self, input_shape):
+        self.gate.build(input_shape)
+        self.product.build([input_shape, input_shape])
+
+    def compose(self, inputs, training=None):
+        return self.product([inputs, self.gate(inputs, training=training)], training=training)
+
+    def last_part(self):
+        return self.product
+
+    @property
+    def output_quantizer(self):
+        return self.product.output_quantizer
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "output_quantizer": self.product.get_config()["output_quantizer"]}
+
+
+@quantizes(keras.layers.Activation)
+class QuantActivation(QuantComposite, keras.layers.Activation):
+    """`keras.layers.Activation` on int8: relu, relu6, leaky_relu, sigmoid, tanh, silu, softmax.
+
+    Args: those of `keras.layers.Activation`.
+    """
+
+    def __init__(self, activation, **kwargs):
+        super().__init__(activation, **kwargs)
+        if self.activation is keras.activations.linear:
+            self.layer = QuantIdentity(name=f"{self.name}_identity")
+        else:
+            self.layer = activation_layer(self.activation, name=f"{self.name}_{self.activation.__name__}")
+
+    def build_parts(self, input_shape):
+        self.layer.build(input_shape)
+
+    def compose(self, inputs, training=None):
+        return self.layer(inputs, training=training)
+
+    def last_part(self):
+        return self.layer
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+

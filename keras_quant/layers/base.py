@@ -1,0 +1,332 @@
+"""What all quantized layers share: the grids of inputs and output, and the two kinds of arithmetic."""
+
+import keras
+from keras import tree
+
+from keras_quant import backend, quantizers
+from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.integer import Quantized, requantize, to_grid
+from keras_quant.layers.annotation import annotate, annotation
+
+# Activations that int8 kernels apply by clamping their output, as the real bounds they clamp to.
+FUSED_ACTIVATIONS = {
+    keras.activations.linear: (None, None),
+    keras.activations.relu: (0.0, None),
+    keras.activations.relu6: (0.0, 6.0),
+}
+
+
+class GridInputs:
+    """Mixin: inputs that no quantized layer made (a model's own input, a float layer's output) are quantized first.
+
+    Which inputs those are is seen at the first call; each gets a `Quantize` layer in `input_layers`.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.built = False  # some Keras classes have nothing to build; here there are grids
+        self.input_layers = {}
+
+    def __call__(self, inputs, *args, **kwargs):
+        flat = tree.flatten(inputs)
+        if not self.built:
+            self._add_input_layers([slot for slot, x in enumerate(flat) if annotation(x) is None])
+        return super().__call__(inputs, *args, **kwargs)
+
+    def quantize_inputs(self, inputs, training=None):
+        """The inputs, each on a grid."""
+        flat = [self._on_grid(slot, x, training) for slot, x in enumerate(tree.flatten(inputs))]
+        return tree.pack_sequence_as(inputs, flat)
+
+    def _on_grid(self, slot, x, training):
+        if annotation(x) is not None:
+            return x
+        if str(slot) not in self.input_layers:
+            raise QuantizationError(
+                f"Layer '{self.name}' was built on the output of a quantized layer and now gets a tensor that none made. "
+                "Call it on a quantized layer's output, or put a `keras_quant.layers.Quantize` in between."
+            )
+        return self.input_layers[str(slot)](x, training=training)
+
+    def _add_input_layers(self, slots):
+        self.input_layers = {
+            str(slot): Quantize(name=f"{self.name}_input" + (f"_{slot}" if int(slot) else "")) for slot in slots
+        }
+
+    def get_build_config(self):
+        # Loading builds a layer before it is called, so which inputs it quantizes itself has to be said.
+        return {**(super().get_build_config() or {}), "input_layers": sorted(self.input_layers)}
+
+    def build_from_config(self, config):
+        config = dict(config)
+        self._add_input_layers(config.pop("input_layers", []))
+        super().build_from_config(config)
+
+
+class QuantLayer(GridInputs):
+    """Mixin that turns a Keras layer into a quantization-aware one; stands before the Keras class in the bases.
+
+    A layer computes in one of two ways:
+
+    * **training**: float arithmetic on fake-quantized values, with straight-through gradients (`train_arithmetic`);
+    * **inference**: the integer kernel's own formula (`integer_call`), so that `predict` gives what the device gives.
+
+    Its output lies on the grid of `output_quantizer`, or on its input's where the format demands that (`keeps_grid`).
+    `main_call` is the operator itself; `call` also quantizes bare inputs and applies an activation that the kernel cannot
+    fuse, each of which is a layer of its own (`input_layers`, `post_activation`).
+
+    A subclass gives `integer_call`, and `float_call` where the Keras class's `call` is not the float arithmetic.
+
+    Args:
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    # Output on the grid of the (first) input: no quantizer of its own.
+    keeps_grid = False
+    # The grid that the format fixes for the output, as the arguments of `FixedGrid`.
+    fixed_grid = None
+    # Whether the kernel can clamp its output to a fused activation, kept in `self.activation`.
+    fuses_activation = False
+
+    def __init__(self, *args, output_quantizer="moving_average", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.post_activation = None
+        if self.fuses_activation and self.activation not in FUSED_ACTIVATIONS:
+            self.post_activation = activation_layer(self.activation, name=f"{self.name}_activation")
+        if self.fixed_grid is not None:
+            output_quantizer = quantizers.FixedGrid(*self.fixed_grid)
+        self.output_quantizer = None if self.keeps_grid else quantizers.get(output_quantizer)
+        if self.output_quantizer is not None:
+            self.output_quantizer.bounds = self.bounds
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if self.post_activation is not None:
+            self.post_activation.build(self.compute_output_shape(input_shape))
+        self.built = True
+
+    @property
+    def bounds(self):
+        """Real bounds of the activation that the kernel fuses."""
+        if not self.fuses_activation or self.post_activation is not None:
+            return (None, None)
+        return FUSED_ACTIVATIONS[self.activation]
+
+    def activate(self, x):
+        """Apply the fused activation."""
+        return x if self.bounds == (None, None) else self.activation(x)
+
+    def float_call(self, inputs):
+        """The float layer's arithmetic, fused activation included."""
+        return super().call(inputs)
+
+    def train_arithmetic(self, inputs):
+        """What `float_call` computes, with fake-quantized weights and batch statistics; may leave out the activation."""
+        return self.float_call(inputs)
+
+    def integer_call(self, inputs, y):
+        """The integer kernel's formula.
+
+        Args:
+            inputs: `Quantized`, in the structure that the Keras layer takes.
+            y: `QuantParams` of the output.
+
+        Returns:
+            Centred integers of the output.
+        """
+        raise NotImplementedError
+
+    def call(self, inputs, training=None):
+        outputs = self.main_call(self.quantize_inputs(inputs, training), training)
+        return outputs if self.post_activation is None else self.post_activation(outputs, training=training)
+
+    def main_call(self, inputs, training=None):
+        """The operator alone, on inputs that lie on grids."""
+        if any(backend.is_symbolic(x) for x in tree.flatten(inputs)):
+            return KernelCall(self)(inputs)
+        self.connect(inputs)
+        quantizer = self.grid_of_output(inputs)
+        if training:
+            return annotate(self._train(inputs, quantizer), quantizer)
+        quantized = tree.map_structure(quantized_values, inputs)
+        y = tree.flatten(quantized)[0].params if self.keeps_grid else quantizer.params()
+        integers = self.integer_call(quantized, y)
+        return annotate(integers * y.scale, quantizer, Quantized(integers, y))
+
+    def _train(self, inputs, quantizer):
+        outputs = self.train_arithmetic(inputs)
+        if self.keeps_grid:
+            return outputs
+        if not quantizer.covers(self.bounds):
+            outputs = self.activate(outputs)
+        quantizer.observe(outputs)
+        return quantizer.fake_quant(outputs)
+
+    def connect(self, inputs):
+        """Called with the inputs of each call, symbolic ones too, before anything is computed: ties grids."""
+
+    def grid_of_output(self, inputs):
+        """The quantizer on whose grid `main_call` puts its output."""
+        return self.output_quantizer if not self.keeps_grid else self._grid_of_input(tree.flatten(inputs)[0])
+
+    def _grid_of_input(self, x):
+        note = annotation(x)
+        return note.quantizer if note is not None else self.input_layers["0"].output_quantizer
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        spec = self.main_spec(inputs)
+        return spec if self.post_activation is None else self.post_activation.compute_output_spec(spec)
+
+    def main_spec(self, inputs):
+        """The symbolic output of `main_call`."""
+        self.connect(inputs)
+        shape = self.compute_output_shape(tree.map_structure(lambda x: x.shape, inputs))
+        return annotate(keras.KerasTensor(shape, dtype="float32"), self.grid_of_output(inputs))
+
+    def get_config(self):
+        config = super().get_config()
+        if not self.keeps_grid and self.fixed_grid is None:
+            config["output_quantizer"] = quantizers.serialize(self.output_quantizer)
+        return config
+
+
+class KernelCall(keras.Operation):
+    """`layer.main_call` as a node of a symbolic graph: what tracing finds inside a quantized layer.
+
+    Args:
+        layer: a `QuantLayer`.
+    """
+
+    def __init__(self, layer):
+        super().__init__(name=layer.name)
+        self.layer = layer
+
+    def call(self, inputs):
+        return self.layer.main_call(inputs)
+
+    def compute_output_spec(self, inputs):
+        return self.layer.main_spec(inputs)
+
+
+def quantized_values(x):
+    """The exact integers of a tensor that lies on a grid."""
+    note = annotation(x)
+    if note.quantized is not None:
+        return note.quantized
+    # Made in training mode, or by a layer called with `training=True`: the real values lie on the grid.
+    params = note.quantizer.params()
+    return Quantized(to_grid(x, params), params)
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class Quantize(QuantLayer, keras.layers.Layer):
+    """Put a real-valued tensor on an int8 grid: the entrance of a quantized model.
+
+    At a model's input it costs nothing on the device, whose input tensor simply has this grid. On a tensor that lies on
+    another grid it is the operator QUANTIZE.
+
+    Args:
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    def _add_input_layers(self, slots):
+        pass
+
+    def quantize_inputs(self, inputs, training=None):
+        return inputs
+
+    def main_call(self, inputs, training=None):
+        if training or annotation(inputs) is not None or backend.is_symbolic(inputs):
+            return super().main_call(inputs, training)
+        y = self.output_quantizer.params()
+        integers = to_grid(inputs, y)
+        return annotate(integers * y.scale, self.output_quantizer, Quantized(integers, y))
+
+    def float_call(self, inputs):
+        return inputs
+
+    def integer_call(self, x, y):
+        return requantize(x, y)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+_ACTIVATION_LAYERS = {}
+
+
+def activation_layer(function, **kwargs):
+    """The quantized layer that computes a Keras activation function.
+
+    Args:
+        function: as `keras.activations.get` returns it.
+        **kwargs: further arguments of the layer.
+
+    Raises:
+        UnsupportedLayerError: if the function has no quantized form.
+    """
+    if function in _ACTIVATION_LAYERS:
+        return _ACTIVATION_LAYERS[function](**kwargs)
+    names = sorted({known.__name__ for known in (*FUSED_ACTIVATIONS, *_ACTIVATION_LAYERS)})
+    raise UnsupportedLayerError(
+        f"Activation '{getattr(function, '__name__', function)}' of layer '{kwargs.get('name')}' has no quantized form. "
+        f"Use one of {names}."
+    )
+
+
+def computes_activation(*functions, **arguments):
+    """Class decorator: the class, called with `arguments`, computes these activation functions as a layer of its own."""
+
+    def decorate(cls):
+        for function in functions:
+            _ACTIVATION_LAYERS[function] = lambda **kwargs: cls(**arguments, **kwargs)
+        return cls
+
+    return decorate
+
+
+class FusedActivation:
+    """Mixin before `QuantLayer`: an `activation` argument for a Keras layer that has none.
+
+    Args:
+        activation: name or function, as in `keras.layers.Dense`.
+    """
+
+    fuses_activation = True
+
+    def __init__(self, *args, activation=None, **kwargs):
+        self.activation = keras.activations.get(activation)
+        super().__init__(*args, **kwargs)
+
+    def get_config(self):
+        return {**super().get_config(), "activation": keras.activations.serialize(self.activation)}
+
+
+class QuantComposite(GridInputs):
+    """Mixin for a layer that is several operators, each a quantized layer of its own.
+
+    Tracing looks through a composite, so the graph that is calibrated and exported holds its parts.
+    """
+
+    def compose(self, inputs, training=None):
+        """Call the parts on inputs that lie on grids."""
+        raise NotImplementedError
+
+    def build_parts(self, input_shape):
+        """Build each part with the shape it will get."""
+        raise NotImplementedError
+
+    def last_part(self):
+        """The part that makes the output."""
+        raise NotImplementedError
+
+    def build(self, input_shape):
+        self.build_parts(input_shape)
+        self.built = True
+
+    def call(self, inputs, training=None):
+        return self.compose(self.quantize_inputs(inputs, training), training)
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        shape = self.compute_output_shape(tree.map_structure(lambda x: x.shape, inputs))
+        return annotate(keras.KerasTensor(shape, dtype="float32"), self.last_part().output_quantizer)

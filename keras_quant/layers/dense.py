@@ -1,0 +1,24 @@
+"""Quantized Dense."""
+
+import keras
+from keras import ops
+
+from keras_quant import integer
+from keras_quant.layers.registry import quantizes
+from keras_quant.layers.weighted import QuantWeighted
+
+
+@quantizes(keras.layers.Dense)
+class QuantDense(QuantWeighted, keras.layers.Dense):
+    """`keras.layers.Dense` on int8, one weight scale a unit; lowered to FULLY_CONNECTED.
+
+    Args: those of `keras.layers.Dense`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
+    """
+
+    kernel_axes = (0,)
+
+    def product(self, inputs, kernel):
+        return ops.matmul(inputs, kernel)
+
+    def integer_call(self, x, y):
+        return integer.fully_connected(x, self.folded_weights(x.params, y), y, self.bounds)

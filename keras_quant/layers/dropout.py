@@ -1,0 +1,48 @@
+"""Layers that act in training only: on the device they are nothing at all."""
+
+import keras
+
+from keras_quant.layers.base import QuantLayer
+from keras_quant.layers.registry import quantizes
+
+
+class QuantIdentityInInference(QuantLayer):
+    """Mixin: the Keras layer in training, the identity in inference; the values stay on the input's grid."""
+
+    keeps_grid = True
+
+    def train_arithmetic(self, inputs):
+        return self.keras_class.call(self, inputs, training=True)
+
+    def float_call(self, inputs):
+        return inputs
+
+    def integer_call(self, x, y):
+        return x.integers
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def _identity(float_class):
+    """The quantized class of a Keras layer that only acts in training."""
+    name = "Quant" + float_class.__name__
+    doc = f"`keras.layers.{float_class.__name__}` in a quantized model: acts in training, absent on the device.\n"
+    body = {"__doc__": doc, "__module__": __name__, "keras_class": float_class}
+    return quantizes(float_class)(type(name, (QuantIdentityInInference, float_class), body))
+
+
+QuantDropout = _identity(keras.layers.Dropout)
+QuantSpatialDropout1D = _identity(keras.layers.SpatialDropout1D)
+QuantSpatialDropout2D = _identity(keras.layers.SpatialDropout2D)
+QuantAlphaDropout = _identity(keras.layers.AlphaDropout)
+QuantGaussianDropout = _identity(keras.layers.GaussianDropout)
+QuantGaussianNoise = _identity(keras.layers.GaussianNoise)
+
+
+@quantizes(keras.layers.Identity, keras.layers.ActivityRegularization)
+class QuantIdentity(QuantIdentityInInference, keras.layers.Layer):
+    """The identity: a name for a tensor."""
+
+    def train_arithmetic(self, inputs):
+        return inputs

@@ -1,0 +1,35 @@
+"""Quantized products."""
+
+import keras
+
+from keras_quant import integer
+from keras_quant.errors import UnsupportedLayerError
+from keras_quant.layers.add import check_ranks
+from keras_quant.layers.base import FusedActivation, QuantLayer
+from keras_quant.layers.registry import quantizes
+
+
+@quantizes(keras.layers.Multiply)
+class QuantMultiply(FusedActivation, QuantLayer, keras.layers.Multiply):
+    """`keras.layers.Multiply` of two tensors on int8, broadcasting as in squeeze-and-excite; lowered to MUL.
+
+    Args: those of `keras.layers.Multiply`, `activation` (relu and relu6 are fused) and `output_quantizer`.
+    """
+
+    def build(self, input_shape):
+        check_ranks(self, input_shape)
+        if len(input_shape) != 2:
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}' multiplies {len(input_shape)} tensors; multiply them two at a time."
+            )
+        super().build(input_shape)
+
+    def float_call(self, inputs):
+        return self.activate(super().float_call(inputs))
+
+    def train_arithmetic(self, inputs):
+        return super().float_call(inputs)
+
+    def integer_call(self, inputs, y):
+        a, b = inputs
+        return integer.multiply(a, b, y, self.bounds)

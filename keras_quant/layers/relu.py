@@ -1,0 +1,69 @@
+"""Quantized ReLU with any bound, and LeakyReLU, where they stand alone."""
+
+import keras
+from keras import ops
+
+from keras_quant import integer
+from keras_quant.errors import UnsupportedLayerError
+from keras_quant.layers.base import QuantLayer, computes_activation
+from keras_quant.layers.registry import quantizes
+
+
+class _PinnedRange:
+    """Mixin: the activation is the clamp of this layer's own grid, so that grid may be shared with nobody."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.output_quantizer.tieable = False
+
+
+@computes_activation(keras.activations.relu)
+@computes_activation(keras.activations.relu6, max_value=6.0)
+@quantizes(keras.layers.ReLU)
+class QuantReLU(_PinnedRange, QuantLayer, keras.layers.ReLU):
+    """`keras.layers.ReLU` on int8, where no layer before it can fuse it.
+
+    The built-in kernel would leave XNNPACK. Instead the output's grid begins at zero (and ends at `max_value`) and the
+    operator QUANTIZE moves onto it, clamping; with a negative slope it is LEAKY_RELU.
+
+    Args: those of `keras.layers.ReLU`, but `threshold`, and `output_quantizer`.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.threshold:
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}': no int8 kernel has a ReLU with a jump. Leave `threshold` at 0. "
+                f"Received: threshold={self.threshold}"
+            )
+        self.output_quantizer.bounds = (None if self.negative_slope else 0.0, self.max_value)
+
+    @property
+    def bounds(self):
+        return (None, None)
+
+    def train_arithmetic(self, inputs):
+        return self.float_call(inputs) if self.negative_slope else inputs
+
+    def integer_call(self, x, y):
+        if self.negative_slope:
+            return integer.leaky_relu(x, y, float(self.negative_slope))
+        return integer.requantize(x, y)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@computes_activation(keras.activations.leaky_relu, negative_slope=0.2)
+@quantizes(keras.layers.LeakyReLU)
+class QuantLeakyReLU(QuantLayer, keras.layers.LeakyReLU):
+    """`keras.layers.LeakyReLU` on int8; lowered to LEAKY_RELU.
+
+    Args: those of `keras.layers.LeakyReLU`, and `output_quantizer`.
+    """
+
+    def integer_call(self, x, y):
+        return integer.leaky_relu(x, y, float(self.negative_slope))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

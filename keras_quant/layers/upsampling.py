@@ -1,0 +1,41 @@
+"""Quantized upsampling."""
+
+import keras
+from keras import ops
+
+from keras_quant import integer
+from keras_quant.errors import UnsupportedLayerError
+from keras_quant.layers.base import QuantLayer
+from keras_quant.layers.conv import check_channels_last
+from keras_quant.layers.registry import quantizes
+
+
+@quantizes(keras.layers.UpSampling2D)
+class QuantUpSampling2D(QuantLayer, keras.layers.UpSampling2D):
+    """`keras.layers.UpSampling2D` on int8, nearest or bilinear. Keeps the input's grid.
+
+    Bilinear is lowered to RESIZE_BILINEAR. RESIZE_NEAREST_NEIGHBOR leaves XNNPACK; nearest is lowered to concatenations
+    of the tensor with itself between reshapes.
+
+    Args: those of `keras.layers.UpSampling2D`.
+    """
+
+    keeps_grid = True
+
+    def build(self, input_shape):
+        check_channels_last(self)
+        if self.interpolation not in ("nearest", "bilinear"):
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}': no int8 kernel interpolates '{self.interpolation}'. Use 'nearest' or 'bilinear'."
+            )
+        super().build(input_shape)
+
+    def _train(self, inputs, quantizer):
+        outputs = self.float_call(inputs)
+        return outputs if self.interpolation == "nearest" else quantizer.fake_quant(outputs)
+
+    def integer_call(self, x, y):
+        height, width = (size * factor for size, factor in zip(x.integers.shape[1:3], self.size))
+        if self.interpolation == "bilinear":
+            return integer.resize_bilinear(x, height, width)
+        return ops.repeat(ops.repeat(x.integers, self.size[0], axis=1), self.size[1], axis=2)

@@ -1,0 +1,119 @@
+"""What layers with a kernel share: per-channel weights, a batch normalization that folds into them."""
+
+import keras
+from keras import ops
+
+from keras_quant import backend, integer, quantizers
+from keras_quant.layers.base import QuantLayer
+
+
+class QuantWeighted(QuantLayer):
+    """Mixin for layers that convolve or multiply by `self.kernel`.
+
+    Training runs on fake-quantized weights and, with `batch_norm`, on the batch's own statistics; inference and export
+    fold the normalization into scale and bias, which leaves every integer weight as training saw it (see `integer.fold`).
+
+    A subclass gives `product` (the linear map without bias), `kernel_axes` and `channel_shape`.
+
+    Args:
+        kernel_quantizer: name, config or object, see `quantizers.get`.
+        batch_norm: a `keras.layers.BatchNormalization` over the last axis, applied between the product and the
+            activation, or its config.
+    """
+
+    fuses_activation = True
+    # Axes of the kernel that one output channel spans.
+    kernel_axes = (0, 1, 2)
+
+    def __init__(self, *args, kernel_quantizer="abs_max", batch_norm=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.kernel_quantizer = quantizers.get(kernel_quantizer)
+        if isinstance(batch_norm, dict):
+            batch_norm = keras.saving.deserialize_keras_object(batch_norm)
+        self.batch_norm = batch_norm
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if self.batch_norm is not None and not self.batch_norm.built:
+            self.batch_norm.build(self.compute_output_shape(input_shape))
+
+    def product(self, inputs, kernel):
+        """The float product of the inputs and a kernel, without bias."""
+        raise NotImplementedError
+
+    def channel_shape(self):
+        """Shape in which one value a channel broadcasts against the kernel."""
+        return (-1,)
+
+    def float_call(self, inputs):
+        outputs = self._add_bias(self.product(inputs, self.kernel))
+        if self.batch_norm is not None:
+            outputs = self.batch_norm(outputs, training=False)
+        return self.activate(outputs)
+
+    def train_arithmetic(self, inputs):
+        kernel = self.kernel_quantizer.fake_quant(self.kernel, self.kernel_axes)
+        outputs = self._add_bias(self.product(inputs, kernel))
+        return outputs if self.batch_norm is None else normalize_in_training(self.batch_norm, outputs)
+
+    def _add_bias(self, outputs):
+        return outputs if self.bias is None else outputs + self.bias
+
+    def folded_weights(self, x, y):
+        """The integers and scales that inference computes with and the file holds.
+
+        Args:
+            x, y: `QuantParams` of input and output.
+
+        Returns:
+            `integer.FoldedWeights`.
+        """
+        scale = ops.reshape(self.kernel_quantizer.scale(self.kernel, self.kernel_axes), (-1,))
+        zeros = ops.zeros_like(scale, dtype="float64")
+        bias = zeros if self.bias is None else ops.cast(self.bias, "float64")
+        gain = ops.ones_like(zeros)
+        if self.batch_norm is not None:
+            gain, shift = gain_and_shift(self.batch_norm)
+            bias = bias * gain + shift
+        return integer.fold(backend.read(self.kernel), scale, bias, gain, x, y, self.channel_shape())
+
+    def get_config(self):
+        config = super().get_config()
+        config["kernel_quantizer"] = quantizers.serialize(self.kernel_quantizer)
+        if self.batch_norm is not None:
+            config["batch_norm"] = keras.saving.serialize_keras_object(self.batch_norm)
+        return config
+
+
+def gain_and_shift(batch_norm):
+    """Inference-mode batch normalization as `gain · x + shift`, float64 `(channels,)` each.
+
+    Divisions and roots in float64 round away every difference between executors before the result becomes float32.
+    """
+    wide = lambda v: ops.cast(v, "float64")  # noqa: E731
+    gain = 1.0 / ops.sqrt(wide(batch_norm.moving_variance) + batch_norm.epsilon)
+    if batch_norm.scale:
+        gain = gain * wide(batch_norm.gamma)
+    shift = -wide(batch_norm.moving_mean) * gain
+    return gain, shift + wide(batch_norm.beta) if batch_norm.center else shift
+
+
+def normalize_in_training(batch_norm, x):
+    """Batch normalization as `fit` does it: batch statistics and their moving averages, or, frozen, the moving ones.
+
+    Keras 3 computes it in several passes on TensorFlow; here it is one fused operation.
+    """
+    if not batch_norm.trainable:
+        gain, shift = gain_and_shift(batch_norm)
+        return backend.scale_and_shift(x, ops.cast(gain, x.dtype), ops.cast(shift, x.dtype))
+    if batch_norm.synchronized:
+        return batch_norm(x, training=True)
+    channels = x.shape[-1]
+    gamma = backend.read(batch_norm.gamma) if batch_norm.scale else ops.ones((channels,))
+    beta = backend.read(batch_norm.beta) if batch_norm.center else ops.zeros((channels,))
+    image = x if len(x.shape) == 4 else ops.reshape(x, (-1, 1, 1, channels))
+    y, mean, variance = backend.batch_normalize(image, gamma, beta, batch_norm.epsilon)
+    rate = 1.0 - batch_norm.momentum
+    for moving, batch in ((batch_norm.moving_mean, mean), (batch_norm.moving_variance, variance)):
+        moving.assign(moving + rate * (ops.stop_gradient(batch) - moving))
+    return y if len(x.shape) == 4 else ops.reshape(y, ops.shape(x))

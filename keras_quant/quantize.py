@@ -1,0 +1,38 @@
+"""The verb `quantize`: any Keras model → a quantization-aware one."""
+
+from keras_quant.calibrate import calibrate
+from keras_quant.errors import QuantizationError
+from keras_quant.graph import fuse_activations, fuse_batch_norms, place, trace
+
+PASSES = (fuse_batch_norms, fuse_activations)
+POLICIES = ("int8",)
+
+
+def quantize(model, policy="int8", calibration_data=None, calibration_steps=None):
+    """Swap a model's layers for quantization-aware ones.
+
+    Args:
+        model: a built `keras.Model`: Sequential, Functional, nested or subclassed. It is left as it is.
+        policy: precision of the layers: "int8" (weights per channel and activations per tensor).
+        calibration_data: whatever `fit` takes; sets the activation ranges at once, see `calibrate`. Without it they are
+            set by the first batches of `fit`, or by a later `calibrate`.
+        calibration_steps: number of batches of `calibration_data` to use; all by default.
+
+    Returns:
+        A new Functional `keras.Model` with the same weights, inputs, outputs and layer paths, not compiled.
+
+    Raises:
+        UnsupportedLayerError: for a layer that cannot be traced or has no quantized form.
+        QuantizationError: for a model without built inputs, a dynamic shape, weights that are not finite, or an unknown
+            policy.
+        CalibrationError: for calibration data that does not fit.
+    """
+    if policy not in POLICIES:
+        raise QuantizationError(f"`policy` is one of {list(POLICIES)}. Received: policy={policy!r}")
+    graph = trace(model)
+    for graph_pass in PASSES:
+        graph = graph_pass(graph)
+    qmodel = place(graph, model.name)
+    if calibration_data is not None:
+        calibrate(qmodel, calibration_data, calibration_steps)
+    return qmodel

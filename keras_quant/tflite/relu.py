@@ -1,0 +1,32 @@
+"""Rules for stand-alone ReLU (QUANTIZE), LeakyReLU (LEAKY_RELU), and for a change of grid (QUANTIZE)."""
+
+import numpy as np
+
+from keras_quant.layers import QuantLeakyReLU, Quantize, QuantReLU
+from keras_quant.tflite.lower import lowers
+
+
+def requantize(lowering, x, y):
+    """QUANTIZE `x` onto the grid of `y`."""
+    lowering.operator("QUANTIZE", [x], y, 2, (1, 15, 0), "QuantizeOptions")
+    return y
+
+
+@lowers(Quantize)
+def quantize(lowering, layer, x, output):
+    return requantize(lowering, x, lowering.activation(output))
+
+
+@lowers(QuantReLU)
+def relu(lowering, layer, x, output):
+    if layer.negative_slope:
+        return leaky_relu(lowering, layer, x, output)
+    return requantize(lowering, x, lowering.activation(output))
+
+
+@lowers(QuantLeakyReLU)
+def leaky_relu(lowering, layer, x, output):
+    y = lowering.activation(output)
+    alpha = float(np.float32(layer.negative_slope))
+    lowering.operator("LEAKY_RELU", [x], y, 2, (2, 3, 0), "LeakyReluOptions", alpha=alpha)
+    return y

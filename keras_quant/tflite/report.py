@@ -1,0 +1,110 @@
+"""What a file holds and where its operators run."""
+
+import dataclasses
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_quant.tflite.runtime import Runtime
+
+_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+_TYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if isinstance(v, int)}
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorInfo:
+    """Attributes:
+    name: of the operator, "CONV_2D".
+    layer: path of the Keras layer it comes from.
+    on_xnnpack: whether XNNPACK takes it.
+    """
+
+    name: str
+    layer: str
+    on_xnnpack: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """Attributes:
+    name, shape, dtype: of the tensor; shape with the exported batch.
+    scale: tuple of floats, one a channel for weights; empty where there is none.
+    zero_point: integer.
+    constant: whether its values are in the file.
+    """
+
+    name: str
+    shape: tuple
+    dtype: str
+    scale: tuple
+    zero_point: int
+    constant: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """Attributes:
+    path: of the file.
+    bytes: its size.
+    operators: `OperatorInfo`s in order of execution.
+    partitions: number of pieces that XNNPACK runs.
+    tensors: `TensorInfo`s, with every tensor's quantization.
+    """
+
+    path: str
+    bytes: int
+    operators: tuple
+    partitions: int
+    tensors: tuple
+
+    @property
+    def off_xnnpack(self):
+        """The operators that built-in kernels run."""
+        return tuple(op for op in self.operators if not op.on_xnnpack)
+
+    def __str__(self):
+        taken = len(self.operators) - len(self.off_xnnpack)
+        line = (
+            f"{self.path}: {self.bytes:,} bytes, {taken} of {len(self.operators)} operators on XNNPACK "
+            f"in {self.partitions} partition{'s' if self.partitions != 1 else ''}"
+        )
+        off = ", ".join(f"{op.name} ({op.layer})" for op in self.off_xnnpack)
+        return f"{line}; built-in kernels: {off}" if off else line
+
+
+def describe(path, content, model, layers=None):
+    """Describe a file by loading it.
+
+    Args:
+        path: of the file.
+        content: its bytes.
+        model: its `schema.ModelT`.
+        layers: for each operator the path of its Keras layer; by default the name of the operator's output, which
+            `export` derives from that path.
+
+    Returns:
+        `ExportReport`.
+    """
+    graph = model.subgraphs[0]
+    partitions = Runtime(content, path).partitions()
+    taken = set().union(*partitions)
+    operators = []
+    for index, operator in enumerate(graph.operators):
+        code = model.operatorCodes[operator.opcodeIndex]
+        name = _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        layer = layers[index] if layers else text(graph.tensors[operator.outputs[0]].name)
+        operators.append(OperatorInfo(name, layer, index in taken))
+    tensors = tuple(_tensor(t, model) for t in graph.tensors)
+    return ExportReport(str(path), len(content), tuple(operators), len(partitions), tensors)
+
+
+def _tensor(tensor, model):
+    q = tensor.quantization
+    scales = () if q is None or q.scale is None else tuple(np.asarray(q.scale, float).tolist())
+    zero_point = int(q.zeroPoint[0]) if scales and q.zeroPoint is not None else 0
+    constant = model.buffers[tensor.buffer].data is not None
+    return TensorInfo(text(tensor.name), tuple(map(int, tensor.shape)), _TYPES[tensor.type], scales, zero_point, constant)
+
+
+def text(name):
+    return name.decode() if isinstance(name, bytes) else name

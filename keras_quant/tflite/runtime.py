@@ -1,0 +1,119 @@
+"""LiteRT's interpreter on one file."""
+
+import contextlib
+import os
+import sys
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_quant.errors import ModelFileError
+
+
+class Runtime:
+    """A loaded model.
+
+    Args:
+        content: bytes of a `.tflite` file.
+        path: for messages.
+        threads: number of threads.
+    """
+
+    def __init__(self, content, path="model", threads=1):
+        try:
+            with _quiet():
+                self.interpreter = Interpreter(model_content=content, num_threads=threads)
+                self.interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            cause = str(error).strip().splitlines()[0]
+            raise ModelFileError(f"LiteRT cannot load '{path}': {cause}. Export it again.") from error
+
+    @property
+    def inputs(self):
+        return self.interpreter.get_input_details()
+
+    @property
+    def outputs(self):
+        return self.interpreter.get_output_details()
+
+    def run(self, arrays):
+        """Run whole batches, however many samples the file takes at once.
+
+        Args:
+            arrays: in the order of `inputs`, `(samples, ...)` each, of the inputs' dtype.
+
+        Returns:
+            List of arrays, in the order of `outputs`.
+        """
+        samples = len(arrays[0])
+        size = self._batch_size(samples)
+        chunks = []
+        for start in range(0, samples, size):
+            for detail, array in zip(self.inputs, arrays):
+                chunk = array[start : start + size]
+                missing = size - len(chunk)
+                self.interpreter.set_tensor(detail["index"], np.concatenate([chunk, chunk[-1:].repeat(missing, 0)]))
+            self.interpreter.invoke()
+            chunks.append([self.interpreter.get_tensor(detail["index"]) for detail in self.outputs])
+        return [np.concatenate(parts)[:samples] for parts in zip(*chunks)]
+
+    def _batch_size(self, samples):
+        if all(detail["shape_signature"][0] == -1 for detail in self.inputs):
+            if self.inputs[0]["shape"][0] != samples:
+                for detail in self.inputs:
+                    self.interpreter.resize_tensor_input(detail["index"], (samples, *detail["shape"][1:]))
+                self.interpreter.allocate_tensors()
+            return samples
+        return int(self.inputs[0]["shape"][0])
+
+    def partitions(self):
+        """Which operators XNNPACK takes.
+
+        Returns:
+            List of sets of operator indices, one for each partition.
+        """
+        details = self.interpreter._get_ops_details()
+        operators = [d for d in details if d["op_name"] != "DELEGATE"]
+        maker = {int(tensor): d for d in operators for tensor in d["outputs"]}
+        return [_members(d, maker) for d in details if d["op_name"] == "DELEGATE"]
+
+
+def _members(delegate, maker):
+    """The operators between a delegate's inputs and outputs."""
+    borders, members = {int(t) for t in delegate["inputs"]}, set()
+    pending = [int(t) for t in delegate["outputs"]]
+    while pending:
+        tensor = pending.pop()
+        operator = maker.get(tensor)
+        if operator is None or operator["index"] in members or (tensor in borders):
+            continue
+        members.add(operator["index"])
+        pending.extend(int(t) for t in operator["inputs"] if t >= 0)
+    return members
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Hold back what the runtime's C++ prints while it loads ("Created TensorFlow Lite XNNPACK delegate")."""
+    sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:
+        yield
+        return
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def quantize_array(array, detail):
+    """Real values on the grid of a file's int8 tensor, as the runtime's own QUANTIZE does it."""
+    scale, zero_point = detail["quantization"]
+    inverse = np.float32(1.0) / np.float32(scale)
+    limits = np.iinfo(detail["dtype"])
+    rounded = np.rint(array.astype(np.float32) * inverse) + zero_point
+    return np.clip(rounded, limits.min, limits.max).astype(detail["dtype"])

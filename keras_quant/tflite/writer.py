@@ -1,0 +1,212 @@
+"""The flatbuffer, through the published schema's own objects."""
+
+import dataclasses
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+TensorType, BuiltinOperator, BuiltinOptions = schema.TensorType, schema.BuiltinOperator, schema.BuiltinOptions
+SIGNATURE = "serving_default"
+# The format wants constants aligned to 16 bytes; kernels load them with vector instructions.
+ALIGNMENT = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of the file.
+
+    Attributes:
+        index: in the subgraph.
+        name: unique in the file.
+        shape: with the exported batch size.
+        scale, zero_point: NumPy float32 and int of an int8 tensor.
+    """
+
+    index: int
+    name: str
+    shape: tuple
+    scale: Any = None
+    zero_point: int = 0
+
+
+class Writer:
+    """Collects tensors and operators of one subgraph and packs them.
+
+    Args:
+        batch_size: first dimension of every activation; `None` marks it as resizable at run time (and writes 1).
+    """
+
+    def __init__(self, batch_size=1):
+        self.batch_size = batch_size
+        self.graph = schema.SubGraphT()
+        self.graph.tensors, self.graph.operators = [], []
+        self.buffers = [schema.BufferT()]
+        self.codes = {}
+        self.min_version = (1, 14, 0)
+        self.names = set()
+
+    def activation(self, name, shape, scale, zero_point):
+        """Add an int8 tensor that is computed at run time; `shape` without the batch.
+
+        Args:
+            name: wanted name; made unique.
+            shape: without the batch dimension.
+            scale, zero_point: of its grid.
+
+        Returns:
+            `Tensor`.
+        """
+        scale, zero_point = np.float32(scale), int(zero_point)
+        full = (self.batch_size or 1, *shape)
+        index, name = self._tensor(name, full, TensorType.INT8, 0, [scale], [zero_point])
+        if self.batch_size is None:
+            self.graph.tensors[index].shapeSignature = [-1, *shape]
+        return Tensor(index, name, full, scale, zero_point)
+
+    def constant(self, name, array, scale=None, axis=0):
+        """Add a constant int8 or int32 array, with one scale a channel of `axis` if it has scales; returns its index."""
+        kinds = {np.dtype("int8"): TensorType.INT8, np.dtype("int32"): TensorType.INT32}
+        array = np.ascontiguousarray(array)
+        self.buffers.append(_AlignedBuffer(array))
+        scales = None if scale is None else np.atleast_1d(np.asarray(scale, np.float32))
+        zeros = None if scale is None else np.zeros(len(scales), np.int64)
+        buffer = len(self.buffers) - 1
+        return self._tensor(name, array.shape, kinds[array.dtype], buffer, scales, zeros, axis)[0]
+
+    def _tensor(self, name, shape, kind, buffer, scales, zero_points, axis=0):
+        tensor = schema.TensorT()
+        unique, count = name, 0
+        while unique in self.names:
+            count += 1
+            unique = f"{name}_{count}"
+        self.names.add(unique)
+        tensor.name, tensor.shape, tensor.type, tensor.buffer = unique, list(shape), kind, buffer
+        if scales is not None:
+            q = schema.QuantizationParametersT()
+            q.scale = np.asarray(scales, np.float32)
+            q.zeroPoint = np.asarray(zero_points, np.int64)
+            q.quantizedDimension = axis
+            tensor.quantization = q
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1, unique
+
+    def operator(self, name, inputs, output, version, since, options=None, **fields):
+        """Add an operator.
+
+        Args:
+            name: of the `BuiltinOperator`.
+            inputs: `Tensor`s or indices of constants; -1 for an optional input left out.
+            output: `Tensor`.
+            version: lowest operator version that has what is used.
+            since: TensorFlow release that brought this version, as a tuple.
+            options: name of the options table, with `fields` set.
+        """
+        code = getattr(BuiltinOperator, name)
+        op = schema.OperatorT()
+        op.opcodeIndex = self.codes.setdefault((code, version), len(self.codes))
+        op.inputs = [x.index if isinstance(x, Tensor) else x for x in inputs]
+        op.outputs = [output.index]
+        if options is not None:
+            op.builtinOptionsType = getattr(BuiltinOptions, options)
+            op.builtinOptions = getattr(schema, options + "T")()
+            for field, value in fields.items():
+                setattr(op.builtinOptions, field, value)
+        self.graph.operators.append(op)
+        self.min_version = max(self.min_version, since)
+
+    def finish(self, inputs, outputs, description):
+        """The file.
+
+        Args:
+            inputs, outputs: dicts from signature names to `Tensor`s.
+            description: text kept in the file.
+
+        Returns:
+            bytes.
+        """
+        model = schema.ModelT()
+        model.version, model.description = 3, description
+        self.graph.inputs = [t.index for t in inputs.values()]
+        self.graph.outputs = [t.index for t in outputs.values()]
+        self.graph.name = "main"
+        model.subgraphs, model.buffers = [self.graph], self.buffers
+        model.operatorCodes = [_operator_code(*key) for key in self.codes]
+        model.signatureDefs = [_signature(inputs, outputs)]
+        self._add_metadata(model)
+        return _pack(model)
+
+    def _add_metadata(self, model):
+        version = ".".join(map(str, self.min_version)).encode()
+        self.buffers.append(_AlignedBuffer(np.frombuffer(version.ljust(16, b"\0"), np.uint8)))
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = "min_runtime_version", len(self.buffers) - 1
+        model.metadata = [entry]
+
+
+def parse(content):
+    """The `schema.ModelT` of a file's bytes."""
+    return schema.ModelT.InitFromPackedBuf(content)
+
+
+def repack(model, extra_outputs=()):
+    """The bytes of a parsed model, with more of its tensors as outputs.
+
+    Args:
+        model: `schema.ModelT`; it is changed.
+        extra_outputs: names of tensors.
+    """
+    graph = model.subgraphs[0]
+    index = {tensor.name.decode(): i for i, tensor in enumerate(graph.tensors)}
+    held = set(map(int, graph.outputs)) | set(map(int, graph.inputs))
+    extra = [index[name] for name in extra_outputs if index[name] not in held]
+    graph.outputs = [*map(int, graph.outputs), *extra]
+    model.signatureDefs = []
+    model.buffers = [b if b.data is None else _AlignedBuffer(b.data) for b in model.buffers]
+    return _pack(model)
+
+
+def _pack(model):
+    builder = flatbuffers.Builder(sum(b.data.nbytes for b in model.buffers if b.data is not None) + (1 << 16))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+class _AlignedBuffer(schema.BufferT):
+    def __init__(self, array):
+        super().__init__()
+        self.data = np.frombuffer(array.tobytes(), np.uint8)
+
+    def Pack(self, builder):  # noqa: N802  the schema's own name
+        raw = self.data.tobytes()
+        builder.StartVector(1, len(raw), ALIGNMENT)
+        builder.head -= len(raw)
+        builder.Bytes[builder.head : builder.head + len(raw)] = raw
+        data = builder.EndVector()
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
+def _operator_code(code, version):
+    entry = schema.OperatorCodeT()
+    entry.builtinCode, entry.version = code, version
+    # Readers from before the enumeration passed 127 look here.
+    entry.deprecatedBuiltinCode = min(code, BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
+    return entry
+
+
+def _signature(inputs, outputs):
+    def maps(tensors):
+        made = []
+        for name, tensor in tensors.items():
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = name, tensor.index
+            made.append(entry)
+        return made
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
+    signature.inputs, signature.outputs = maps(inputs), maps(outputs)
+    return signature
