@@ -94,7 +94,7 @@ class Graph:
             Dict from every `Value` to its tensor.
         """
         values = dict(zip(self.inputs, inputs))
-        fill = lambda x: values[x] if isinstance(x, Value) else x  # noqa: E731
+        fill = lambda x: values[x] if isinstance(x, Value) else x
         for node in self.nodes:
             outputs = compute(node, *tree.map_structure(fill, (node.args, node.kwargs)))
             values.update(zip(tree.flatten(node.outputs), tree.flatten(outputs)))

@@ -112,7 +112,7 @@ class _Tracer:
             return self._follow(functional.inputs, functional._outputs_struct, tree.flatten(args[0]), prefix)
         flat = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)]
         symbols = {value: _symbol(value) for value in flat}
-        fill = lambda x: symbols[x] if isinstance(x, Value) else x  # noqa: E731
+        fill = lambda x: symbols[x] if isinstance(x, Value) else x
         layers = [operation, *operation._flatten_layers(include_self=False)]
         before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
         try:
@@ -130,7 +130,7 @@ class _Tracer:
     def _follow(self, symbols, outputs, values, prefix):
         """Visit the keras nodes that lead from `symbols` to `outputs`."""
         known = {id(symbol): value for symbol, value in zip(symbols, values)}
-        fill = lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else x  # noqa: E731
+        fill = lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else x
         for node in _nodes_between(known, tree.flatten(outputs)):
             args, kwargs = tree.map_structure(fill, (node.arguments.args, node.arguments.kwargs))
             results = self.visit(node.operation, args, kwargs, prefix)
@@ -148,7 +148,7 @@ class _Tracer:
 
 
 def _output_spec(operation, args, kwargs):
-    fill = lambda x: _symbol(x, keras.KerasTensor) if isinstance(x, Value) else x  # noqa: E731
+    fill = lambda x: _symbol(x, keras.KerasTensor) if isinstance(x, Value) else x
     args, kwargs = tree.map_structure(fill, (args, kwargs))
     return operation.compute_output_spec(*args, **kwargs)
 

@@ -18,7 +18,7 @@ from keras_quant.integer.add import add, subtract
 from keras_quant.integer.conv import conv_2d, depthwise_conv_2d, transpose_conv
 from keras_quant.integer.dense import fully_connected
 from keras_quant.integer.multiply import multiply
-from keras_quant.integer.params import QuantParams, Quantized, activation_range, to_grid
+from keras_quant.integer.params import Quantized, QuantParams, activation_range, to_grid
 from keras_quant.integer.pooling import average_pool_2d, mean
 from keras_quant.integer.relu import leaky_relu, requantize
 from keras_quant.integer.resize import resize_bilinear

@@ -4,7 +4,6 @@ import math
 
 from keras import ops
 
-from keras_quant import backend
 from keras_quant.integer.params import rescale
 
 
@@ -20,7 +19,9 @@ def mean(x, y, axes, keepdims=False):
     count = math.prod(x.integers.shape[axis] for axis in axes)
     wide = ops.cast(x.integers, "float64") if count >= 2**16 else x.integers
     total = ops.cast(ops.sum(wide, axis=axes, keepdims=keepdims), "float32")
-    return rescale(total, (x.params.scale / y.scale) / count, y)
+    # In float64: a compiler may turn a float32 division by a constant into a product, which rounds otherwise.
+    multiplier = ops.cast(ops.cast(x.params.scale / y.scale, "float64") / count, "float32")
+    return rescale(total, multiplier, y)
 
 
 def average_pool_2d(x, pool_size, strides, padding):

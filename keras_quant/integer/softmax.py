@@ -21,6 +21,7 @@ def softmax(x, y):
     terms = ops.take(table, ops.cast(distance, "int32"))
     # A cumulative sum adds in the kernel's order; a reduction adds in pairs and ends up elsewhere in the last place.
     total = ops.cumsum(terms, axis=-1)[..., -1:]
-    scaled = ops.cast(terms * (1.0 / (total * y.scale)), "float64")
+    inverse = ops.cast(1.0 / ops.cast(total * y.scale, "float64"), "float32")
+    scaled = ops.cast(terms * inverse, "float64")
     rounded = ops.cast(ops.floor(scaled + 0.5), "float32")
     return backend.clip(rounded, 0.0, INT8_MAX - y.zero_point)

@@ -48,7 +48,7 @@ def fold(kernel, kernel_scale, bias, gain, x, y, channel_shape):
     Returns:
         `FoldedWeights`. Scales are computed in float64 and rounded once, so that eager, graph and XLA execution agree.
     """
-    wide = lambda v: ops.cast(v, "float64")  # noqa: E731
+    wide = lambda v: ops.cast(v, "float64")
     gain, own, sx, sy = wide(gain), wide(kernel_scale), wide(x.scale), wide(y.scale)
     folded = own * ops.abs(gain)
     smallest = ops.maximum(ops.abs(wide(bias)) / (sx * BIAS_LIMIT), SMALLEST_MULTIPLIER * sy / sx)

@@ -4,7 +4,7 @@ from keras_quant.layers.activation import QuantActivation, QuantSigmoid, QuantSi
 from keras_quant.layers.add import QuantAdd, QuantSubtract
 from keras_quant.layers.affine import QuantBatchNormalization, QuantNormalization, QuantRescaling
 from keras_quant.layers.annotation import annotate, annotation
-from keras_quant.layers.base import QuantComposite, QuantLayer, Quantize
+from keras_quant.layers.base import QuantComposite, Quantize, QuantLayer
 from keras_quant.layers.concatenate import QuantConcatenate
 from keras_quant.layers.conv import QuantConv2D, QuantConv2DTranspose, QuantDepthwiseConv2D, QuantSeparableConv2D
 from keras_quant.layers.dense import QuantDense

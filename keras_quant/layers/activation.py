@@ -147,5 +147,3 @@ class QuantActivation(QuantComposite, keras.layers.Activation):
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-

@@ -1,7 +1,6 @@
 """Quantized ReLU with any bound, and LeakyReLU, where they stand alone."""
 
 import keras
-from keras import ops
 
 from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError

@@ -90,7 +90,7 @@ def gain_and_shift(batch_norm):
 
     Divisions and roots in float64 round away every difference between executors before the result becomes float32.
     """
-    wide = lambda v: ops.cast(v, "float64")  # noqa: E731
+    wide = lambda v: ops.cast(v, "float64")
     gain = 1.0 / ops.sqrt(wide(batch_norm.moving_variance) + batch_norm.epsilon)
     if batch_norm.scale:
         gain = gain * wide(batch_norm.gamma)

@@ -40,7 +40,9 @@ class AbsMax(keras.layers.Layer):
             Positive float32 of `kernel`'s shape with `reduce_axes` removed; 1 where a channel is all zero.
         """
         largest = ops.max(ops.abs(kernel), axis=reduce_axes)
-        return ops.where(largest > 0, largest, 1.0) / float(2 ** (self.bits - 1) - 1)
+        largest = ops.cast(ops.where(largest > 0, largest, 1.0), "float64")
+        # Compilers turn a float32 division by a constant into a product, which rounds otherwise now and then.
+        return ops.cast(largest / float(2 ** (self.bits - 1) - 1), "float32")
 
     def fake_quant(self, kernel, reduce_axes):
         """The values that the integers stand for, with a straight-through gradient. Args as in `scale`."""

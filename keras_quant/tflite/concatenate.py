@@ -37,5 +37,3 @@ def _on_grid(lowering, x, y, output, index):
         return x
     target = lowering.writer.activation(f"{output.name}/input_{index}", x.shape[1:], y.scale, y.zero_point)
     return requantize(lowering, x, target)
-
-

@@ -67,4 +67,6 @@ def write_atomically(path, content):
     except OSError as error:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-        raise ExportError(f"Cannot write '{path}': {error.strerror}. Choose a folder that exists and is writable.") from error
+        raise ExportError(
+            f"Cannot write '{path}': {error.strerror}. Choose a folder that exists and is writable."
+        ) from error

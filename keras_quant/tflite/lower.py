@@ -10,7 +10,7 @@ from keras_quant.graph import trace
 from keras_quant.graph.graph import Value
 from keras_quant.integer import QuantParams
 from keras_quant.layers import QuantLayer
-from keras_quant.tflite.writer import Tensor, Writer
+from keras_quant.tflite.writer import Writer
 
 _RULES = {}
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_quant.layers import QuantLeakyReLU, Quantize, QuantReLU
+from keras_quant.layers import Quantize, QuantLeakyReLU, QuantReLU
 from keras_quant.tflite.lower import lowers
 
 
