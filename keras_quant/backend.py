@@ -22,6 +22,11 @@ def clip(x, low, high):
     return tf.raw_ops.ClipByValue(t=x, clip_value_min=tf.cast(low, x.dtype), clip_value_max=tf.cast(high, x.dtype))
 
 
+def shift_right(x, amount):
+    """Arithmetic shift of int32 values; `keras.ops` has it from Keras 3.9 on."""
+    return tf.bitwise.right_shift(x, tf.cast(amount, x.dtype))
+
+
 def fake_quant(x, low, high, bits=8, narrow=False):
     """Quantize and dequantize onto `2**bits` levels of `[low, high]`; clipped straight-through gradient.
 

@@ -1,6 +1,5 @@
 """LOGISTIC and TANH: XNNPACK tabulates the float function over the 256 inputs (`x8-lut`)."""
 
-import keras
 from keras import ops
 
 from keras_quant import backend
@@ -14,15 +13,22 @@ def logistic(x, y):
         x: `Quantized`.
         y: `QuantParams` of the output.
     """
-    return _look_up(x, y, ops.sigmoid)
+    return look_up(x, y, ops.sigmoid)
 
 
 def tanh(x, y):
     """`q_y = rint(float32(tanh(s_x·c_x) · (1/s_y)) + z_y)`, at the operator's fixed output grid (1/128, 0)."""
-    return _look_up(x, y, ops.tanh)
+    return look_up(x, y, ops.tanh)
 
 
-def _look_up(x, y, function):
+def look_up(x, y, function):
+    """Any function that XNNPACK tabulates: `q_y = rint(float32(function(s_x·c_x) · (1/s_y)) + z_y)`, clamped.
+
+    Args:
+        x: `Quantized`.
+        y: `QuantParams` of the output.
+        function: real function of a float64 tensor.
+    """
     zero_point = x.params.zero_point
     every = ops.arange(INT8_MIN, INT8_MAX + 1, dtype="float32") - zero_point
     # float64 and one rounding: the nearest float32, which any good libm also gives.
@@ -30,6 +36,3 @@ def _look_up(x, y, function):
     table = backend.round_half_even(exact * (1.0 / y.scale) + y.zero_point)
     table = backend.clip(table, INT8_MIN, INT8_MAX) - y.zero_point
     return ops.take(table, ops.cast(x.integers + (zero_point - INT8_MIN), "int32"))
-
-
-FUNCTIONS = {keras.activations.sigmoid: logistic, keras.activations.tanh: tanh}

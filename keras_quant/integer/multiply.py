@@ -2,9 +2,6 @@
 
 from keras_quant.integer.params import rescale
 
-# XNNPACK refuses MUL whose s_a·s_b/s_y lies outside [2**-16, 2**8).
-SMALLEST_RATIO, LARGEST_RATIO = 2.0**-16, 2.0**8
-
 
 def multiply(a, b, y, bounds=(None, None)):
     """`c_y = rint(c_a·c_b · float32(float32(s_a·s_b) / s_y))`, clamped.

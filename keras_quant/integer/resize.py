@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_quant import backend
+
 
 def resize_bilinear(x, height, width):
     """Interpolate integers, first along rows, then along columns, and round half up: `(acc + 2**21) >> 22`.
@@ -22,7 +24,7 @@ def resize_bilinear(x, height, width):
     rows = 2048 * a + (b - a) * across
     a, b = ops.take(rows, top, axis=1), ops.take(rows, bottom, axis=1)
     total = 2048 * a + (b - a) * down
-    return ops.cast(ops.right_shift(total + (1 << 21), 22), "float32")
+    return ops.cast(backend.shift_right(total + (1 << 21), 22), "float32")
 
 
 def _positions(size, wanted):

@@ -148,10 +148,13 @@ class QuantLayer(GridInputs):
         quantizer = self.grid_of_output(inputs)
         if training:
             return annotate(self._train(inputs, quantizer), quantizer)
-        quantized = tree.map_structure(quantized_values, inputs)
-        y = tree.flatten(quantized)[0].params if self.keeps_grid else quantizer.params()
-        integers = self.integer_call(quantized, y)
+        y = quantized_values(tree.flatten(inputs)[0]).params if self.keeps_grid else quantizer.params()
+        integers = self.integer_call(self.operands(inputs, y), y)
         return annotate(integers * y.scale, quantizer, Quantized(integers, y))
+
+    def operands(self, inputs, y):
+        """The exact integers of the inputs, as `integer_call` wants them."""
+        return tree.map_structure(quantized_values, inputs)
 
     def _train(self, inputs, quantizer):
         outputs = self.train_arithmetic(inputs)

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_quant import integer
 from keras_quant.layers.annotation import annotation
-from keras_quant.layers.base import QuantLayer
+from keras_quant.layers.base import QuantLayer, quantized_values
 from keras_quant.layers.registry import quantizes
 
 
@@ -33,10 +33,14 @@ class QuantConcatenate(QuantLayer, keras.layers.Concatenate):
             return self.float_call(inputs)
         return super()._train(inputs, quantizer)
 
-    def main_call(self, inputs, training=None):
-        self._tied_inputs = [self.is_tied(note.quantizer) if note else True for note in map(annotation, inputs)]
-        return super().main_call(inputs, training)
+    def operands(self, inputs, y):
+        return [self._moved(x, y) for x in inputs]
+
+    def _moved(self, x, y):
+        quantized = quantized_values(x)
+        if self.is_tied(annotation(x).quantizer):
+            return quantized
+        return integer.Quantized(integer.requantize(quantized, y), y)
 
     def integer_call(self, inputs, y):
-        moved = [x.integers if tied else integer.requantize(x, y) for x, tied in zip(inputs, self._tied_inputs)]
-        return ops.concatenate(moved, self.axis)
+        return ops.concatenate([x.integers for x in inputs], self.axis)

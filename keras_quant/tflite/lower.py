@@ -79,6 +79,14 @@ class Lowering:
         self.writer.operator(*args, **kwargs)
         self.layers.append(self.path)
 
+    def check_ratio(self, name, ratio, low, high):
+        """Refuse scales that XNNPACK does not take; the built-in kernel would round otherwise than the model does."""
+        if not low <= ratio < high:
+            raise ExportError(
+                f"Layer '{self.path}': {name} takes input scales from {low:g} to {high:g} times its output's, this one has "
+                f"{ratio:g}. Calibrate with data on which the layer's output is not almost constant, or rescale its input."
+            )
+
     def reshape(self, x, output, shape, name="reshape"):
         """RESHAPE to `shape` (without the batch), on the input's grid; nothing where the shape is right already."""
         if tuple(x.shape[1:]) == tuple(shape):
