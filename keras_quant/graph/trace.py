@@ -153,7 +153,7 @@ def _output_spec(operation, args, kwargs):
     return operation.compute_output_spec(*args, **kwargs)
 
 
-def _symbol(value, make=lambda shape, dtype: keras.Input(batch_shape=shape, dtype=dtype)):
+def _symbol(value, make=lambda shape, dtype: keras.Input(batch_shape=shape, dtype=dtype, name="traced")):
     symbol = make(value.shape, value.dtype)
     return symbol if value.note is None else annotate(symbol, value.note.quantizer)
 

@@ -1,6 +1,7 @@
 """Integer weights: a float kernel, its per-channel scale and a following batch normalization become int8, int32, scale."""
 
 import dataclasses
+import math
 from typing import Any
 
 from keras import ops
@@ -69,8 +70,8 @@ def fold(kernel, kernel_scale, bias, gain, x, y, channel_shape):
 def accumulate(product, x, weights, reduce_axes):
     """`Σ c_x·q_w + bias`, rounded to float32 once, as the kernels convert their int32 accumulator.
 
-    Float32 sums of integers are exact while every partial sum stays below 2**24. The largest sum that these weights can
-    give decides between float32 and float64.
+    Float32 sums of integers are exact while every partial sum stays below 2**24. Where the largest sum that these weights
+    can give lies above, the kernel is taken apart into digits small enough, and the digits' sums are added in float64.
 
     Args:
         product: function (inputs, kernel) → sums; linear.
@@ -90,7 +91,22 @@ def accumulate(product, x, weights, reduce_axes):
         return product(integers, weights.kernel) + ops.cast(weights.bias, "float32")
 
     def wide():
-        total = product(ops.cast(integers, "float64"), ops.cast(weights.kernel, "float64"))
-        return ops.cast(total + weights.bias, "float32")
+        terms = math.prod(weights.kernel.shape[axis] for axis in reduce_axes)
+        total = ops.cast(weights.bias, "float64")
+        if terms * 255 >= 2**24:
+            return ops.cast(product(ops.cast(integers, "float64"), ops.cast(weights.kernel, "float64")) + total, "float32")
+        for place, digit in _digits(weights.kernel, terms):
+            total = total + ops.cast(product(integers, digit), "float64") * place
+        return ops.cast(total, "float32")
 
     return ops.cond(largest < 2.0**24, narrow, wide)
+
+
+def _digits(kernel, terms):
+    """Integers in [-127, 127] as `Σ place · digit`, digits so small that `terms` products with 255 sum to below 2**24."""
+    largest = 2**24 // (255 * terms)
+    base, place = float(2 * largest + 1), 1.0
+    while place < 255:
+        higher = backend.round_half_even(kernel / base)
+        yield place, kernel - higher * base
+        kernel, place = higher, place * base
