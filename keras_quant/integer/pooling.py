@@ -42,4 +42,5 @@ def average_pool_2d(x, pool_size, strides, padding):
 
     count = window_sum(ops.ones_like(x.integers[:1, :, :, :1]), 1)
     total = window_sum(x.integers + zero_point, channels)
-    return ops.sign(total) * ops.floor((ops.abs(total) + ops.floor(count / 2)) / count) - zero_point
+    # The half keeps the quotient off the integers, where a division turned into a product would fall to either side.
+    return ops.sign(total) * ops.floor((ops.abs(total) + ops.floor(count / 2) + 0.5) / count) - zero_point

@@ -86,8 +86,9 @@ def describe(path, content, model, layers=None):
         `ExportReport`.
     """
     graph = model.subgraphs[0]
-    partitions = Runtime(content, path).partitions()
-    taken = set().union(*partitions)
+    runtime = Runtime(content, path)
+    partitions = runtime.partitions()
+    taken = runtime.unused().union(*partitions)
     operators = []
     for index, operator in enumerate(graph.operators):
         code = model.operatorCodes[operator.opcodeIndex]

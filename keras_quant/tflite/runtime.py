@@ -72,20 +72,30 @@ class Runtime:
         Returns:
             List of sets of operator indices, one for each partition.
         """
+        operators, delegates = self._operators()
+        return [_between(operators, d["inputs"], d["outputs"]) for d in delegates]
+
+    def unused(self):
+        """Indices of operators whose results reach no output."""
+        operators, _ = self._operators()
+        used = _between(operators, [d["index"] for d in self.inputs], [d["index"] for d in self.outputs])
+        return {d["index"] for d in operators} - used
+
+    def _operators(self):
         details = self.interpreter._get_ops_details()
-        operators = [d for d in details if d["op_name"] != "DELEGATE"]
-        maker = {int(tensor): d for d in operators for tensor in d["outputs"]}
-        return [_members(d, maker) for d in details if d["op_name"] == "DELEGATE"]
+        delegates = [d for d in details if d["op_name"] == "DELEGATE"]
+        return [d for d in details if d["op_name"] != "DELEGATE"], delegates
 
 
-def _members(delegate, maker):
-    """The operators between a delegate's inputs and outputs."""
-    borders, members = {int(t) for t in delegate["inputs"]}, set()
-    pending = [int(t) for t in delegate["outputs"]]
+def _between(operators, inputs, outputs):
+    """Indices of the operators that lead from some tensors to others."""
+    maker = {int(tensor): d for d in operators for tensor in d["outputs"]}
+    borders, members = {int(t) for t in inputs}, set()
+    pending = [int(t) for t in outputs]
     while pending:
         tensor = pending.pop()
         operator = maker.get(tensor)
-        if operator is None or operator["index"] in members or (tensor in borders):
+        if operator is None or operator["index"] in members or tensor in borders:
             continue
         members.add(operator["index"])
         pending.extend(int(t) for t in operator["inputs"] if t >= 0)
