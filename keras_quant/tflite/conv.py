@@ -124,9 +124,8 @@ def transpose_conv(lowering, layer, x, output):
             "Export with a `batch_size`."
         )
     weights = layer.folded_weights(params_of(x), output.params)
-    kernel, scale = weight_constants(
-        lowering, output, weights, ops.convert_to_numpy(weights.kernel).transpose(2, 0, 1, 3), axis=0
-    )
+    kernel = _at_least_as_large_as(layer.strides, ops.convert_to_numpy(weights.kernel))
+    kernel, scale = weight_constants(lowering, output, weights, kernel.transpose(2, 0, 1, 3), axis=0)
     y = lowering.activation(output)
     activation = fused_activation(layer)
     lowering.operator(
@@ -141,3 +140,9 @@ def transpose_conv(lowering, layer, x, output):
         fusedActivationFunction=activation,
     )
     return y
+
+
+def _at_least_as_large_as(strides, kernel):
+    """A kernel smaller than the stride, filled up with zeros: the same result, and XNNPACK takes it."""
+    missing = [(0, max(stride - size, 0)) for stride, size in zip(strides, kernel.shape)]
+    return np.pad(kernel, [*missing, (0, 0), (0, 0)])
