@@ -52,7 +52,7 @@ def _model_inputs(model):
                 f"Input '{value.name}' has a dynamic dimension besides the batch; the runtime plans memory for one size. "
                 f"Rebuild the model with a fixed size. Received: shape {value.shape}"
             )
-    return inputs, tree.map_structure(lambda _: None, structure)
+    return inputs, tree.map_structure(lambda _: 0, structure)
 
 
 def _built_inputs(model):

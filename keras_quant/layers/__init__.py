@@ -9,6 +9,7 @@ from keras_quant.layers.concatenate import QuantConcatenate
 from keras_quant.layers.conv import QuantConv2D, QuantConv2DTranspose, QuantDepthwiseConv2D, QuantSeparableConv2D
 from keras_quant.layers.dense import QuantDense
 from keras_quant.layers.dropout import (
+    QuantActivityRegularization,
     QuantAlphaDropout,
     QuantDropout,
     QuantGaussianDropout,

@@ -40,7 +40,15 @@ QuantGaussianDropout = _identity(keras.layers.GaussianDropout)
 QuantGaussianNoise = _identity(keras.layers.GaussianNoise)
 
 
-@quantizes(keras.layers.Identity, keras.layers.ActivityRegularization)
+@quantizes(keras.layers.ActivityRegularization)
+class QuantActivityRegularization(QuantIdentityInInference, keras.layers.ActivityRegularization):
+    """`keras.layers.ActivityRegularization` in a quantized model: adds its loss, absent on the device."""
+
+    def train_arithmetic(self, inputs):
+        return inputs
+
+
+@quantizes(keras.layers.Identity)
 class QuantIdentity(QuantIdentityInInference, keras.layers.Layer):
     """The identity: a name for a tensor."""
 

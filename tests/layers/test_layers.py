@@ -1,0 +1,112 @@
+"""What every quantized layer class owes to Keras."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+import keras_quant as kq
+from keras_quant import layers
+from keras_quant.layers.registry import _QUANTIZED
+from tests.helpers import images, ship
+
+ARGUMENTS = {
+    "QuantConv2D": {"filters": 4, "kernel_size": 3, "activation": "relu"},
+    "QuantDepthwiseConv2D": {"kernel_size": 3, "depth_multiplier": 2},
+    "QuantSeparableConv2D": {"filters": 4, "kernel_size": 3, "activation": "silu"},
+    "QuantConv2DTranspose": {"filters": 4, "kernel_size": 3, "strides": 2},
+    "QuantDense": {"units": 3, "activation": "softmax"},
+    "QuantAveragePooling2D": {"pool_size": 2},
+    "QuantReshape": {"target_shape": (-1,)},
+    "QuantPermute": {"dims": (3, 1, 2)},
+    "QuantRescaling": {"scale": 0.5, "offset": [1.0, 2, 3, 4, 5, 6]},
+    "QuantNormalization": {"mean": 1.0, "variance": [1.0, 2, 3, 4, 5, 6]},
+    "QuantActivation": {"activation": "sigmoid"},
+    "QuantDropout": {"rate": 0.5},
+    "QuantAlphaDropout": {"rate": 0.5},
+    "QuantGaussianDropout": {"rate": 0.5},
+    "QuantGaussianNoise": {"stddev": 0.5},
+    "QuantSpatialDropout1D": {"rate": 0.5},
+    "QuantSpatialDropout2D": {"rate": 0.5},
+    "QuantUpSampling2D": {"size": 2, "interpolation": "bilinear"},
+}
+SEVERAL_INPUTS = ("QuantAdd", "QuantSubtract", "QuantMultiply", "QuantConcatenate")
+CLASSES = {
+    name: cls
+    for name, cls in vars(layers).items()
+    if inspect.isclass(cls) and name.startswith("Quant") and name not in ("QuantLayer", "QuantComposite", "Quantize")
+}
+
+
+def make(kind, **extra):
+    return CLASSES[kind](**ARGUMENTS.get(kind, {}), **extra)
+
+
+def model_of(layer, name):
+    shape = (12, 6) if name == "QuantSpatialDropout1D" else (12, 12, 6)
+    inputs = [keras.Input(shape) for _ in range(2 if name in SEVERAL_INPUTS else 1)]
+    return keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0]))
+
+
+@pytest.mark.lowest
+@pytest.mark.parametrize("name", CLASSES)
+def test_built_by_hand_calibrated_and_shipped(name, tmp_path):
+    model = model_of(make(name), name)
+    x = [images(shape=i.shape[1:], seed=s) for s, i in enumerate(model.inputs)]
+    kq.calibrate(model, x, verbose=0)
+    ship(model, tmp_path, x)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_config_round_trip(name):
+    layer = make(name, name="layer")
+    again = CLASSES[name].from_config(layer.get_config())
+    strip = lambda config: {k: v for k, v in config.items() if "quantizer" not in k}
+    assert strip(again.get_config()) == strip(layer.get_config())
+    model_of(again, name)
+
+
+@pytest.mark.parametrize("float_class, cls", _QUANTIZED.items(), ids=lambda c: c.__name__)
+def test_constructor_takes_what_the_keras_class_takes(float_class, cls):
+    exceptions = {"QuantNormalization": {"axis"}}
+    wanted = set(inspect.signature(float_class.__init__).parameters) - {"self", "kwargs", "data_format"}
+    taken = set()
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            taken |= set(inspect.signature(base.__init__).parameters)
+    assert wanted - exceptions.get(cls.__name__, set()) <= taken
+
+
+def test_unknown_activation_is_refused_by_name():
+    with pytest.raises(kq.UnsupportedLayerError, match=r"'mish' of layer 'odd_activation'.*sigmoid"):
+        layers.QuantDense(3, activation="mish", name="odd")
+
+
+def test_relu_with_a_jump_is_refused():
+    with pytest.raises(kq.UnsupportedLayerError, match="threshold"):
+        layers.QuantReLU(threshold=1.0)
+
+
+def test_output_lies_on_the_grid_in_training_and_inference():
+    model = model_of(layers.QuantConv2D(4, 3), "QuantConv2D")
+    x = images()
+    kq.calibrate(model, x, verbose=0)
+    layer = model.layers[-1]
+    layer.output_quantizer.trainable = False
+    scale = float(layer.output_quantizer.params().scale)
+    for training in (True, False):
+        steps = np.asarray(model(x, training=training)) / scale
+        np.testing.assert_allclose(steps, np.rint(steps), atol=2e-3)
+
+
+def test_training_and_inference_agree_up_to_one_step():
+    """Fake quantization rounds real sums, the kernel integer ones with an int32 bias: at most one step apart."""
+    model = model_of(layers.QuantConv2D(4, 3, activation="relu"), "QuantConv2D")
+    x = images()
+    kq.calibrate(model, x, verbose=0)
+    model.layers[-1].trainable = False
+    scale = float(model.layers[-1].output_quantizer.params().scale)
+    difference = np.abs(np.asarray(model(x, training=True)) - np.asarray(model(x, training=False))) / scale
+    assert difference.max() < 1.01
+    assert (difference > 0.5).mean() < 0.02
