@@ -1,0 +1,166 @@
+import keras
+import numpy as np
+import pytest
+
+import keras_quant as kq
+from keras_quant.graph import trace
+from tests.helpers import functional, images, quantize_and_ship, sequential, shake
+
+L = keras.layers
+
+
+class Residual(L.Layer):
+    """A layer made of layers, with an operator between tensors."""
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.first = L.Conv2D(filters, 3, padding="same", name="first")
+        self.norm = L.BatchNormalization(name="norm")
+        self.second = L.Conv2D(filters, 1, name="second")
+
+    def build(self, shape):
+        self.first.build(shape)
+        inner = self.first.compute_output_shape(shape)
+        self.norm.build(inner)
+        self.second.build(inner)
+
+    def call(self, x):
+        y = self.second(keras.ops.relu(self.norm(self.first(x))))
+        return keras.ops.relu(x + y)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.blocks = [Residual(6, name=f"block{i}") for i in range(2)]
+        self.head = keras.Sequential([L.GlobalAveragePooling2D(name="pool"), L.Dense(3, name="logits")], name="head")
+
+    def call(self, x, training=False):
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def subclassed():
+    model = Subclassed()
+    model(images(2))
+    return model
+
+
+def nested():
+    inner = sequential(L.Conv2D(4, 3, name="conv"), L.BatchNormalization(name="bn"), L.ReLU(name="relu"))
+    inner.name = "inner"
+    x = keras.Input((12, 12, 6))
+    middle = keras.Model(x, L.Conv2D(4, 1, name="point")(inner(x)), name="middle")
+    x = keras.Input((12, 12, 6), name="image")
+    return keras.Model(x, L.Dense(2, name="out")(L.Flatten(name="flat")(middle(x))))
+
+
+def shared():
+    conv = L.Conv2D(6, 3, padding="same", name="shared")
+    return functional(lambda x: L.Add(name="sum")([conv(conv(x)), x]))
+
+
+def paths(model):
+    return [node.path for node in trace(model).nodes]
+
+
+def test_nested_models_become_one_graph_with_readable_paths():
+    expected = ["middle/inner/conv", "middle/inner/bn", "middle/inner/relu", "middle/point", "flat", "out"]
+    assert paths(nested()) == expected
+    qmodel = kq.quantize(nested())
+    names = ["image", "image_quantize", "middle.inner.conv", "middle.point", "flat", "out"]
+    assert [layer.name for layer in qmodel.layers] == names
+
+
+def test_subclassed_models_are_traced_through_their_calls():
+    found = paths(subclassed())
+    assert found[:2] == ["block0/first", "block0/norm"]
+    assert found[-2:] == ["head/pool", "head/logits"]
+
+
+def test_a_shared_layer_stays_one_layer():
+    qmodel = kq.quantize(shared())
+    assert [layer.name for layer in qmodel.layers].count("shared") == 1
+    assert [node.path for node in trace(qmodel).nodes].count("shared") == 2
+
+
+@pytest.mark.lowest
+@pytest.mark.parametrize("build", [nested, subclassed, shared], ids=lambda f: f.__name__)
+def test_traced_models_keep_their_function_and_ship(build, tmp_path):
+    model = shake(build())
+    x = images()
+    qmodel, _ = quantize_and_ship(model, tmp_path, x)
+    ours, theirs = qmodel.predict(x, verbose=0), model.predict(x, verbose=0)
+    assert np.abs(ours - theirs).max() < 0.15 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("build", [nested, subclassed, shared], ids=lambda f: f.__name__)
+def test_the_given_model_is_left_as_it_is(build):
+    model = build()
+    layers = list(model._flatten_layers())
+    before = [(len(layer._inbound_nodes), len(layer._outbound_nodes), layer.trainable) for layer in layers]
+    weights, x = model.get_weights(), images(4)
+    outputs = model.predict(x, verbose=0)
+    kq.quantize(model, "int8", images())
+    assert [(len(layer._inbound_nodes), len(layer._outbound_nodes), layer.trainable) for layer in layers] == before
+    for old, new in zip(weights, model.get_weights()):
+        np.testing.assert_array_equal(old, new)
+    np.testing.assert_array_equal(outputs, model.predict(x, verbose=0))
+
+
+def test_non_trainable_weights_and_flags_are_kept():
+    model = shake(sequential(L.Conv2D(4, 3, name="conv"), L.BatchNormalization(name="bn"), L.BatchNormalization(name="own")))
+    model.get_layer("conv").trainable = False
+    qmodel = kq.quantize(model)
+    conv = qmodel.get_layer("conv")
+    np.testing.assert_array_equal(conv.batch_norm.moving_variance, model.get_layer("bn").moving_variance)
+    np.testing.assert_array_equal(qmodel.get_layer("own").moving_mean, model.get_layer("own").moving_mean)
+    assert not conv.trainable and conv.batch_norm.trainable and not conv.kernel.trainable
+
+
+def test_several_inputs_and_outputs_keep_names_and_structure(tmp_path):
+    a, b = keras.Input((8, 8, 3), name="left"), keras.Input((8, 8, 3), name="right")
+    x = L.Concatenate()([a, b])
+    outputs = {"mask": L.Conv2D(1, 1, activation="sigmoid")(x), "class": L.Dense(3)(L.Flatten()(x))}
+    model = keras.Model({"left": a, "right": b}, outputs)
+    data = {"left": images(shape=(8, 8, 3)), "right": images(shape=(8, 8, 3), seed=5)}
+    qmodel, _ = quantize_and_ship(model, tmp_path, data)
+    assert set(qmodel.predict(data, verbose=0)) == {"mask", "class"}
+
+
+def test_outputs_keep_their_names_when_their_layer_was_fused():
+    model = sequential(L.Conv2D(4, 3, name="conv"), L.BatchNormalization(name="bn"), L.ReLU(name="final"))
+    assert kq.quantize(model).output_names == ["final"]
+
+
+def test_untraceable_layers_are_named_with_file_and_line():
+    class Branching(L.Layer):
+        def call(self, x):
+            if keras.ops.sum(x) > 0:
+                return x
+            return -x
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    with pytest.raises(kq.UnsupportedLayerError, match=r"Layer 'odd' \(Branching\).*test_trace\.py:\d+"):
+        kq.quantize(sequential(Branching(name="odd")))
+
+
+def test_a_layer_without_quantized_form_is_named():
+    with pytest.raises(kq.UnsupportedLayerError, match=r"memory.*no quantized form|memory.*cannot be traced"):
+        kq.quantize(sequential(L.LSTM(3, name="memory"), shape=(5, 4)))
+
+
+def test_a_dynamic_dimension_is_named():
+    with pytest.raises(kq.QuantizationError, match=r"Input 'image' has a dynamic dimension.*Received: shape"):
+        x = keras.Input((None, None, 3), name="image")
+        kq.quantize(keras.Model(x, L.Conv2D(3, 3)(x)))
+
+
+def test_a_model_without_built_input_is_refused():
+    with pytest.raises(kq.QuantizationError, match=r"no built input.*Call it once"):
+        kq.quantize(Subclassed())
+    with pytest.raises(kq.QuantizationError, match="no built input"):
+        kq.quantize(keras.Sequential([L.Dense(3)]))
