@@ -41,7 +41,7 @@ def calibrate(qmodel, data, steps=None, verbose="auto"):
     step = _sampling_step(graph, observed)
     statistics = {id(node.operation): _Statistics(node) for node in observed}
     progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
-    for arrays in input_batches(data, qmodel, steps):
+    for arrays in input_batches(data, graph.inputs, steps):
         for node, (low, high, sample) in zip(observed, step(*map(ops.convert_to_tensor, arrays))):
             statistics[id(node.operation)].add(float(low), float(high), np.asarray(sample))
         if progress is not None:

@@ -11,23 +11,23 @@ from keras_quant.errors import CalibrationError
 BATCH_SIZE = 32
 
 
-def input_batches(data, model, steps=None, batch_size=BATCH_SIZE):
+def input_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
     """Iterate over batches of a model's inputs.
 
     Args:
         data: arrays (one, or a list or dict of them for several inputs), `tf.data.Dataset`, `keras.utils.PyDataset`,
             or an iterable of batches. A batch may be `(x, y)` or `(x, y, sample_weight)`; only `x` is used.
-        model: the `keras.Model` whose inputs they are.
+        inputs: what they are for: objects with a name and a shape, in order (`Graph.inputs`).
         steps: number of batches; all of them by default.
         batch_size: for arrays.
 
     Yields:
-        Lists of float32 NumPy arrays, in the order of the model's inputs.
+        Lists of float32 NumPy arrays, in the order of `inputs`.
 
     Raises:
         CalibrationError: if there is no data, or it does not fit the model, or it is not finite.
     """
-    specs = [(x.name, tuple(x.shape)) for x in model.inputs]
+    specs = [(x.name, tuple(x.shape)) for x in inputs]
     count = 0
     for batch in itertools.islice(_batches(data, specs, steps, batch_size), steps):
         arrays = _in_order(batch, specs)

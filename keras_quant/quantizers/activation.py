@@ -104,7 +104,7 @@ class MovingAverage(ActivationQuantizer):
           https://arxiv.org/abs/1712.05877), section 3.1
     """
 
-    def __init__(self, momentum=0.99, **kwargs):
+    def __init__(self, momentum=0.9, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")

@@ -164,6 +164,7 @@ def _check(qmodel, graph):
                 f"Layer '{node.path}' ({type(node.operation).__name__}) computes in float. Use its form in "
                 "`keras_quant.layers`, or pass the model to `keras_quant.quantize` first."
             )
+    for node in graph.nodes:
         for variable in node.operation.variables:
             if not np.all(np.isfinite(ops.convert_to_numpy(variable))):
                 raise ExportError(

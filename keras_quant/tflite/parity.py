@@ -91,7 +91,7 @@ def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="
     runtime = Runtime(content, path)
     compare = _Comparison(outputs, inside, _keras_side(qmodel, graph, list(inside)), runtime)
     progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
-    for arrays in input_batches(data, qmodel, steps):
+    for arrays in input_batches(data, graph.inputs, steps):
         compare.add(dict(zip(inputs, arrays)))
         if progress is not None:
             progress.add(1)

@@ -1,0 +1,133 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_quant as kq
+from keras_quant.calibrate import best_range
+from tests.helpers import images, sequential
+
+L = keras.layers
+X = images(64)
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return X[index * 16 : index * 16 + 16], np.zeros(16)
+
+
+FORMS = {
+    "array": lambda: X,
+    "tensor": lambda: tf.constant(X),
+    "pair": lambda: (X, np.zeros(64)),
+    "list": lambda: [X],
+    "dataset": lambda: tf.data.Dataset.from_tensor_slices((X, np.zeros(64))).batch(16),
+    "py_dataset": Batches,
+    "generator": lambda: ((X[i : i + 16], None) for i in range(0, 64, 16)),
+    "list of batches": lambda: [X[:32], X[32:]],
+}
+
+
+def model():
+    return sequential(L.Conv2D(4, 3, activation="relu", name="conv"), L.Flatten(), L.Dense(3, name="logits"))
+
+
+def ranges(qmodel):
+    return [float(v) for layer in qmodel.layers for v in _range(layer)]
+
+
+def _range(layer):
+    quantizer = getattr(layer, "output_quantizer", None)
+    return quantizer.range() if quantizer is not None else ()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_takes_what_fit_takes(form):
+    qmodel = kq.quantize(model())
+    kq.calibrate(qmodel, FORMS[form](), verbose=0)
+    again = kq.quantize(model())
+    again.set_weights(qmodel.get_weights())
+    kq.calibrate(again, X, verbose=0)
+    np.testing.assert_allclose(ranges(qmodel), ranges(again), rtol=0.1)
+
+
+def test_several_inputs_by_name():
+    a, b = keras.Input((4,), name="a"), keras.Input((5,), name="b")
+    two = keras.Model([a, b], L.Add()([L.Dense(2)(a), L.Dense(2)(b)]))
+    rng = np.random.default_rng(0)
+    data = {"a": rng.uniform(-1, 1, (32, 4)), "b": rng.uniform(-1, 1, (32, 5)) * 10}
+    for form in (data, [data["a"], data["b"]], tf.data.Dataset.from_tensor_slices(data).batch(8)):
+        qmodel = kq.quantize(two, "int8", form)
+        scales = [float(qmodel.get_layer(f"{name}_quantize").output_quantizer.params().scale) for name in "ab"]
+        np.testing.assert_allclose(scales, [2 / 255, 20 / 255], rtol=0.1)
+
+
+def test_steps_limit_an_endless_generator():
+    def endless():
+        while True:
+            yield X[:16]
+
+    kq.calibrate(kq.quantize(model()), endless(), steps=3, verbose=0)
+    dataset = tf.data.Dataset.from_tensors(X[:16]).repeat()
+    kq.calibrate(kq.quantize(model()), dataset, steps=3, verbose=0)
+    with pytest.raises(kq.CalibrationError, match="infinite.*`steps`"):
+        kq.calibrate(kq.quantize(model()), dataset, verbose=0)
+
+
+def test_shows_progress(capsys):
+    kq.calibrate(kq.quantize(model()), X)
+    assert "2/2" in capsys.readouterr().out
+
+
+def test_alone_gives_a_good_model():
+    float_model = model()
+    qmodel = kq.quantize(float_model, "int8", X)
+    ours, theirs = qmodel.predict(X, verbose=0), float_model.predict(X, verbose=0)
+    assert 10 * np.log10((theirs**2).sum() / ((ours - theirs) ** 2).sum()) > 30
+
+
+def test_the_range_loses_least():
+    values = np.concatenate([np.random.default_rng(0).standard_normal(10000), [40.0]])
+    low, high = best_range(values, values.min(), 40.0)
+    assert high < 40.0
+
+    def error(low, high):
+        scale = (high - low) / 255
+        return np.mean((np.clip(np.rint((values - low) / scale), 0, 255) * scale + low - values) ** 2)
+
+    assert error(low, high) < error(values.min(), 40.0)
+    assert best_range(np.linspace(-1, 1, 1000), -1.0, 1.0) == (-1.0, 1.0)
+
+
+BAD = {
+    "no samples": (np.zeros((0, 12, 12, 6)), "no batch|empty"),
+    "empty generator": (iter(()), "holds no batch"),
+    "NaN": (np.full((4, 12, 12, 6), np.nan), "'.*' holds NaN"),
+    "infinite": (np.full((4, 12, 12, 6), np.inf), "holds NaN or infinite"),
+    "wrong shape": (np.zeros((4, 10, 12, 6)), r"takes batches of shape \(None, 12, 12, 6\). Received"),
+    "no batch dimension": (np.zeros((12, 12, 6)), "takes batches of shape"),
+    "too many inputs": ({"x": X, "y": X}, "lacks the input"),
+    "a number": (7, "Received: int"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_data_is_one_clear_error(kind):
+    data, message = BAD[kind]
+    with pytest.raises(kq.CalibrationError, match=message):
+        kq.calibrate(kq.quantize(model()), data, verbose=0)
+
+
+def test_a_layer_that_overflows_is_named():
+    bad = model()
+    bad.get_layer("conv").kernel.assign(np.full((3, 3, 6, 4), 1e38, "float32"))
+    with pytest.raises(kq.CalibrationError, match="output of layer 'conv' is NaN or infinite"):
+        kq.quantize(bad, "int8", X)
+
+
+def test_a_float_model_is_refused():
+    with pytest.raises(kq.CalibrationError, match="no quantized layer"):
+        kq.calibrate(model(), X, verbose=0)

@@ -1,0 +1,94 @@
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_quant as kq
+from tests.helpers import images, sequential
+
+L = keras.layers
+X = images()
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    model = sequential(L.Conv2D(4, 3, name="conv", activation="relu"), L.Flatten(), L.Dense(3, name="logits"))
+    qmodel = kq.quantize(model, "int8", X)
+    kq.export(qmodel, tmp_path / "m.tflite")
+    return qmodel, tmp_path / "m.tflite"
+
+
+def test_counts_elements_of_each_output(shipped):
+    qmodel, path = shipped
+    report = kq.verify(qmodel, path, X, verbose=0)
+    assert (report.samples, report.elements, report.mismatches, report.largest) == (40, 120, 0, 0)
+    assert [t.name for t in report.outputs] == ["logits"]
+    assert "0 of 120 outputs differ" in str(report)
+    assert kq.verify(qmodel, path, X, steps=1, verbose=0).samples == 32
+
+
+def test_finds_a_difference(shipped):
+    """The judge can say no: a model that was trained on after the export no longer matches its file."""
+    qmodel, path = shipped
+    dense = qmodel.get_layer("logits")
+    dense.bias.assign(dense.bias + 5 * float(dense.output_quantizer.params().scale))
+    report = kq.verify(qmodel, path, X, intermediates=True, verbose=0)
+    assert not report.equal and report.mismatches > 60 and 4 <= report.largest <= 6
+    differing = [t.name for t in report.intermediates if t.mismatches]
+    assert differing == ["logits"]
+
+
+def test_a_file_of_another_model_is_refused(shipped, tmp_path):
+    qmodel, _ = shipped
+    other = kq.quantize(sequential(L.Conv2D(4, 3, name="other")), "int8", X)
+    kq.export(other, tmp_path / "other.tflite")
+    with pytest.raises(kq.ModelFileError, match="other.tflite' was exported from another model"):
+        kq.verify(qmodel, tmp_path / "other.tflite", X, verbose=0)
+
+
+def test_bad_data_is_refused(shipped):
+    qmodel, path = shipped
+    with pytest.raises(kq.CalibrationError, match="takes batches of shape"):
+        kq.verify(qmodel, path, X[:, :5], verbose=0)
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"\0" * 1000, np.random.default_rng(0).bytes(5000)])
+def test_a_file_that_is_no_flatbuffer_is_refused(content, shipped, tmp_path):
+    path = tmp_path / "bad.tflite"
+    path.write_bytes(content)
+    with pytest.raises(kq.ModelFileError, match="bad.tflite' is not a TFLite flatbuffer"):
+        kq.verify(shipped[0], path, X, verbose=0)
+
+
+def test_a_missing_file_is_refused(shipped, tmp_path):
+    with pytest.raises(kq.ModelFileError, match="Cannot read '.*none.tflite'"):
+        kq.verify(shipped[0], tmp_path / "none.tflite", X, verbose=0)
+
+
+def test_a_file_cut_short_anywhere_is_refused_and_never_crashes(shipped, tmp_path):
+    """In a process of its own: a damaged file must not even reach the runtime's C++."""
+    _, path = shipped
+    script = tmp_path / "cut.py"
+    script.write_text(
+        "import pathlib, sys\n"
+        "from keras_quant import ModelFileError\n"
+        "from keras_quant.tflite import Runtime, read_model\n"
+        "content = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "refused = loaded = 0\n"
+        "for size in range(0, len(content), max(len(content) // 300, 1)):\n"
+        "    cut = pathlib.Path(sys.argv[1] + '.cut'); cut.write_bytes(content[:size])\n"
+        "    try:\n"
+        "        data, _ = read_model(cut)\n"
+        "        Runtime(data, cut); loaded += 1\n"
+        "    except ModelFileError:\n"
+        "        refused += 1\n"
+        "print(refused, loaded)\n"
+    )
+    root = pathlib.Path(kq.__file__).parents[1]
+    done = subprocess.run([sys.executable, script, path], capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    refused, loaded = map(int, done.stdout.split()[-2:])
+    assert refused >= 300 and loaded == 0
