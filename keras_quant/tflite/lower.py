@@ -50,13 +50,13 @@ class Lowering:
 
     Attributes:
         writer: `Writer`.
-        layers: for each operator, in order, the path of the layer that it came from.
+        layers: dict from the name of each tensor to the path of the layer that it came from.
         tensors: dict from each `Value` of the graph to its `Tensor`.
-    """
+        """
 
     def __init__(self, batch_size):
         self.writer = Writer(batch_size)
-        self.layers = []
+        self.layers = {}
         self.tensors = {}
         self.inputs = {}
         self.path = ""
@@ -75,9 +75,10 @@ class Lowering:
         """A constant int32 operand."""
         return self.writer.constant(f"{output.name}/{name}", np.asarray(values, np.int32))
 
-    def operator(self, *args, **kwargs):
-        self.writer.operator(*args, **kwargs)
-        self.layers.append(self.path)
+    def operator(self, name, inputs, output, *args, **kwargs):
+        """Add an operator, see `Writer.operator`."""
+        self.writer.operator(name, inputs, output, *args, **kwargs)
+        self.layers[output.name] = self.path
 
     def check_ratio(self, name, ratio, low, high):
         """Refuse scales that XNNPACK does not take; the built-in kernel would round otherwise than the model does."""

@@ -79,8 +79,8 @@ def describe(path, content, model, layers=None):
         path: of the file.
         content: its bytes.
         model: its `schema.ModelT`.
-        layers: for each operator the path of its Keras layer; by default the name of the operator's output, which
-            `export` derives from that path.
+        layers: dict from the name of each operator's output to the path of its Keras layer; by default that name, which
+            `export` derives from the path.
 
     Returns:
         `ExportReport`.
@@ -93,8 +93,8 @@ def describe(path, content, model, layers=None):
     for index, operator in enumerate(graph.operators):
         code = model.operatorCodes[operator.opcodeIndex]
         name = _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        layer = layers[index] if layers else text(graph.tensors[operator.outputs[0]].name)
-        operators.append(OperatorInfo(name, layer, index in taken))
+        output = text(graph.tensors[operator.outputs[0]].name)
+        operators.append(OperatorInfo(name, (layers or {}).get(output, output), index in taken))
     tensors = tuple(_tensor(t, model) for t in graph.tensors)
     return ExportReport(str(path), len(content), tuple(operators), len(partitions), tensors)
 

@@ -126,16 +126,44 @@ class Writer:
         Returns:
             bytes.
         """
+        inputs, outputs = ({name: t.index for name, t in tensors.items()} for tensors in (inputs, outputs))
+        self._drop_unread_operators(set(outputs.values()))
+        place = self._drop_unread_tensors({*inputs.values(), *outputs.values()})
+        inputs, outputs = ({name: place[index] for name, index in tensors.items()} for tensors in (inputs, outputs))
         model = schema.ModelT()
         model.version, model.description = 3, description
-        self.graph.inputs = [t.index for t in inputs.values()]
-        self.graph.outputs = [t.index for t in outputs.values()]
+        self.graph.inputs, self.graph.outputs = list(inputs.values()), list(outputs.values())
         self.graph.name = "main"
         model.subgraphs, model.buffers = [self.graph], self.buffers
         model.operatorCodes = [_operator_code(*key) for key in self.codes]
         model.signatureDefs = [_signature(inputs, outputs)]
         self._add_metadata(model)
         return _pack(model)
+
+    def _drop_unread_operators(self, outputs):
+        """Leave out operators whose results nothing reads."""
+        kept, read = [], set(outputs)
+        for operator in reversed(self.graph.operators):
+            if read.intersection(operator.outputs):
+                kept.append(operator)
+                read.update(operator.inputs)
+        self.graph.operators = kept[::-1]
+
+    def _drop_unread_tensors(self, ends):
+        """Leave out what no operator uses; returns the new index of each tensor that stays."""
+        used = set(ends).union(*((*op.inputs, *op.outputs) for op in self.graph.operators))
+        kept = [index for index in range(len(self.graph.tensors)) if index in used]
+        place = {index: new for new, index in enumerate(kept)} | {-1: -1}
+        self.graph.tensors = [self.graph.tensors[index] for index in kept]
+        for operator in self.graph.operators:
+            operator.inputs = [place[index] for index in operator.inputs]
+            operator.outputs = [place[index] for index in operator.outputs]
+        buffers = [0, *sorted({tensor.buffer for tensor in self.graph.tensors} - {0})]
+        position = {index: new for new, index in enumerate(buffers)}
+        for tensor in self.graph.tensors:
+            tensor.buffer = position[tensor.buffer]
+        self.buffers = [self.buffers[index] for index in buffers]
+        return place
 
     def _add_metadata(self, model):
         version = ".".join(map(str, self.min_version)).encode()
@@ -202,7 +230,7 @@ def _signature(inputs, outputs):
         made = []
         for name, tensor in tensors.items():
             entry = schema.TensorMapT()
-            entry.name, entry.tensorIndex = name, tensor.index
+            entry.name, entry.tensorIndex = name, tensor
             made.append(entry)
         return made
 

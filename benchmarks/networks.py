@@ -1,0 +1,94 @@
+"""The networks and data that the benchmarks share."""
+
+import pathlib
+
+import keras
+import numpy as np
+
+DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+L = keras.layers
+
+
+def need(path):
+    """The path, or an exit that says what is missing."""
+    if not path.exists():
+        raise SystemExit(f"{path} is not there; pass the folder that holds it with --data.")
+    return path
+
+
+def cifar10(part, folder=DATA):
+    """CIFAR-10 as arrays: images `(n, 32, 32, 3)` of uint8 and labels `(n,)`; `part` is "train" or "test"."""
+    import tensorflow as tf
+
+    features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
+
+    def parse(record):
+        example = tf.io.parse_single_example(record, features)
+        return tf.io.decode_jpeg(example["image"]), example["label"]
+
+    records = tf.data.TFRecordDataset(str(need(folder / f"cifar10_jpeg_{part}.tfrecord"))).map(parse).batch(5000)
+    images, labels = zip(*((x.numpy(), y.numpy()) for x, y in records))
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def resnet8(folder=DATA):
+    return keras.models.load_model(need(folder / "resnet8_cifar10.keras"))
+
+
+def mobilenet_v2(size=224, alpha=1.0):
+    return _sane(keras.applications.MobileNetV2(input_shape=(size, size, 3), alpha=alpha, weights=None))
+
+
+def resnet50():
+    return _sane(keras.applications.ResNet50(weights=None))
+
+
+def unet(size=128):
+    """A U-Net with transposed convolutions and one bilinear upsampling."""
+
+    def block(x, filters):
+        for _ in range(2):
+            x = L.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+            x = L.ReLU()(L.BatchNormalization()(x))
+        return x
+
+    x = inputs = keras.Input((size, size, 3))
+    skips = []
+    for filters in (16, 32, 64):
+        x = block(x, filters)
+        skips.append(x)
+        x = L.MaxPooling2D()(x)
+    x = block(x, 128)
+    for filters in (64, 32, 16):
+        if filters == 32:
+            x = L.UpSampling2D(2, interpolation="bilinear")(x)
+        else:
+            x = L.Conv2DTranspose(filters, 2, strides=2, padding="same")(x)
+        x = block(L.Concatenate()([x, skips.pop()]), filters)
+    return _sane(keras.Model(inputs, L.Conv2D(4, 1)(x), name="unet"))
+
+
+def images(model, count, seed=1):
+    """Smooth random images in [-1, 1] of the size that the model takes."""
+    height, width, channels = model.input_shape[1:]
+    coarse = np.random.default_rng(seed).standard_normal((count, 8, 8, channels))
+    smooth = np.asarray(keras.ops.image.resize(coarse.astype("float32"), (height, width), interpolation="bicubic"))
+    return np.clip(smooth / 2, -1, 1).astype("float32")
+
+
+def _sane(model, seed=0):
+    """Random weights with the gains and batch statistics of a network in use: every layer's output near unit variance."""
+    rng = np.random.default_rng(seed)
+    norms = [layer for layer in model.layers if isinstance(layer, L.BatchNormalization)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.gamma.assign(rng.uniform(0.7, 1.3, layer.gamma.shape))
+        layer.beta.assign(rng.normal(0, 0.2, layer.beta.shape))
+        layer.momentum = 0.0
+    model(images(model, 16, seed), training=True)
+    for layer, momentum in zip(norms, momenta):
+        layer.momentum = momentum
+    return model
+
+
+NETWORKS = {"MobileNetV2": mobilenet_v2, "ResNet50": resnet50, "U-Net": unet}
