@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -9,10 +10,18 @@ from rich.table import Table
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
-def arguments(parser, name):
-    """The options that all benchmarks share."""
+def arguments(parser, name, peer=False):
+    """The options that benchmarks share; `peer` adds those of the ones that measure tfmot, too."""
     parser.add_argument("--json", type=pathlib.Path, default=RESULTS / f"{name}.json", help="where the figures go")
+    if peer:
+        parser.add_argument("--tfmot", action="store_true", help="measure tfmot in the same run")
+        parser.add_argument("--peer-python", help="interpreter that has tfmot and tf_keras; implies --tfmot")
     return parser
+
+
+def peer(args):
+    """The interpreter that runs tfmot, or `None`."""
+    return args.peer_python or (sys.executable if args.tfmot else None)
 
 
 def show(title, rows, path):

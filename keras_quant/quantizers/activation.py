@@ -9,6 +9,8 @@ from keras_quant.integer.params import INT8_MAX, INT8_MIN, QuantParams
 from keras_quant.quantizers.registry import register
 
 LEVELS = INT8_MAX - INT8_MIN
+# Products of scales have to stay normal float32 numbers.
+NARROWEST = 1e-20
 
 
 class ActivationQuantizer(keras.layers.Layer):
@@ -41,7 +43,7 @@ class ActivationQuantizer(keras.layers.Layer):
         """
         low, high = self._shared_range()
         low, high = ops.cast(low, "float64"), ops.cast(high, "float64")
-        scale = ops.where(high > low, high - low, 1.0) / LEVELS
+        scale = ops.where(high > low, ops.maximum(high - low, NARROWEST), 1.0) / LEVELS
         zero_point = backend.clip(backend.round_half_even(INT8_MIN - low / scale), INT8_MIN, INT8_MAX)
         return QuantParams(ops.cast(scale, "float32"), ops.cast(zero_point, "float32"))
 

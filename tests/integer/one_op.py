@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_quant.integer import FoldedWeights, QuantParams, Quantized
+from keras_quant.integer import FoldedWeights, Quantized, QuantParams
 from keras_quant.tflite.runtime import Runtime
 from keras_quant.tflite.writer import Writer
 

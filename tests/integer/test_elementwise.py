@@ -16,7 +16,13 @@ def check_pairs(name, options, formula, output_scale, seed, version=2):
         y = grid(output_scale(sa, sb, rng), zy)
         activation = (0, 1, 3)[case % 3]
         op = OneOp(
-            name, [(a, sa, za), (b, sb, zb)], a.shape[1:], (y.scale, zy), version, options, fusedActivationFunction=activation
+            name,
+            [(a, sa, za), (b, sb, zb)],
+            a.shape[1:],
+            (y.scale, zy),
+            version,
+            options,
+            fusedActivationFunction=activation,
         )
         assert op.on_xnnpack
         ours = formula(quantized(a, sa, za), quantized(b, sb, zb), y, BOUNDS[activation])

@@ -1,0 +1,110 @@
+"""Does the device compute what Keras computes, and how accurate is it?
+
+    python benchmarks/parity.py [--qat] [--peer-python PYTHON] [--data DIR]
+
+ResNet-8 on all 10,000 CIFAR-10 test images, MobileNetV2, ResNet50 and a U-Net on 32 inputs: outputs and tensors inside that
+differ between `predict` and LiteRT. `--qat` fine-tunes ResNet-8 for two epochs; `--peer-python` names an interpreter with
+tfmot and tf_keras, which does the same with the same recipe and compares its own simulation with its own file.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import tempfile
+
+import keras
+import networks
+import numpy as np
+import recipe
+import report
+
+import keras_quant as kq
+from keras_quant.tflite import Runtime
+from keras_quant.tflite.runtime import quantize_array
+
+
+def compare(name, qmodel, x, folder):
+    """One row: export, run on LiteRT, count."""
+    path = folder / "model.tflite"
+    exported = kq.export(qmodel, path)
+    parity = kq.verify(qmodel, path, x, intermediates=True, verbose=0)
+    return {
+        "network": name,
+        "inputs": parity.samples,
+        "outputs": parity.elements,
+        "outputs that differ": parity.mismatches,
+        "tensors inside": len(parity.intermediates),
+        "of them differ": sum(t.mismatches > 0 for t in parity.intermediates),
+        "partitions": exported.partitions,
+        "off XNNPACK": ", ".join(op.name for op in exported.off_xnnpack) or "-",
+    }
+
+
+def device_accuracy(qmodel, x, y, folder):
+    path = folder / "device.tflite"
+    kq.export(qmodel, path)
+    runtime = Runtime(path.read_bytes(), path)
+    return float((runtime.run([quantize_array(x, runtime.inputs[0])])[0].argmax(-1) == y).mean() * 100)
+
+
+def accuracy(model, x, y):
+    return float((model.predict(x, batch_size=250, verbose=0).argmax(-1) == y).mean() * 100)
+
+
+def resnet8(args, folder):
+    """Rows of parity and of accuracy."""
+    x, y = networks.cifar10("test", args.data)
+    train_x, train_y = networks.cifar10("train", args.data)
+    x, calibration = x.astype("float32"), train_x[:500].astype("float32")
+    model = networks.resnet8(args.data)
+    qmodel = kq.quantize(model, "int8", calibration)
+    parity = [compare("ResNet-8, calibrated", qmodel, x, folder)]
+    scores = [("float", accuracy(model, x, y)), ("post-training, on LiteRT", device_accuracy(qmodel, x, y, folder))]
+    if args.qat:
+        recipe.fine_tune(keras, qmodel, train_x, train_y)
+        scores.append(("2 epochs of QAT, on LiteRT", device_accuracy(qmodel, x, y, folder)))
+        parity.append(compare("ResNet-8, 2 epochs of QAT", qmodel, x, folder))
+    if args.peer_python:
+        peer = run_peer(args.peer_python, model, train_x, train_y, x, y, folder)
+        scores.append(("tfmot, 2 epochs of QAT, its simulation", peer["simulation"]))
+        scores.append(("tfmot, 2 epochs of QAT, on LiteRT", peer["device"]))
+        same = {"network": "ResNet-8, tfmot", "inputs": len(x), "outputs": peer["outputs"]}
+        rest = {"tensors inside": "-", "of them differ": "-", "partitions": peer["partitions"], "off XNNPACK": "-"}
+        parity.append({**same, "outputs that differ": f"{peer['differ']:,} (by up to {peer['largest']})", **rest})
+    return parity, [{"ResNet-8": name, "test accuracy %": f"{score:.2f}"} for name, score in scores]
+
+
+def run_peer(python, model, train_x, train_y, x, y, folder):
+    weights = {f"{layer.name}/{w.name}": keras.ops.convert_to_numpy(w) for layer in model.layers for w in layer.weights}
+    np.savez(folder / "weights.npz", **weights)
+    np.savez(folder / "data.npz", train_x=train_x, train_y=train_y, x=x, y=y)
+    script = pathlib.Path(__file__).with_name("peer_tfmot.py")
+    done = subprocess.run([python, script, "parity", folder], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = report.arguments(argparse.ArgumentParser(description=__doc__.split("\n")[0]), "parity")
+    parser.add_argument("--qat", action="store_true", help="fine-tune ResNet-8 for two epochs, too")
+    parser.add_argument("--peer-python", help="interpreter that has tensorflow-model-optimization and tf_keras")
+    parser.add_argument("--data", type=pathlib.Path, default=networks.DATA)
+    args = parser.parse_args()
+    rows, scores = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        if (args.data / "resnet8_cifar10.keras").exists():
+            rows, scores = resnet8(args, folder)
+        else:
+            print(f"ResNet-8 left out: {args.data} is not there.")
+        for name, make in networks.NETWORKS.items():
+            model = make()
+            x = networks.images(model, 32)
+            rows.append(compare(name, kq.quantize(model, "int8", x), x, folder))
+    report.show("Keras against LiteRT", rows, args.json)
+    if scores:
+        report.show("Accuracy", scores, args.json.with_name("accuracy.json"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from tests.helpers import images, sequential
+
+L = keras.layers
+LOADS_NOTHING = """
+import sys, keras_quant_cli
+try:
+    keras_quant_cli.main(sys.argv[1:])
+finally:
+    loaded = {"tensorflow", "keras", "keras_quant", "numpy", "rich"} & set(sys.modules)
+    assert not loaded, loaded
+"""
+
+
+def command(*arguments):
+    """Run the command line in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "keras_quant_cli", *map(str, arguments)], capture_output=True, text=True)
+
+
+def fails(*arguments):
+    """Run a command that is to fail; the line it prints."""
+    done = command(*arguments)
+    assert done.returncode == 2, done
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def in_process(capfd, *arguments):
+    """Run the command line here, where TensorFlow is loaded; its status and what it prints."""
+    from keras_quant_cli import main
+
+    status = main([str(argument) for argument in arguments])
+    return status, *capfd.readouterr()
+
+
+def fails_in_process(capfd, *arguments):
+    status, out, err = in_process(capfd, *arguments)
+    assert status == 2 and len(err.splitlines()) == 1, (status, out, err)
+    return err
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A float model, its inputs, and the quantized model and `.tflite` that the commands made of them."""
+    folder = tmp_path_factory.mktemp("cli")
+    model = sequential(
+        L.Conv2D(4, 3, name="conv"), L.BatchNormalization(name="bn"), L.ReLU(), L.Flatten(), L.Dense(3, name="logits")
+    )
+    model.save(folder / "float.keras")
+    np.save(folder / "x.npy", images())
+    np.savez(folder / "x.npz", **{"input_layer": images()})
+    done = command(
+        "quantize", folder / "float.keras", "-o", folder / "q.keras", "--calibration", folder / "x.npy", "--steps", 1
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert "q.keras" in done.stdout
+    return folder
+
+
+# --- answered at once ---
+
+
+HELP = (["--help"], ["--version"], ["demo", "--help"], ["quantize", "--help"])
+WRONG_AT_ONCE = ([], ["frobnicate"], ["export", "no.keras", "o.tflite"])
+
+
+@pytest.mark.parametrize("arguments", [*HELP, *WRONG_AT_ONCE], ids=" ".join)
+def test_help_and_wrong_arguments_load_nothing(arguments):
+    done = subprocess.run([sys.executable, "-c", LOADS_NOTHING, *arguments], capture_output=True, text=True)
+    helped = arguments in HELP
+    assert done.returncode == (0 if helped else 2), done.stderr
+    assert len(done.stderr.splitlines()) == (0 if helped else 1)
+
+
+def test_version_is_the_package_version():
+    import keras_quant
+
+    assert command("--version").stdout == f"keras-quant {keras_quant.__version__}\n"
+
+
+def test_console_script_is_declared():
+    from importlib.metadata import entry_points
+
+    (script,) = entry_points(group="console_scripts", name="keras-quant")
+    assert script.value == "keras_quant_cli:main"
+
+
+WRONG = {
+    "suffix": (["quantize", "{x}/x.npy", "-o", "o.keras"], "does not end in .keras"),
+    "missing": (["inspect", "{x}/none.tflite"], "does not exist"),
+    "folder": (["inspect", "{x}/folder.keras"], "is not a file"),
+    "output suffix": (["export", "{x}/q.keras", "{x}/o.onnx"], "does not end in .tflite"),
+    "output folder": (["export", "{x}/q.keras", "{x}/none/o.tflite"], "there is no folder"),
+    "steps": (["verify", "{x}/q.keras", "{x}/q.keras", "--data", "{x}/x.npy", "--steps", "0"], "does not end in .tflite"),
+    "batch size": (["export", "{x}/q.keras", "{x}/o.tflite", "--batch-size", "-3"], "argument --batch-size"),
+    "steps alone": (["quantize", "{x}/q.keras", "-o", "{x}/o.keras", "--steps", "3"], "--calibration"),
+    "policy": (["quantize", "{x}/q.keras", "-o", "{x}/o.keras", "--policy", "int3"], "invalid choice"),
+    "demo folder": (["demo", "--output", "{x}/x.npy"], "cannot make the folder"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments_are_one_line(case, tmp_path):
+    (tmp_path / "folder.keras").mkdir()
+    for name in ("x.npy", "q.keras"):
+        (tmp_path / name).write_bytes(b"")
+    arguments, message = WRONG[case]
+    assert message in fails(*(argument.format(x=tmp_path) for argument in arguments))
+
+
+def test_demo_says_which_extra_it_needs():
+    script = (
+        "import importlib.util as u, keras_quant_cli\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'sklearn' else find(name, *rest)\n"
+        "keras_quant_cli.main(['demo', '--output', '.'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install 'keras-quant[demo]'" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+# --- the road ---
+
+
+def test_quantize_export_verify_inspect(files, capfd):
+    status, out, err = in_process(capfd, "export", files / "q.keras", files / "q.tflite", "--batch-size", "none")
+    assert (status, err) == (0, "")
+    assert "q.tflite" in out and "3 of 3 operators on XNNPACK in 1 partition" in out
+    for data in ("x.npy", "x.npz"):
+        arguments = ("verify", files / "q.keras", files / "q.tflite", "--data", files / data, "--intermediates")
+        status, out, err = in_process(capfd, *arguments)
+        assert (status, err) == (0, "")
+        assert "0 of 120 outputs differ" in out and "(40 samples)" in out
+    status, out, err = in_process(capfd, "inspect", files / "q.tflite")
+    assert (status, err) == (0, "")
+    assert all(text in out for text in ("CONV_2D", "FULLY_CONNECTED", "XNNPACK", "conv", "4×3×3×6, 4 scales"))
+    status, out, err = in_process(capfd, "inspect", files / "q.keras")
+    assert (status, err) == (0, "")
+    assert all(text in out for text in ("QuantConv2D", "?×10×10×4", "zero point", "-128"))
+    status, out, err = in_process(capfd, "inspect", files / "float.keras")
+    assert (status, err) == (0, "")
+    assert all(text in out for text in ("bn, relu", "QuantConv2D", "3 of 3 have a quantized form"))
+
+
+def test_uncalibrated_ranges_are_said(files, capfd):
+    status, out, _ = in_process(capfd, "quantize", files / "float.keras", "-o", files / "bare.keras")
+    assert status == 0 and "ranges not set" in out
+    _, out, _ = in_process(capfd, "inspect", files / "bare.keras")
+    assert "not set" in out
+    assert "never set" in fails_in_process(capfd, "export", files / "bare.keras", files / "bare.tflite")
+    assert not (files / "bare.tflite").exists()
+
+
+def test_verify_exits_1_where_something_differs(files, capfd):
+    in_process(capfd, "export", files / "q.keras", files / "old.tflite")
+    qmodel = keras.saving.load_model(files / "q.keras")
+    dense = qmodel.get_layer("logits")
+    dense.bias.assign(dense.bias + 3 * dense.output_quantizer.params().scale)
+    qmodel.save(files / "new.keras")
+    arguments = ("verify", files / "new.keras", files / "old.tflite", "--data", files / "x.npy")
+    status, out, err = in_process(capfd, *arguments)
+    assert (status, err) == (1, "")
+    assert "outputs differ, by up to" in out and "logits" in out
+
+
+def test_inspect_names_layers_without_quantized_form(tmp_path, capfd):
+    sequential(L.Conv2D(4, 3), L.Activation("elu", name="odd")).save(tmp_path / "m.keras")
+    status, out, _ = in_process(capfd, "inspect", tmp_path / "m.keras")
+    assert status == 0 and "1 of 2 have a quantized form" in out and "none: Activation 'elu' of layer 'odd'" in out
+
+
+# --- errors ---
+
+
+def test_damaged_files_are_one_line(files, tmp_path, capfd):
+    model, x = files / "float.keras", files / "x.npy"
+    contents = {
+        "cut.keras": model.read_bytes()[:-300],
+        "text.keras": b"hello",
+        "cut.npy": x.read_bytes()[:-300],
+        "text.npy": b"hello",
+        "cut.npz": (files / "x.npz").read_bytes()[:-300],
+        "text.tflite": b"hello",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    np.save(tmp_path / "words.npy", np.array(["a"]))
+    np.save(tmp_path / "number.npy", np.float32(3))
+    np.save(tmp_path / "narrow.npy", images()[:, :3])
+    np.save(tmp_path / "empty.npy", images()[:0])
+    np.save(tmp_path / "nan.npy", images() * np.nan)
+    np.savez(tmp_path / "names.npz", a=images(), b=images())
+    out = tmp_path / "out.keras"
+    for name in ("cut.keras", "text.keras"):
+        assert name in fails_in_process(capfd, "quantize", tmp_path / name, "-o", out)
+    names = (
+        "cut.npy",
+        "text.npy",
+        "cut.npz",
+        "objects.npy",
+        "words.npy",
+        "number.npy",
+        "narrow.npy",
+        "empty.npy",
+        "nan.npy",
+    )
+    for name in (*names, "names.npz"):
+        fails_in_process(capfd, "quantize", model, "-o", out, "--calibration", tmp_path / name)
+    assert not out.exists()
+    assert "text.tflite" in fails_in_process(capfd, "inspect", tmp_path / "text.tflite")
+    assert "computes in float" in fails_in_process(capfd, "export", model, tmp_path / "out.tflite")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_errors_of_a_process_are_one_line(files):
+    """Nothing that TensorFlow prints on its own gets through."""
+    assert "computes in float" in fails("export", files / "float.keras", files / "none.tflite")
+
+
+def test_failed_write_leaves_the_old_file(files, tmp_path, capfd, monkeypatch):
+    out = tmp_path / "out.keras"
+    out.write_bytes(b"old")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    assert "No space left" in fails_in_process(capfd, "quantize", files / "float.keras", "-o", out)
+    assert out.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.keras"]
+
+
+def test_several_inputs_come_by_name(tmp_path, capfd):
+    a, b = keras.Input((4,), name="a"), keras.Input((6,), name="b")
+    keras.Model([a, b], L.Concatenate()([L.Dense(3)(a), b])).save(tmp_path / "m.keras")
+    x, y = images(shape=(4,)), images(shape=(6,))
+    np.savez(tmp_path / "x.npz", b=y, a=x, labels=np.zeros(3))
+    np.savez(tmp_path / "uneven.npz", a=x, b=y[:7])
+    np.save(tmp_path / "one.npy", x)
+    quantize = ("quantize", tmp_path / "m.keras", "-o", tmp_path / "q.keras", "--calibration")
+    assert "Give them by name" in fails_in_process(capfd, *quantize, tmp_path / "one.npy")
+    assert "different numbers of samples" in fails_in_process(capfd, *quantize, tmp_path / "uneven.npz")
+    assert in_process(capfd, *quantize, tmp_path / "x.npz")[0] == 0
+    assert in_process(capfd, "export", tmp_path / "q.keras", tmp_path / "q.tflite")[0] == 0
+    verify = ("verify", tmp_path / "q.keras", tmp_path / "q.tflite", "--data", tmp_path / "x.npz")
+    assert in_process(capfd, *verify)[0] == 0
