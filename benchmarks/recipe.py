@@ -1,6 +1,6 @@
 """The fine-tuning that keras_quant and its peer both get: two epochs, flips and shifts."""
 
-EPOCHS, BATCH, RATE = 2, 128, 1e-5
+EPOCHS, BATCH, RATE = 2, 64, 1e-5
 
 
 def batches(x, y, seed=0):

@@ -154,7 +154,15 @@ def zero_branch():
     return keras.Model(x, L.Add()([L.Rescaling(5000.0)(x), branch]))
 
 
-@pytest.mark.parametrize("build", [dead_gain, zero_kernel, tiny_kernel, dead_relu, zero_branch], ids=lambda f: f.__name__)
+def vanishing():
+    kernel = keras.initializers.RandomNormal(stddev=1e-9, seed=0)
+    return sequential(*(L.Conv2D(4, 1, use_bias=False, kernel_initializer=kernel, activation="relu") for _ in range(6)))
+
+
+DEGENERATE = [dead_gain, zero_kernel, tiny_kernel, dead_relu, zero_branch, vanishing]
+
+
+@pytest.mark.parametrize("build", DEGENERATE, ids=lambda f: f.__name__)
 def test_dead_channels_and_collapsed_ranges_give_a_correct_model(build, tmp_path):
     float_model = build()
     qmodel = kq.quantize(float_model, "int8", X)
@@ -230,6 +238,6 @@ def test_an_unknown_policy_is_refused():
 
 
 def test_a_layer_after_quantization_is_kept_under_its_path(tmp_path):
-    qmodel, report = quantize_and_ship(model(), tmp_path)
+    _, report = quantize_and_ship(model(), tmp_path)
     names = {t.name for t in report.tensors}
     assert {"conv", "conv/kernel", "conv/bias", "logits"} <= names

@@ -148,6 +148,7 @@ def test_layers_can_learn_at_different_rates(qmodel):
     assert all(np.any(v.numpy() != b) for v, b in zip(head, before[1]))
 
 
+@pytest.mark.slow
 def test_xla_trains_and_predicts_the_same_integers(qmodel, tmp_path):
     fit(compiled(qmodel, jit_compile=True), 1)
     with_xla = qmodel.predict(X[TEST], verbose=0)

@@ -52,7 +52,7 @@ class Lowering:
         writer: `Writer`.
         layers: dict from the name of each tensor to the path of the layer that it came from.
         tensors: dict from each `Value` of the graph to its `Tensor`.
-        """
+    """
 
     def __init__(self, batch_size):
         self.writer = Writer(batch_size)

@@ -1,0 +1,262 @@
+"""The command line `keras-quant`: arguments here, what they do in `commands`.
+
+A package of its own, because importing `keras_quant` loads TensorFlow and registers the quantized layers: help, the version
+and wrong arguments are answered at once, without either.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import sys
+
+DIFFERENT, FAILED, INTERRUPTED = 1, 2, 130
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Args:
+        argv: arguments; those of the process by default.
+
+    Returns:
+        Exit status: 0, 1 where `verify` found a difference, 2 for an error.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    args.check(args)
+    # Keras reads the backend, TensorFlow the log level while they are imported.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with _native_chatter_held_back():
+            from keras_quant_cli.commands import run
+
+            return run(args)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `keras-quant inspect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def report_failure(command, message):
+    """Print an error as one line.
+
+    Returns:
+        The exit status.
+    """
+    print(f"keras-quant {command}: {' '.join(str(message).split())}", file=sys.stderr)
+    return FAILED
+
+
+def build_parser():
+    """The parser of all commands."""
+    parser = _Parser(
+        prog="keras-quant",
+        description="Quantization-aware training for Keras 3, exported straight to int8 .tflite: what Keras predicts is "
+        "what LiteRT computes, bit for bit.",
+        epilog="'keras-quant demo' shows the whole road on real data in about a minute. Exit status: 0; 1 where verify "
+        "finds a difference; 2 for an error.",
+    )
+    parser.add_argument("--version", action="version", version=f"keras-quant {importlib.metadata.version('keras-quant')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_quantize(commands)
+    _add_export(commands)
+    _add_verify(commands)
+    _add_inspect(commands)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message):
+        self.exit(FAILED, f"{self.prog}: {' '.join(message.split())}. See '{self.prog} --help'.\n")
+
+
+def _add_demo(commands):
+    parser = _add(
+        commands,
+        "demo",
+        "train, quantize, export and compare on the handwritten digits of scikit-learn",
+        "Train a small CNN on scikit-learn's handwritten digits, quantize it, fit it with quantization-aware training, "
+        "export it, run it on LiteRT, and print both models side by side. Leaves the models and a picture in DIR.",
+    )
+    parser.add_argument("--output", metavar="DIR", type=_folder, default="keras-quant-demo", help="default: %(default)s")
+    parser.add_argument(
+        "--epochs", metavar="N", type=_positive, default=10, help="of the float training; default: %(default)s"
+    )
+    parser.add_argument(
+        "--qat-epochs", metavar="N", type=_positive, default=3, help="of the quantization-aware one; default: %(default)s"
+    )
+    parser.set_defaults(check=lambda args: _check_demo(parser))
+
+
+def _add_quantize(commands):
+    parser = _add(
+        commands,
+        "quantize",
+        "swap a model's layers for quantization-aware ones",
+        "Swap the layers of a Keras model for quantization-aware ones, and with --calibration set their activation ranges. "
+        "The result is a Keras model to `fit` or to export.",
+    )
+    parser.add_argument("model", metavar="MODEL.keras", type=_file(".keras"))
+    parser.add_argument("-o", "--output", metavar="OUT.keras", type=_target(".keras"), required=True)
+    parser.add_argument("--calibration", metavar="DATA", type=_file(".npy", ".npz"), help=f"model inputs: {_DATA}")
+    parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
+    parser.add_argument("--policy", choices=["int8"], default="int8", help="precision of the layers; default: %(default)s")
+    parser.set_defaults(check=lambda args: _check_steps(parser, args))
+
+
+def _add_export(commands):
+    parser = _add(
+        commands,
+        "export",
+        "write a quantized model as .tflite",
+        "Write a quantized model as a fully integer .tflite, and say which of its operators XNNPACK takes.",
+    )
+    parser.add_argument("model", metavar="MODEL.keras", type=_file(".keras"))
+    parser.add_argument("output", metavar="OUT.tflite", type=_target(".tflite"))
+    parser.add_argument(
+        "--batch-size", metavar="N", type=_batch_size, default=1, help="of the file; 'none' leaves it resizable; default: 1"
+    )
+
+
+def _add_verify(commands):
+    parser = _add(
+        commands,
+        "verify",
+        "compare a .tflite on LiteRT with its Keras model, integer by integer",
+        "Run a .tflite on LiteRT and compare its outputs with what its Keras model predicts, integer by integer. Exit "
+        "status 1 if anything differs.",
+    )
+    parser.add_argument("model", metavar="MODEL.keras", type=_file(".keras"))
+    parser.add_argument("file", metavar="FILE.tflite", type=_file(".tflite"))
+    parser.add_argument("--data", metavar="DATA", type=_file(".npy", ".npz"), required=True, help=f"model inputs: {_DATA}")
+    parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
+    parser.add_argument("--intermediates", action="store_true", help="compare every tensor inside, too")
+
+
+def _add_inspect(commands):
+    parser = _add(
+        commands,
+        "inspect",
+        "show the layers of a .keras or the operators of a .tflite",
+        "For a quantized .keras: each layer's range, scale and zero point. For a float one: which layers have a quantized "
+        "form. For a .tflite: its operators, where they run, and their grids.",
+    )
+    parser.add_argument("file", metavar="FILE", type=_file(".keras", ".tflite"))
+
+
+_DATA = ".npy, or .npz with one array for each Keras input, by its name"
+
+
+def _add(commands, name, summary, description):
+    parser = commands.add_parser(name, help=summary, description=description)
+    parser.set_defaults(check=lambda args: None)
+    return parser
+
+
+def _check_demo(parser):
+    missing = [name for name in ("sklearn", "matplotlib") if importlib.util.find_spec(name) is None]
+    if missing:
+        parser.error(f"the demo needs {' and '.join(missing)}: pip install 'keras-quant[demo]'")
+
+
+def _check_steps(parser, args):
+    if args.steps is not None and args.calibration is None:
+        parser.error("--steps counts batches of --calibration, which is missing")
+
+
+def _file(*suffixes):
+    """Argument type: path of an existing file with one of these suffixes."""
+
+    def check(text):
+        path = _with_suffix(text, suffixes)
+        if not path.exists():
+            raise argparse.ArgumentTypeError(f"'{text}' does not exist")
+        if not path.is_file():
+            raise argparse.ArgumentTypeError(f"'{text}' is not a file")
+        if not os.access(path, os.R_OK):
+            raise argparse.ArgumentTypeError(f"'{text}' cannot be read: permission denied")
+        return path
+
+    return check
+
+
+def _target(suffix):
+    """Argument type: path of a file that can be written."""
+
+    def check(text):
+        path = _with_suffix(text, (suffix,))
+        if path.is_dir():
+            raise argparse.ArgumentTypeError(f"'{text}' is a folder")
+        if not path.parent.is_dir():
+            raise argparse.ArgumentTypeError(f"'{text}' cannot be written: there is no folder '{path.parent}'")
+        if not os.access(path.parent, os.W_OK):
+            raise argparse.ArgumentTypeError(f"'{text}' cannot be written: permission denied")
+        return path
+
+    return check
+
+
+def _folder(text):
+    """Argument type: path of a folder, made if need be."""
+    path = pathlib.Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot make the folder '{text}': {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be written: permission denied")
+    return path
+
+
+def _with_suffix(text, suffixes):
+    path = pathlib.Path(text)
+    if path.suffix not in suffixes:
+        raise argparse.ArgumentTypeError(f"'{text}' does not end in {' or '.join(suffixes)}")
+    return path
+
+
+def _positive(text):
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive integer")
+    return number
+
+
+def _batch_size(text):
+    return None if text.lower() == "none" else _positive(text)
+
+
+@contextlib.contextmanager
+def _native_chatter_held_back():
+    """Let Python write to standard error, and nobody else.
+
+    TensorFlow's C++ greets on file descriptor 2, at whatever log level. `TF_CPP_MIN_LOG_LEVEL=0` lets it.
+    """
+    if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0":
+        yield
+        return
+    stderr = sys.stderr
+    try:
+        stderr.flush()
+        saved = os.dup(2)
+    except (AttributeError, OSError):  # no standard error
+        yield
+        return
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), 2)
+    # Loggers keep the stream that they find at import, so it stays open.
+    sys.stderr = os.fdopen(saved, "w", buffering=1)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        sys.stderr = stderr

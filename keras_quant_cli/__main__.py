@@ -1,0 +1,7 @@
+"""`python -m keras_quant_cli`."""
+
+import sys
+
+from keras_quant_cli import main
+
+sys.exit(main())
