@@ -42,7 +42,8 @@ def input_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
 def number_of_batches(data, steps=None, batch_size=BATCH_SIZE):
     """How many batches `input_batches` will yield, or `None` if only iterating tells."""
     if _is_arrays(data):
-        total = -(-len(tree.flatten(data)[0]) // batch_size)
+        first = np.shape(tree.flatten(data)[0])
+        total = -(-first[0] // batch_size) if first else 1
     elif hasattr(data, "cardinality"):
         total = int(data.cardinality())
         total = total if total >= 0 else None
@@ -91,14 +92,23 @@ def _in_order(batch, specs):
         if missing:
             raise CalibrationError(f"The data lacks the input '{missing[0]}'. Received: inputs {sorted(batch)}")
         batch = [batch[name] for name, _ in specs]
-    flat = list(batch) if isinstance(batch, (list, tuple)) else [batch]
+    flat = [np.asarray(x) for x in (batch if isinstance(batch, (list, tuple)) else [batch])]
     if len(flat) != len(specs):
         raise CalibrationError(f"The model has {len(specs)} inputs. Received: {len(flat)} arrays in a batch")
-    return [np.asarray(x, "float32") for x in flat]
+    for (name, shape), array in zip(specs, flat):
+        if array.ndim != len(shape) or array.dtype.kind not in "biuf":
+            raise CalibrationError(
+                f"Input '{name}' takes batches of numbers of shape {shape}. "
+                f"Received: a batch of {array.dtype} of shape {array.shape}"
+            )
+    if len({len(array) for array in flat}) > 1:
+        sizes = {name: len(array) for (name, _), array in zip(specs, flat)}
+        raise CalibrationError(f"The inputs of one batch have to hold equally many samples. Received: {sizes}")
+    return [array.astype("float32") for array in flat]
 
 
 def _check(name, shape, array):
-    if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
+    if any(want not in (None, got) for want, got in zip(shape, array.shape)):
         raise CalibrationError(f"Input '{name}' takes batches of shape {shape}. Received: a batch of shape {array.shape}")
     if not array.size:
         raise CalibrationError(f"A batch for input '{name}' is empty. Received: shape {array.shape}")

@@ -3,6 +3,7 @@
 from keras_quant.calibrate import calibrate
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import fuse_activations, fuse_batch_norms, place, trace
+from keras_quant.layers import QuantLayer
 
 PASSES = (fuse_batch_norms, fuse_activations)
 POLICIES = ("int8",)
@@ -30,6 +31,11 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
     if policy not in POLICIES:
         raise QuantizationError(f"`policy` is one of {list(POLICIES)}. Received: policy={policy!r}")
     graph = trace(model)
+    if any(isinstance(node.operation, QuantLayer) for node in graph.nodes):
+        raise QuantizationError(
+            f"Model '{model.name}' holds quantized layers already. Quantize the float model, or use this one as it is: "
+            "`calibrate`, `fit` and `export` take it."
+        )
     for graph_pass in PASSES:
         graph = graph_pass(graph)
     qmodel = place(graph, model.name)

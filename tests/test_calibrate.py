@@ -108,9 +108,11 @@ BAD = {
     "NaN": (np.full((4, 12, 12, 6), np.nan), "'.*' holds NaN"),
     "infinite": (np.full((4, 12, 12, 6), np.inf), "holds NaN or infinite"),
     "wrong shape": (np.zeros((4, 10, 12, 6)), r"takes batches of shape \(None, 12, 12, 6\). Received"),
-    "no batch dimension": (np.zeros((12, 12, 6)), "takes batches of shape"),
+    "no batch dimension": (np.zeros((12, 12, 6)), "takes batches of numbers"),
     "too many inputs": ({"x": X, "y": X}, "lacks the input"),
     "a number": (7, "Received: int"),
+    "a scalar": (np.array(3.0), "takes batches of numbers"),
+    "text": (np.full((4, 12, 12, 6), "a"), "Received: a batch of <U1"),
 }
 
 
@@ -119,6 +121,13 @@ def test_bad_data_is_one_clear_error(kind):
     data, message = BAD[kind]
     with pytest.raises(kq.CalibrationError, match=message):
         kq.calibrate(kq.quantize(model()), data, verbose=0)
+
+
+def test_inputs_of_unequal_length_are_refused():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    qmodel = kq.quantize(keras.Model([a, b], L.Add()([a, b])))
+    with pytest.raises(kq.CalibrationError, match="'a': 40, 'b': 7"):
+        kq.calibrate(qmodel, [np.ones((40, 4)), np.ones((7, 4))], verbose=0)
 
 
 def test_a_layer_that_overflows_is_named():

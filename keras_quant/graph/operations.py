@@ -4,7 +4,7 @@ import keras
 from keras.src.ops import nn, numpy
 
 from keras_quant import layers
-from keras_quant.errors import UnsupportedLayerError
+from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.graph import Value
 from keras_quant.layers.base import FUSED_ACTIVATIONS, activation_layer
 
@@ -54,7 +54,13 @@ def quantized_layer(node, name):
             "Replace it by layers that have one (see `keras_quant.layers`)."
         )
     config = cls.config_of(operation) if hasattr(cls, "config_of") else operation.get_config()
-    return cls.from_config({**config, **fused, "name": name, "dtype": "float32"})
+    try:
+        return cls.from_config({**config, **fused, "name": name, "dtype": "float32"})
+    except TypeError as error:
+        # Keras wraps whatever a constructor raises; ours says what to do.
+        if isinstance(error.__context__, QuantizationError):
+            raise error.__context__ from None
+        raise
 
 
 def inputs_of(node):

@@ -1,5 +1,6 @@
 """Any Keras model → the flat graph of its leaves, without a change to the model."""
 
+import re
 import traceback
 
 import keras
@@ -43,7 +44,8 @@ def _model_inputs(model):
     functional = _as_functional(model)
     if functional is not None:
         structure = functional._inputs_struct
-        inputs = [Value(tuple(x.shape), x.dtype, x.name) for x in functional.inputs]
+        # The InputLayer's name: that of the tensor is numbered anew in each process.
+        inputs = [Value(tuple(x.shape), x.dtype, x._keras_history.operation.name) for x in functional.inputs]
     else:
         structure, inputs = _built_inputs(model)
     for value in inputs:
@@ -89,6 +91,10 @@ def _output_names(model, outputs):
     for name in names:
         unique.append(name if name not in unique else f"{name}_{names[: len(unique)].count(name)}")
     return unique
+
+
+# Frames that are not the user's.
+_INSIDE = re.compile(r"[/\\\\](keras|tensorflow|keras_quant)[/\\\\]")
 
 
 class _Tracer:
@@ -179,8 +185,8 @@ def _nodes_between(known, outputs):
 
 
 def _explain(operation, prefix, error):
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/keras/" not in f.filename]
-    where = next((f"{f.filename}:{f.lineno}" for f in reversed(frames) if "/keras_quant/" not in f.filename), None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _INSIDE.search(f.filename)]
+    where = next((f"{f.filename}:{f.lineno}" for f in reversed(frames)), None)
     path = prefix.rstrip("/") or operation.name
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (

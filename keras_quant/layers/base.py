@@ -258,23 +258,22 @@ class Quantize(QuantLayer, keras.layers.Layer):
 _ACTIVATION_LAYERS = {}
 
 
-def activation_layer(function, **kwargs):
+def activation_layer(function, name, **kwargs):
     """The quantized layer that computes a Keras activation function.
 
     Args:
         function: as `keras.activations.get` returns it.
+        name: of the layer.
         **kwargs: further arguments of the layer.
 
     Raises:
         UnsupportedLayerError: if the function has no quantized form.
     """
     if function in _ACTIVATION_LAYERS:
-        return _ACTIVATION_LAYERS[function](**kwargs)
+        return _ACTIVATION_LAYERS[function](name=name, **kwargs)
     names = sorted({known.__name__ for known in (*FUSED_ACTIVATIONS, *_ACTIVATION_LAYERS)})
-    raise UnsupportedLayerError(
-        f"Activation '{getattr(function, '__name__', function)}' of layer '{kwargs.get('name')}' has no quantized form. "
-        f"Use one of {names}."
-    )
+    called, layer = getattr(function, "__name__", function), name.removesuffix("_activation")
+    raise UnsupportedLayerError(f"Activation '{called}' of layer '{layer}' has no quantized form. Use one of {names}.")
 
 
 def computes_activation(*functions, **arguments):

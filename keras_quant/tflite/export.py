@@ -14,7 +14,7 @@ DESCRIPTION = "keras_quant"
 
 def export_tflite(qmodel, path, batch_size=1):
     """Write a quantized model as a fully integer `.tflite`; see `keras_quant.export`."""
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise ExportError(f"`batch_size` is a positive integer, or None for resizable. Received: batch_size={batch_size!r}")
     lowering, graph = lower(qmodel, batch_size)
     inputs = {value.name: lowering.inputs[value] for value in graph.inputs}

@@ -153,6 +153,23 @@ def test_a_layer_without_quantized_form_is_named():
         kq.quantize(sequential(L.LSTM(3, name="memory"), shape=(5, 4)))
 
 
+def test_an_activation_without_quantized_form_names_its_layer():
+    with pytest.raises(kq.UnsupportedLayerError, match="'elu' of layer 'odd' has no quantized form"):
+        kq.quantize(sequential(L.Conv2D(3, 3, activation="elu", name="odd")))
+
+
+def test_a_quantized_model_is_not_quantized_again():
+    with pytest.raises(kq.QuantizationError, match="holds quantized layers already"):
+        kq.quantize(kq.quantize(nested()))
+
+
+def test_input_names_survive_saving(tmp_path):
+    model = sequential(L.Conv2D(3, 3))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert [v.name for v in trace(model).inputs] == [v.name for v in trace(loaded).inputs]
+
+
 def test_a_dynamic_dimension_is_named():
     with pytest.raises(kq.QuantizationError, match=r"Input 'image' has a dynamic dimension.*Received: shape"):
         x = keras.Input((None, None, 3), name="image")

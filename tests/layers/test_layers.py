@@ -79,7 +79,7 @@ def test_constructor_takes_what_the_keras_class_takes(float_class, cls):
 
 
 def test_unknown_activation_is_refused_by_name():
-    with pytest.raises(kq.UnsupportedLayerError, match=r"'mish' of layer 'odd_activation'.*sigmoid"):
+    with pytest.raises(kq.UnsupportedLayerError, match=r"'mish' of layer 'odd' .*sigmoid"):
         layers.QuantDense(3, activation="mish", name="odd")
 
 
