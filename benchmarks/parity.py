@@ -1,10 +1,10 @@
 """Does the device compute what Keras computes, and how accurate is it?
 
-    python benchmarks/parity.py [--qat] [--peer-python PYTHON] [--data DIR]
+    python benchmarks/parity.py [--qat] [--tfmot] [--peer-python PYTHON] [--data DIR]
 
 ResNet-8 on all 10,000 CIFAR-10 test images, MobileNetV2, ResNet50 and a U-Net on 32 inputs: outputs and tensors inside that
-differ between `predict` and LiteRT. `--qat` fine-tunes ResNet-8 for two epochs; `--peer-python` names an interpreter with
-tfmot and tf_keras, which does the same with the same recipe and compares its own simulation with its own file.
+differ between `predict` and LiteRT. `--qat` fine-tunes ResNet-8 for two epochs; `--tfmot` does the same with tfmot on
+tf_keras (in the interpreter `--peer-python`), by the same recipe, and compares tfmot's own simulation with its own file.
 """
 
 import argparse
@@ -65,8 +65,8 @@ def resnet8(args, folder):
         recipe.fine_tune(keras, qmodel, train_x, train_y)
         scores.append(("2 epochs of QAT, on LiteRT", device_accuracy(qmodel, x, y, folder)))
         parity.append(compare("ResNet-8, 2 epochs of QAT", qmodel, x, folder))
-    if args.peer_python:
-        peer = run_peer(args.peer_python, model, train_x, train_y, x, y, folder)
+    if report.peer(args):
+        peer = run_peer(report.peer(args), model, train_x, train_y, x, y, folder)
         scores.append(("tfmot, 2 epochs of QAT, its simulation", peer["simulation"]))
         scores.append(("tfmot, 2 epochs of QAT, on LiteRT", peer["device"]))
         same = {"network": "ResNet-8, tfmot", "inputs": len(x), "outputs": peer["outputs"]}
@@ -85,9 +85,8 @@ def run_peer(python, model, train_x, train_y, x, y, folder):
 
 
 def main():
-    parser = report.arguments(argparse.ArgumentParser(description=__doc__.split("\n")[0]), "parity")
+    parser = report.arguments(argparse.ArgumentParser(description=__doc__.split("\n")[0]), "parity", peer=True)
     parser.add_argument("--qat", action="store_true", help="fine-tune ResNet-8 for two epochs, too")
-    parser.add_argument("--peer-python", help="interpreter that has tensorflow-model-optimization and tf_keras")
     parser.add_argument("--data", type=pathlib.Path, default=networks.DATA)
     args = parser.parse_args()
     rows, scores = [], []

@@ -1,19 +1,23 @@
-"""The fine-tuning that keras_quant and its peer both get: two epochs, flips and shifts."""
+"""The fine-tuning that keras_quant and its peer both get: two epochs of flips and small shifts, the rate falling to zero.
 
-EPOCHS, BATCH, RATE = 2, 64, 1e-5
+Milder pictures than the shifts by four black pixels that the network was trained on: its batch statistics then end closer to
+those of the test images.
+"""
+
+EPOCHS, BATCH, RATE, SHIFT = 2, 128, 1e-4, 2
 
 
 def batches(x, y, seed=0):
     """Shuffled, flipped and shifted batches, as a `tf.data.Dataset`."""
     import tensorflow as tf
 
-    def augment(images, labels):
-        images = tf.image.random_flip_left_right(tf.cast(images, tf.float32), seed=seed)
-        padded = tf.pad(images, [[0, 0], [4, 4], [4, 4], [0, 0]])
-        return tf.image.random_crop(padded, tf.shape(images), seed=seed), labels
+    def augment(image, label):
+        image = tf.image.random_flip_left_right(tf.cast(image, tf.float32), seed=seed)
+        padded = tf.pad(image, [[SHIFT, SHIFT], [SHIFT, SHIFT], [0, 0]], mode="REFLECT")
+        return tf.image.random_crop(padded, image.shape, seed=seed), label
 
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
-    return data.batch(BATCH, drop_remainder=True).map(augment).prefetch(4)
+    return data.map(augment).batch(BATCH, drop_remainder=True).prefetch(4)
 
 
 def fine_tune(keras, model, x, y, seed=0):
