@@ -11,20 +11,12 @@ import pathlib
 import tempfile
 import time
 
-import keras
 import latency
 import networks
 import numpy as np
 import report
 
 import keras_quant as kq
-
-
-def chain(length):
-    layers = [
-        keras.layers.Conv2D(8, 3, padding="same", activation="relu", kernel_initializer="he_normal") for _ in range(length)
-    ]
-    return keras.Sequential([keras.Input((16, 16, 8)), *layers])
 
 
 def seconds(function, repeats):
@@ -56,7 +48,8 @@ def main():
         row("MobileNetV2, keras_quant.export", layers, seconds(lambda: kq.export(qmodel, path), args.repeats))
         row("MobileNetV2, TFLiteConverter", layers, seconds(lambda: latency.converted(model, images), 2))
         for length in (25, 50, 100, 200):
-            small = kq.quantize(chain(length), "int8", np.random.default_rng(0).standard_normal((8, 16, 16, 8)))
+            chain = networks.chain(length)
+            small = kq.quantize(chain, "int8", networks.images(chain, 8))
             row(f"chain of {length} convolutions", length, seconds(lambda small=small: kq.export(small, path), args.repeats))
     report.show("Export", table, args.json)
 

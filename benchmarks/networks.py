@@ -68,6 +68,15 @@ def unet(size=128):
     return _sane(keras.Model(inputs, L.Conv2D(4, 1)(x), name="unet"))
 
 
+def chain(length):
+    """Convolutions one after the other, normalized so that a long chain neither fades nor explodes."""
+    x = inputs = keras.Input((16, 16, 8))
+    for _ in range(length):
+        x = L.Conv2D(8, 3, padding="same", use_bias=False)(x)
+        x = L.ReLU()(L.BatchNormalization()(x))
+    return _sane(keras.Model(inputs, x, name=f"chain_{length}"))
+
+
 def images(model, count, seed=1):
     """Smooth random images in [-1, 1] of the size that the model takes."""
     height, width, channels = model.input_shape[1:]
