@@ -46,7 +46,8 @@ def rows(model, threads, repeats):
     totals = collections.defaultdict(lambda: np.zeros(3))
     for layer, single, count in distinct(model):
         x = np.random.default_rng(0).standard_normal((4, *single.input_shape[1:])).astype("float32")
-        seconds = latency.measure({"int8": latency.exported(single, x), "float": latency.converted(single)}, threads, repeats)
+        files = {"int8": latency.exported(single, x), "float": latency.converted(single)}
+        seconds = latency.measure(files, threads, repeats)
         int8, real = (np.median(seconds[name][:, 0]) * 1e3 for name in ("int8", "float"))
         totals[kind(layer)] += count, count * int8, count * real
     totals["all"] = sum(totals.values())
