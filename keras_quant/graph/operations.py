@@ -1,32 +1,18 @@
 """Which quantized layer computes a leaf of a float model."""
 
 import keras
-from keras.src.ops import nn, numpy
+from keras.src.ops import nn
 
 from keras_quant import layers
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.graph import Value
 from keras_quant.layers.base import FUSED_ACTIVATIONS, activation_layer
 
-# `keras.ops` operations on tensors, as a model's own `call` uses them: `x + y`, `keras.ops.relu(x)`.
-_OPERATIONS = {
-    numpy.Add: lambda op, **kw: layers.QuantAdd(**kw),
-    numpy.Subtract: lambda op, **kw: layers.QuantSubtract(**kw),
-    numpy.Multiply: lambda op, **kw: layers.QuantMultiply(**kw),
-    numpy.Concatenate: lambda op, **kw: layers.QuantConcatenate(axis=op.axis, **kw),
-    nn.Relu: lambda op, **kw: layers.QuantReLU(**kw),
-    nn.Relu6: lambda op, **kw: layers.QuantReLU(max_value=6.0, **kw),
-    nn.LeakyRelu: lambda op, **kw: layers.QuantLeakyReLU(op.negative_slope, **kw),
-    nn.Sigmoid: lambda op, **kw: layers.QuantSigmoid(**kw),
-    nn.Silu: lambda op, **kw: layers.QuantSiLU(**kw),
-    nn.Softmax: lambda op, **kw: layers.QuantSoftmax(axis=op.axis, **kw),
-    numpy.Tanh: lambda op, **kw: layers.QuantTanh(**kw),
-}
 _FUNCTIONS = {nn.Relu: keras.activations.relu, nn.Relu6: keras.activations.relu6}
 
 
 def has_quantized_form(operation):
-    return layers.quantized_class(operation) is not None or type(operation) in _OPERATIONS
+    return layers.quantized_class(operation) is not None or layers.operation_factory(operation) is not None
 
 
 def quantized_layer(node, name):
@@ -44,9 +30,10 @@ def quantized_layer(node, name):
         if operation.activation is keras.activations.linear:
             return layers.QuantIdentity(name=name)
         return activation_layer(operation.activation, name=name)
-    if type(operation) in _OPERATIONS:
+    factory = layers.operation_factory(operation)
+    if factory is not None:
         _check_tensors_only(node)
-        return _OPERATIONS[type(operation)](operation, name=name, **fused)
+        return factory(operation, node.args, name=name, **fused)
     cls = layers.quantized_class(operation)
     if cls is None:
         raise UnsupportedLayerError(

@@ -13,7 +13,7 @@ from keras_quant.layers.base import (
 )
 from keras_quant.layers.dropout import QuantIdentity
 from keras_quant.layers.multiply import QuantMultiply
-from keras_quant.layers.registry import quantizes
+from keras_quant.layers.registry import computes, quantizes
 
 
 class _Elementwise(QuantLayer):
@@ -147,3 +147,23 @@ class QuantActivation(QuantComposite, keras.layers.Activation):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+@computes("nn.Sigmoid")
+def _sigmoid(operation, args, **arguments):
+    return QuantSigmoid(**arguments)
+
+
+@computes("numpy.Tanh")
+def _tanh(operation, args, **arguments):
+    return QuantTanh(**arguments)
+
+
+@computes("nn.Silu")
+def _silu(operation, args, **arguments):
+    return QuantSiLU(**arguments)
+
+
+@computes("nn.Softmax")
+def _softmax(operation, args, **arguments):
+    return QuantSoftmax(axis=operation.axis, **arguments)

@@ -5,7 +5,7 @@ import keras
 from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import FusedActivation, QuantLayer
-from keras_quant.layers.registry import quantizes
+from keras_quant.layers.registry import computes, quantizes
 
 
 def check_ranks(layer, shapes):
@@ -73,3 +73,13 @@ class QuantAdd(_QuantSum, keras.layers.Add):
         for partial, x in zip(self.partial_sums, rest):
             total = partial([total, x], training=training)
         return super().call([total, rest[-1]], training)
+
+
+@computes("numpy.Add")
+def _add(operation, args, **arguments):
+    return QuantAdd(**arguments)
+
+
+@computes("numpy.Subtract")
+def _subtract(operation, args, **arguments):
+    return QuantSubtract(**arguments)

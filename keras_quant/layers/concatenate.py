@@ -4,9 +4,10 @@ import keras
 from keras import ops
 
 from keras_quant import integer
+from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.annotation import annotation
 from keras_quant.layers.base import QuantLayer, quantized_values
-from keras_quant.layers.registry import quantizes
+from keras_quant.layers.registry import computes, quantizes
 
 
 @quantizes(keras.layers.Concatenate)
@@ -18,6 +19,14 @@ class QuantConcatenate(QuantLayer, keras.layers.Concatenate):
 
     Args: those of `keras.layers.Concatenate`, and `output_quantizer`.
     """
+
+    def build(self, input_shape):
+        if self.axis % len(input_shape[0]) == 0:
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}' joins tensors along the batch, whose size the runtime fixes. Join along another axis. "
+                f"Received: axis={self.axis}"
+            )
+        super().build(input_shape)
 
     def connect(self, inputs):
         for note in map(annotation, inputs):
@@ -44,3 +53,8 @@ class QuantConcatenate(QuantLayer, keras.layers.Concatenate):
 
     def integer_call(self, inputs, y):
         return ops.concatenate([x.integers for x in inputs], self.axis)
+
+
+@computes("numpy.Concatenate")
+def _concatenate(operation, args, **arguments):
+    return QuantConcatenate(axis=operation.axis, **arguments)

@@ -6,7 +6,7 @@ from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.add import check_ranks
 from keras_quant.layers.base import FusedActivation, QuantLayer
-from keras_quant.layers.registry import quantizes
+from keras_quant.layers.registry import computes, quantizes
 
 
 @quantizes(keras.layers.Multiply)
@@ -33,3 +33,8 @@ class QuantMultiply(FusedActivation, QuantLayer, keras.layers.Multiply):
     def integer_call(self, inputs, y):
         a, b = inputs
         return integer.multiply(a, b, y, self.bounds)
+
+
+@computes("numpy.Multiply")
+def _multiply(operation, args, **arguments):
+    return QuantMultiply(**arguments)

@@ -1,8 +1,10 @@
 """Which quantized layer stands for which Keras layer or operation."""
 
+import importlib
+
 import keras
 
-_QUANTIZED = {}
+_QUANTIZED, _OPERATIONS = {}, {}
 
 
 def quantizes(*float_classes):
@@ -19,3 +21,29 @@ def quantizes(*float_classes):
 def quantized_class(operation):
     """The quantized class for a Keras layer or operation object, or `None`."""
     return _QUANTIZED.get(type(operation))
+
+
+def computes(*names):
+    """Decorator: the function makes the quantized layer of these `keras.ops` operations.
+
+    It takes `(operation, args, **arguments)`: the operation object, which holds the parameters that are no tensors; what it
+    is called with; and the arguments that every layer gets (`name`, a fused `activation`). The layer is called with the
+    operation's tensors, in a list if there are several.
+
+    Args:
+        *names: classes of `keras.src.ops` by module and name, "numpy.Add"; those that this Keras lacks are left out.
+    """
+
+    def decorate(factory):
+        for module, name in (full.split(".") for full in names):
+            operation = getattr(importlib.import_module(f"keras.src.ops.{module}"), name, None)
+            if operation is not None:
+                _OPERATIONS[operation] = factory
+        return factory
+
+    return decorate
+
+
+def operation_factory(operation):
+    """The function that makes the quantized layer of a `keras.ops` operation object, or `None`; see `computes`."""
+    return _OPERATIONS.get(type(operation))

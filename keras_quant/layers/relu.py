@@ -5,7 +5,7 @@ import keras
 from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer, computes_activation
-from keras_quant.layers.registry import quantizes
+from keras_quant.layers.registry import computes, quantizes
 
 
 class _PinnedRange:
@@ -66,3 +66,18 @@ class QuantLeakyReLU(QuantLayer, keras.layers.LeakyReLU):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+@computes("nn.Relu")
+def _relu(operation, args, **arguments):
+    return QuantReLU(**arguments)
+
+
+@computes("nn.Relu6")
+def _relu6(operation, args, **arguments):
+    return QuantReLU(max_value=6.0, **arguments)
+
+
+@computes("nn.LeakyRelu")
+def _leaky_relu(operation, args, **arguments):
+    return QuantLeakyReLU(operation.negative_slope, **arguments)
