@@ -6,12 +6,14 @@ import traceback
 import keras
 from keras import tree
 from keras.src.models.functional import Functional
+from keras.src.ops.numpy import Reshape
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
 from keras_quant.layers import annotate, annotation
 from keras_quant.layers.base import GridInputs, KernelCall
+from keras_quant.layers.reshape import reshaped
 
 
 def trace(model):
@@ -156,7 +158,12 @@ class _Tracer:
 def _output_spec(operation, args, kwargs):
     fill = lambda x: _symbol(x, keras.KerasTensor) if isinstance(x, Value) else x
     args, kwargs = tree.map_structure(fill, (args, kwargs))
-    return operation.compute_output_spec(*args, **kwargs)
+    spec = operation.compute_output_spec(*args, **kwargs)
+    if isinstance(operation, Reshape) and None in spec.shape[1:]:
+        # Keras gives up on -1 behind an open batch, `reshape(x, (shape(x)[0], -1, 8))`.
+        sample = reshaped(args[0].shape, operation.newshape)
+        spec = spec if sample is None else keras.KerasTensor((spec.shape[0], *sample), dtype=spec.dtype)
+    return spec
 
 
 def _symbol(value, make=lambda shape, dtype: keras.Input(batch_shape=shape, dtype=dtype, name="traced")):

@@ -18,7 +18,9 @@ from keras_quant.layers.dropout import (
     QuantSpatialDropout1D,
     QuantSpatialDropout2D,
 )
+from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake
 from keras_quant.layers.multiply import QuantMultiply
+from keras_quant.layers.pad import QuantPad
 from keras_quant.layers.pooling import (
     QuantAveragePooling2D,
     QuantGlobalAveragePooling2D,
@@ -27,6 +29,7 @@ from keras_quant.layers.pooling import (
 )
 from keras_quant.layers.registry import computes, operation_factory, quantized_class, quantizes
 from keras_quant.layers.relu import QuantLeakyReLU, QuantReLU
+from keras_quant.layers.repeat import QuantRepeat, QuantRepeatVector, QuantTile
 from keras_quant.layers.reshape import (
     QuantCropping2D,
     QuantFlatten,
@@ -34,4 +37,5 @@ from keras_quant.layers.reshape import (
     QuantReshape,
     QuantZeroPadding2D,
 )
+from keras_quant.layers.slice import QuantSlice
 from keras_quant.layers.upsampling import QuantUpSampling2D

@@ -7,6 +7,7 @@ from keras_quant.tflite import (  # noqa: F401
     concatenate,
     conv,
     dense,
+    gather,
     multiply,
     pooling,
     relu,
