@@ -118,15 +118,15 @@ class _Tracer:
         functional = _as_functional(operation)
         if functional is not None:
             return self._follow(functional.inputs, functional._outputs_struct, tree.flatten(args[0]), prefix)
-        flat = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)]
-        symbols = {value: _symbol(value) for value in flat}
+        # A value may be there twice: a tensor joined with itself.
+        symbols = {x: _symbol(x) for x in tree.flatten((args, kwargs)) if isinstance(x, Value)}
         fill = lambda x: symbols[x] if isinstance(x, Value) else x
         layers = [operation, *operation._flatten_layers(include_self=False)]
         before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
         try:
             symbolic_args, symbolic_kwargs = tree.map_structure(fill, (args, kwargs))
             outputs = operation.call(*symbolic_args, **symbolic_kwargs)
-            return self._follow(list(symbols.values()), outputs, flat, prefix)
+            return self._follow(list(symbols.values()), outputs, list(symbols), prefix)
         except QuantizationError:
             raise
         except Exception as error:
