@@ -2,6 +2,7 @@
 
 import keras
 import pytest
+from keras import ops
 
 from tests.helpers import functional, quantize_and_ship, sequential
 
@@ -12,6 +13,12 @@ def squeeze_and_excite(x):
     gate = L.Dense(6, activation="sigmoid")(L.GlobalAveragePooling2D(keepdims=True)(x))
     return L.Multiply()([x, gate])
 
+
+def flip_of_prime_size(x):
+    return ops.flip(L.ZeroPadding2D(((0, 25), (0, 0)))(x), 1)
+
+
+SHUFFLED = [i * 355 % 864 for i in range(100)]
 
 ON_XNNPACK = {
     "conv_same_strided": lambda: sequential(L.Conv2D(8, 3, strides=2, padding="same")),
@@ -84,7 +91,48 @@ ON_XNNPACK = {
     "normalization": lambda: sequential(L.Normalization(mean=[0.0, 1, 2, 3, 4, 5], variance=[1, 2, 3, 4, 5, 6.0])),
 }
 
+# Operations that only move data, as functions of an image.
+MOVEMENT = {
+    "transpose": lambda x: ops.transpose(x, (0, 3, 1, 2)),
+    "swapaxes": lambda x: ops.swapaxes(x, 1, -1),
+    "moveaxis": lambda x: ops.moveaxis(x, (1, 3), (3, 2)),
+    "reshape": lambda x: ops.reshape(x, (-1, 24, 36)),
+    "reshape_of_open_batch": lambda x: ops.reshape(x, (ops.shape(x)[0], -1, 6))[:, ::2],
+    "expand_and_squeeze": lambda x: ops.squeeze(ops.expand_dims(L.GlobalAveragePooling2D()(x), (1, -1)), 1),
+    "flip": lambda x: ops.flip(x, (1, -1)),
+    "slice": lambda x: x[:, 1:-1, 2:, :3],
+    "slice_steps": lambda x: x[:, 1::3, ::5, ::2],
+    "slice_steps_back": lambda x: x[:, ::-1, 10:2:-3],
+    "slice_integers": lambda x: x[:, 0, :, -2],
+    "slice_new_axes": lambda x: x[:, None, 2:, ..., -1:, None],
+    "split": lambda x: L.Add()(ops.split(L.Conv2D(6, 1)(x), 2, axis=-1)),
+    "split_at": lambda x: ops.concatenate(ops.split(x, [2, 7], axis=1)[::-1], axis=1),
+    "unstack": lambda x: ops.add(*ops.unstack(x, axis=-1)[1:3]),
+    "stack": lambda x: ops.stack([L.Conv2D(6, 1)(x), x, L.Conv2D(6, 1)(x)], axis=1),
+    "stack_unstacked": lambda x: ops.stack(ops.unstack(x, axis=1)[::-1], axis=-1),
+    "stack_one": lambda x: ops.stack([x], axis=2),
+    "hstack": lambda x: ops.hstack([x, L.Conv2D(6, 1)(x)]),
+    "repeat": lambda x: ops.repeat(x, 3, axis=2),
+    "repeat_unevenly": lambda x: ops.repeat(x, [1, 2, 3, 0, 1, 1], axis=-1),
+    "repeat_vector": lambda x: L.RepeatVector(9)(L.GlobalAveragePooling2D()(x)),
+    "tile": lambda x: ops.tile(x, (1, 2, 7, 1)),
+    "tile_often": lambda x: ops.tile(x[:, :2, :2], 100),
+    "broadcast_to": lambda x: ops.broadcast_to(x[:, :1, :, :1], (None, 5, 12, 9)),
+    "pad": lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 3), (1, 0))),
+    "pad_reflect": lambda x: ops.pad(x, ((0, 0), (1, 2), (3, 3), (0, 0)), mode="reflect"),
+    "pad_symmetric": lambda x: ops.pad(x, ((0, 0), (1, 2), (3, 3), (0, 0)), mode="symmetric"),
+    "pad_edge": lambda x: ops.pad(x, ((0, 0), (8, 2), (3, 3), (0, 0)), mode="edge"),
+    "take": lambda x: ops.take(x, [4, 5, 0, -1, 2], axis=-1),
+    "take_one": lambda x: ops.take(x, 3, axis=1),
+    "take_matrix": lambda x: ops.take(x, [[0, 1], [5, 3]], axis=3),
+    "roll": lambda x: ops.roll(x, (2, -5), axis=(1, 2)),
+    "roll_round": lambda x: ops.roll(x, 15, axis=1),
+}
+ON_XNNPACK.update({name: lambda build=build: functional(build) for name, build in MOVEMENT.items()})
+
 OFF_XNNPACK = {
+    "flip_of_prime_size": (lambda: functional(flip_of_prime_size), ["REVERSE_V2"]),
+    "take_at_random": (lambda: functional(lambda x: ops.take(ops.reshape(x, (-1, 864)), SHUFFLED, axis=1)), ["GATHER"]),
     "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX"]),
     "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX"]),
     "average_pooling_padded": (lambda: sequential(L.AveragePooling2D(3, 1, padding="same")), ["AVERAGE_POOL_2D"]),
