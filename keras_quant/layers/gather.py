@@ -105,7 +105,10 @@ class QuantFlip(QuantGather, keras.layers.Layer):
         return {axis: np.arange(shape[axis])[::-1] for axis in axes_of(self.axis, len(shape), self.name)}
 
     def float_call(self, inputs):
-        return ops.flip(inputs, self.axis)
+        # One at a time: Keras 3.5 takes no tuple here.
+        for axis in axes_of(self.axis, len(inputs.shape), self.name):
+            inputs = ops.flip(inputs, axis)
+        return inputs
 
     def get_config(self):
         return {**super().get_config(), "axis": self.axis}
