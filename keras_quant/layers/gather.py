@@ -54,7 +54,9 @@ class QuantGather(Movement):
 
 @keras.saving.register_keras_serializable(package="keras_quant")
 class QuantTake(QuantGather, keras.layers.Layer):
-    """`ops.take` of constant indices on int8: of runs of indices slices are concatenated; many runs are GATHER.
+    """`ops.take` of constant indices on int8; runs of indices are lowered to slices and CONCATENATION.
+
+    Where single elements are picked here and there, the operator is GATHER, which leaves XNNPACK.
 
     Args:
         indices: integer or nested list of integers; negative ones count from the end.
@@ -91,7 +93,9 @@ class QuantTake(QuantGather, keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_quant")
 class QuantFlip(QuantGather, keras.layers.Layer):
-    """`ops.flip` on int8; lowered to slices and CONCATENATION, for an axis with large prime factors to REVERSE_V2.
+    """`ops.flip` on int8; a short axis is lowered to slices and CONCATENATION.
+
+    For a long one, or the last, the operator is REVERSE_V2, which leaves XNNPACK.
 
     Args:
         axis: integer, or several; not the batch.

@@ -1,6 +1,7 @@
 """Rule for what picks along axes by constant indices: slices, concatenations and reshapes that stay on XNNPACK.
 
-GATHER, TILE, REVERSE_V2, MIRROR_PAD and a STRIDED_SLICE with steps all leave it.
+GATHER, TILE, REVERSE_V2, MIRROR_PAD and a STRIDED_SLICE with steps all leave it. Rolling, padding and tiling are faster this
+way too; for a flip of a long axis, or single elements picked here and there, the built-in kernel wins and is taken.
 """
 
 import math
@@ -13,8 +14,9 @@ from keras_quant.tflite.concatenate import MOST_INPUTS, join
 from keras_quant.tflite.lower import lowers
 from keras_quant.tflite.reshape import cut, pad
 
-# Beyond this many slices of one axis the built-in kernel, a single operator, stands in.
-MOST_PIECES = 32
+# Beyond these the built-in kernel, a single operator, is faster: slices of one axis; the bytes of a slice that is a single
+# element, and how often such a slice may be copied.
+MOST_PIECES, SHORTEST_PIECE, MOST_SHORT_PIECES = 32, 64, 256
 
 
 @lowers(QuantPad)
@@ -61,13 +63,19 @@ def _pick(lowering, x, output, axis, indices):
     if step is not None and abs(step) > 1:
         x = _every(lowering, x, output, axis, abs(step), count)
         return _pick(lowering, x, output, axis, np.arange(count)[:: int(np.sign(step))])
-    if step == -1 and size == count:
-        return _reverse(lowering, x, output, axis)
     runs = _runs(indices)
-    if len(runs) > MOST_PIECES:
-        shape = _with_axis(x, axis, count)
-        return _built_in(lowering, x, output, shape, indices, "GATHER", 2, (1, 14, 0), "GatherOptions", axis=axis)
-    return _assemble(lowering, x, output, axis, runs)
+    if not _too_scattered(x, axis, len(runs), count):
+        return _assemble(lowering, x, output, axis, runs)
+    if step == -1 and size == count:
+        return _built_in(lowering, x, output, x.shape[1:], [axis], "REVERSE_V2", 3, (2, 5, 0), "ReverseV2Options")
+    shape = _with_axis(x, axis, count)
+    return _built_in(lowering, x, output, shape, indices, "GATHER", 2, (1, 14, 0), "GatherOptions", axis=axis)
+
+
+def _too_scattered(x, axis, runs, count):
+    """Whether a built-in kernel is the faster form: many slices, or slices of a few bytes each."""
+    outer, inner = _around(x, axis)
+    return runs > MOST_PIECES or (2 * runs > count and inner < SHORTEST_PIECE and outer * runs > MOST_SHORT_PIECES)
 
 
 def _runs(indices):
@@ -149,32 +157,6 @@ def _every(lowering, x, output, axis, step, count):
     x = lowering.reshape(x, output, (outer, count, step * inner), "rows")
     x = cut(lowering, x, output, [(0, outer), (0, count), (0, inner)], "first")
     return lowering.reshape(x, output, shape)
-
-
-def _reverse(lowering, x, output, axis):
-    """The digits of an index, each counted from the end: one exchange of slices for each factor of the axis's size."""
-    shape, size = x.shape[1:], x.shape[axis]
-    factors = _factors(size)
-    if sum(factors) > MOST_PIECES:
-        return _built_in(lowering, x, output, shape, [axis], "REVERSE_V2", 3, (2, 5, 0), "ReverseV2Options")
-    outer, inner = _around(x, axis)
-    behind = 1
-    for factor in factors:
-        before = size // (factor * behind)
-        x = lowering.reshape(x, output, (outer * before, factor, behind * inner), "digits")
-        x = _assemble(lowering, x, output, 2, [[digit, 1, 1] for digit in reversed(range(factor))])
-        behind *= factor
-    return lowering.reshape(x, output, shape)
-
-
-def _factors(size):
-    """Factors of a size: as large as one CONCATENATION joins at once, and primes above."""
-    factors = []
-    for factor in (5, 4, 3, 2, *range(7, size + 1, 2)):
-        while size % factor == 0 and size > 1:
-            factors.append(factor)
-            size //= factor
-    return factors
 
 
 def _built_in(lowering, x, output, shape, operand, name, *args, **fields):

@@ -14,10 +14,6 @@ def squeeze_and_excite(x):
     return L.Multiply()([x, gate])
 
 
-def flip_of_prime_size(x):
-    return ops.flip(L.ZeroPadding2D(((0, 25), (0, 0)))(x), 1)
-
-
 SHUFFLED = [i * 355 % 864 for i in range(100)]
 
 ON_XNNPACK = {
@@ -99,10 +95,11 @@ MOVEMENT = {
     "reshape": lambda x: ops.reshape(x, (-1, 24, 36)),
     "reshape_of_open_batch": lambda x: ops.reshape(x, (ops.shape(x)[0], -1, 6))[:, ::2],
     "expand_and_squeeze": lambda x: ops.squeeze(ops.expand_dims(L.GlobalAveragePooling2D()(x), (1, -1)), 1),
-    "flip": lambda x: ops.flip(x, (1, -1)),
+    "flip": lambda x: ops.flip(x, 1),
+    "flip_vector": lambda x: ops.flip(L.GlobalMaxPooling2D()(x), 1),
     "slice": lambda x: x[:, 1:-1, 2:, :3],
     "slice_steps": lambda x: x[:, 1::3, ::5, ::2],
-    "slice_steps_back": lambda x: x[:, ::-1, 10:2:-3],
+    "slice_steps_back": lambda x: x[:, ::-1, 10:2:-3, :],
     "slice_integers": lambda x: x[:, 0, :, -2],
     "slice_new_axes": lambda x: x[:, None, 2:, ..., -1:, None],
     "split": lambda x: L.Add()(ops.split(L.Conv2D(6, 1)(x), 2, axis=-1)),
@@ -122,16 +119,17 @@ MOVEMENT = {
     "pad_reflect": lambda x: ops.pad(x, ((0, 0), (1, 2), (3, 3), (0, 0)), mode="reflect"),
     "pad_symmetric": lambda x: ops.pad(x, ((0, 0), (1, 2), (3, 3), (0, 0)), mode="symmetric"),
     "pad_edge": lambda x: ops.pad(x, ((0, 0), (8, 2), (3, 3), (0, 0)), mode="edge"),
-    "take": lambda x: ops.take(x, [4, 5, 0, -1, 2], axis=-1),
+    "take": lambda x: ops.take(x, [4, 5, 0, -1, 2], axis=1),
     "take_one": lambda x: ops.take(x, 3, axis=1),
-    "take_matrix": lambda x: ops.take(x, [[0, 1], [5, 3]], axis=3),
+    "take_matrix": lambda x: ops.take(x, [[0, 1], [5, 3]], axis=2),
     "roll": lambda x: ops.roll(x, (2, -5), axis=(1, 2)),
     "roll_round": lambda x: ops.roll(x, 15, axis=1),
 }
 ON_XNNPACK.update({name: lambda build=build: functional(build) for name, build in MOVEMENT.items()})
 
 OFF_XNNPACK = {
-    "flip_of_prime_size": (lambda: functional(flip_of_prime_size), ["REVERSE_V2"]),
+    "flip_channels": (lambda: functional(lambda x: ops.flip(x, -1)), ["REVERSE_V2"]),
+    "take_channels": (lambda: functional(lambda x: ops.take(x, [5, 3, 0], axis=-1)), ["GATHER"]),
     "take_at_random": (lambda: functional(lambda x: ops.take(ops.reshape(x, (-1, 864)), SHUFFLED, axis=1)), ["GATHER"]),
     "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX"]),
     "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX"]),
