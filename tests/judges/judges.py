@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_quant as kq
 from keras_quant.graph import fuse_activations, fuse_batch_norms, trace
-from keras_quant.tflite.runtime import Runtime
+from keras_quant.tflite.runtime import Runtime, quantize_array
 from tests.helpers import images, shake
 from tests.judges.reading import operators
 
@@ -28,12 +28,14 @@ class Case:
     Attributes:
         graph: its fused `Graph`: one node for each of our quantized layers.
         ranges: dict from the path of a layer (or the name of the input) to the real range of its output.
+        values: dict from the path of each variable to its array.
         content: bytes of our file.
     """
 
     def __init__(self, model, folder):
         self.x = images(shape=model.input_shape[1:])
         self.model = shake(model)
+        self.values = {v.path: v.numpy() for v in model.variables}
         qmodel = kq.quantize(model, "int8", self.x)
         path = folder / "model.tflite"
         kq.export(qmodel, path)
@@ -50,18 +52,16 @@ class Case:
     def ours(self):
         return operators(self.content)
 
+    def inputs(self):
+        """Images on our file's input grid, int8."""
+        return quantize_array(self.x, Runtime(self.content).inputs[0])
+
     def outputs(self, content):
-        """Integers that LiteRT computes with a file, for inputs on our grid."""
-        scale, zero_point = (v.item() for v in self._input_grid())
-        x = np.clip(np.rint(self.x / scale) + zero_point, -128, 127).astype(np.int8)
-        return Runtime(content).run([x])[0].astype(int)
+        """Integers that LiteRT computes with a file for `inputs`."""
+        return Runtime(content).run([self.inputs()])[0].astype(int)
 
-    def _input_grid(self):
-        detail = Runtime(self.content).inputs[0]["quantization_parameters"]
-        return detail["scales"], detail["zero_points"]
-
-    def largest_step(self, content):
-        """By how many steps our file's outputs and another's part, and how many of them do."""
+    def parting(self, content):
+        """By how many steps our file's outputs and another's part at most, and how many of them do."""
         gap = np.abs(self.outputs(self.content) - self.outputs(content))
         return int(gap.max()), int(np.count_nonzero(gap))
 
@@ -82,21 +82,19 @@ def converter(case, dense="per_tensor"):
     def compute(node, args, kwargs):
         layer = node.operation
         as_convolution = isinstance(layer, keras.layers.Dense) and dense == "as_convolution"
-        y = _pointwise(layer, values, *args) if as_convolution else layer(*args)
+        y = _pointwise(layer, case.values, *args) if as_convolution else layer(*args)
         for follower in (node.batch_norm, node.activation):
             y = y if follower is None else follower(y)
         return on_range(y, node.path)
 
     def network(x):
-        constants = [(v, tf.constant(values[v.path])) for v in case.model.variables]
         layers = [node.operation for node in case.graph.nodes if type(node.operation) in AXES]
-        kernels = [(layer.kernel, _fake_quantized(layer, values[layer.kernel.path])) for layer in layers]
-        with keras.StatelessScope(state_mapping=[*constants, *kernels]):
+        kernels = [(layer.kernel, _fake_quantized(layer, case.values[layer.kernel.path])) for layer in layers]
+        with keras.StatelessScope(state_mapping=[*_constants(case), *kernels]):
             x = on_range(x, case.graph.inputs[0].name)
             (output,) = keras.tree.flatten(case.graph.outputs)
             return case.graph.run([x], compute)[output]
 
-    values = {v.path: v.numpy() for v in case.model.variables}
     made = _converter(network, case.model)
     made.optimizations = [tf.lite.Optimize.DEFAULT]
     made.inference_input_type = made.inference_output_type = tf.int8
@@ -108,6 +106,11 @@ def _converter(network, model):
     signature = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)]
     function = tf.function(network, input_signature=signature, autograph=False)
     return tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model)
+
+
+def _constants(case):
+    """The model's variables as constants, which the converter folds into each other."""
+    return [(v, tf.constant(case.values[v.path])) for v in case.model.variables]
 
 
 def _fake_quantized(layer, kernel):
@@ -129,16 +132,19 @@ def _per_channel(kernel, axes):
 def _pointwise(layer, values, x):
     """Dense as a 1×1 convolution with one scale a channel."""
     kernel, bias = (values[variable.path] for variable in (layer.kernel, layer.bias))
-    y = tf.nn.conv2d(x[:, None, None], _per_channel(kernel[None, None], (0, 1, 2)), 1, "VALID") + bias
-    return layer.activation(tf.squeeze(y, (1, 2)))
+    y = tf.nn.conv2d(tf.reshape(x, (1, 1, 1, -1)), _per_channel(kernel[None, None], (0, 1, 2)), 1, "VALID") + bias
+    return tf.reshape(layer.activation(y), (1, -1))
 
 
 def ai_edge_quantizer(case):
     """The bytes that `ai-edge-quantizer` makes of the float file, with our ranges for its calibration's."""
     from ai_edge_quantizer import quantizer, recipe
 
-    model = case.model
-    content = _converter(lambda x: model(x, training=False), model).convert()
+    def network(x):
+        with keras.StatelessScope(state_mapping=_constants(case)):
+            return case.model(x, training=False)
+
+    content = _converter(network, case.model).convert()
     tool = quantizer.Quantizer(bytearray(content), recipe.static_wi8_ai8())
     return bytes(tool.quantize(_calibration(case, content), enable_progress_report=False).quantized_model)
 

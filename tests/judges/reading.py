@@ -59,7 +59,9 @@ def operators(content):
         name = NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
         (output,) = op.outputs
         inputs = [tensors[index] if index >= 0 else None for index in op.inputs]
-        made.append(Operator(name, {**_roles(name, inputs), "output": tensors[output]}, _options(op, len(tensors[output].shape))))
+        made.append(
+            Operator(name, {**_roles(name, inputs), "output": tensors[output]}, _options(op, len(tensors[output].shape)))
+        )
     return made
 
 
@@ -110,6 +112,17 @@ def differences(ours, theirs):
             for what, distance in _between(our.roles.get(role), their.roles.get(role)).items():
                 found[place, our.name, role, what] = distance
     return found
+
+
+def within(found, allowed):
+    """Those of `differences` that are not explained.
+
+    Args:
+        found: dict from `differences`.
+        allowed: dict from `(role, what)` to the largest distance.
+    """
+    limit = lambda key: allowed.get(key[2:])
+    return {key: distance for key, distance in found.items() if limit(key) is None or distance > limit(key)}
 
 
 def _between(ours, theirs):
