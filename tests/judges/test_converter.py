@@ -120,7 +120,7 @@ def test_average_pooling_ends_on_the_same_grids():
 
 
 def test_average_pooling_rounds_once_where_the_converter_rounds_twice():
-    subject, (content, theirs) = case("average_pooling"), judged("average_pooling")
+    subject, (content, _) = case("average_pooling"), judged("average_pooling")
     (ours,) = subject.ours
     x, y = ours.roles["input"], ours.roles["output"]
     q = subject.inputs().astype(int) - x.zero_point
