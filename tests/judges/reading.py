@@ -93,6 +93,11 @@ def _options(op, rank):
     return {name: value for name, value in fields.items() if name not in skipped}
 
 
+def kernels(ops):
+    """The roles of the operators that have weights."""
+    return [op.roles for op in ops if "weights" in op.roles]
+
+
 def differences(ours, theirs):
     """Where two lists of operators of equal kinds part.
 

@@ -20,9 +20,9 @@ import functools
 import numpy as np
 import pytest
 
-from tests.judges.cases import DENSE, NORMALIZED, PLAIN, case, made
+from tests.judges.cases import DENSE, NORMALIZED, PLAIN, case
 from tests.judges.judges import converter
-from tests.judges.reading import differences, operators, ulps, within
+from tests.judges.reading import differences, kernels, operators, ulps, within
 
 
 @functools.cache
@@ -30,10 +30,6 @@ def judged(name, **options):
     """The converter's file, as bytes and as operators."""
     content = converter(case(name), **options)
     return content, operators(content)
-
-
-def kernels(ops):
-    return [op.roles for op in ops if "weights" in op.roles]
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -132,21 +128,3 @@ def test_average_pooling_rounds_once_where_the_converter_rounds_twice():
     # Half a step of the output; there, half a step of the input's grid besides (and 1/256 in QUANTIZE's own multiplier).
     assert our_error < 0.501
     assert 0.501 < their_error <= 0.5 * ratio + 0.5 + 0.5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
-def test_integers_part_only_where_a_quotient_lies_half_way(seed):
-    """Thousands of channels: a bias or a weight may differ by one, where rounding could go either way."""
-    import keras
-
-    from tests.helpers import sequential
-
-    layers = keras.layers
-    subject = made(lambda: sequential(layers.Conv2D(1500, 3, strides=9), layers.BatchNormalization()), seed)
-    theirs = operators(converter(subject))
-    allowed = {("weights", "scale"): 3, ("bias", "scale"): 4, ("bias", "values"): 1, ("weights", "values"): 1}
-    assert within(differences(subject.ours, theirs), allowed) == {}
-    ((our, their),) = zip(kernels(subject.ours), kernels(theirs))
-    apart = int(np.count_nonzero(our["bias"].values != their["bias"].values))
-    assert apart <= 5
