@@ -72,7 +72,7 @@ def test_dense_has_one_scale_a_tensor_in_the_converters_file():
     assert {key[2:] for key in found} == {("weights", "channels"), ("bias", "channels")}
     for our, their in zip(kernels(case("dense").ours), kernels(theirs)):
         assert their["weights"].scale == our["weights"].scale.max()
-        # Our integers on the coarser grid; a weight that ours holds within half a step lies within one of theirs.
+        # Our integers on that coarser grid: half a step of ours and half a step of theirs apart at most.
         coarser = our["weights"].values * (our["weights"].scale / their["weights"].scale)[:, None]
         assert np.abs(coarser - their["weights"].values).max() <= 1.0
 
