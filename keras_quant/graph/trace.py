@@ -6,12 +6,14 @@ import traceback
 import keras
 from keras import tree
 from keras.src.models.functional import Functional
+from keras.src.ops.numpy import Reshape
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
 from keras_quant.layers import annotate, annotation
 from keras_quant.layers.base import GridInputs, KernelCall
+from keras_quant.layers.reshape import reshaped
 
 
 def trace(model):
@@ -116,15 +118,15 @@ class _Tracer:
         functional = _as_functional(operation)
         if functional is not None:
             return self._follow(functional.inputs, functional._outputs_struct, tree.flatten(args[0]), prefix)
-        flat = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)]
-        symbols = {value: _symbol(value) for value in flat}
+        # A value may be there twice: a tensor joined with itself.
+        symbols = {x: _symbol(x) for x in tree.flatten((args, kwargs)) if isinstance(x, Value)}
         fill = lambda x: symbols[x] if isinstance(x, Value) else x
         layers = [operation, *operation._flatten_layers(include_self=False)]
         before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
         try:
             symbolic_args, symbolic_kwargs = tree.map_structure(fill, (args, kwargs))
             outputs = operation.call(*symbolic_args, **symbolic_kwargs)
-            return self._follow(list(symbols.values()), outputs, flat, prefix)
+            return self._follow(list(symbols.values()), outputs, list(symbols), prefix)
         except QuantizationError:
             raise
         except Exception as error:
@@ -156,7 +158,12 @@ class _Tracer:
 def _output_spec(operation, args, kwargs):
     fill = lambda x: _symbol(x, keras.KerasTensor) if isinstance(x, Value) else x
     args, kwargs = tree.map_structure(fill, (args, kwargs))
-    return operation.compute_output_spec(*args, **kwargs)
+    spec = operation.compute_output_spec(*args, **kwargs)
+    if isinstance(operation, Reshape) and None in spec.shape[1:]:
+        # Keras gives up on -1 behind an open batch, `reshape(x, (shape(x)[0], -1, 8))`.
+        sample = reshaped(args[0].shape, operation.newshape)
+        spec = spec if sample is None else keras.KerasTensor((spec.shape[0], *sample), dtype=spec.dtype)
+    return spec
 
 
 def _symbol(value, make=lambda shape, dtype: keras.Input(batch_shape=shape, dtype=dtype, name="traced")):

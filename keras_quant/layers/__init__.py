@@ -37,6 +37,7 @@ from keras_quant.layers.dropout import (
 )
 from keras_quant.layers.einsum_dense import QuantEinsumDense
 from keras_quant.layers.elu import QuantELU, QuantSELU
+from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake
 from keras_quant.layers.matmul import QuantEinsum, QuantMatmul
 from keras_quant.layers.maximum import QuantMaximum, QuantMinimum
 from keras_quant.layers.multiply import QuantMultiply, QuantSquare
@@ -47,6 +48,7 @@ from keras_quant.layers.normalization import (
     QuantStandardize,
     QuantUnitNormalization,
 )
+from keras_quant.layers.pad import QuantPad
 from keras_quant.layers.pooling import (
     QuantAveragePooling2D,
     QuantGlobalAveragePooling2D,
@@ -57,6 +59,7 @@ from keras_quant.layers.prelu import QuantPReLU
 from keras_quant.layers.reduce import QuantMax, QuantMean, QuantMin, QuantSum
 from keras_quant.layers.registry import computes, operation_factory, quantized_class, quantizes
 from keras_quant.layers.relu import QuantAbsolute, QuantClip, QuantLeakyReLU, QuantReLU
+from keras_quant.layers.repeat import QuantRepeat, QuantRepeatVector, QuantTile
 from keras_quant.layers.reshape import (
     QuantCropping2D,
     QuantFlatten,
@@ -64,5 +67,6 @@ from keras_quant.layers.reshape import (
     QuantReshape,
     QuantZeroPadding2D,
 )
+from keras_quant.layers.slice import QuantSlice
 from keras_quant.layers.table import QuantGELU, QuantPower, QuantTable
 from keras_quant.layers.upsampling import QuantUpSampling2D

@@ -4,7 +4,7 @@ import importlib
 
 import keras
 
-_QUANTIZED, _OPERATIONS = {}, {}
+_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS = {}, {}, set()
 
 
 def quantizes(*float_classes):
@@ -23,15 +23,16 @@ def quantized_class(operation):
     return _QUANTIZED.get(type(operation))
 
 
-def computes(*names):
+def computes(*names, constants=False):
     """Decorator: the function makes the quantized layer of these `keras.ops` operations.
 
     It takes `(operation, args, **arguments)`: the operation object, which holds the parameters that are no tensors; what it
-    is called with; and the arguments that every layer gets (`name`, a fused `activation`). The layer is called with the
-    operation's tensors, in a list if there are several.
+    is called with, in the order of its `call`; and the arguments that every layer gets (`name`, a fused `activation`). The
+    layer is called with the operation's tensors, in a list if there are several.
 
     Args:
         *names: classes of `keras.src.ops` by module and name, "numpy.Add"; those that this Keras lacks are left out.
+        constants: whether the factory reads those of `args` that are no tensors; otherwise they are refused.
     """
 
     def decorate(factory):
@@ -39,6 +40,8 @@ def computes(*names):
             operation = getattr(importlib.import_module(f"keras.src.ops.{module}"), name, None)
             if operation is not None:
                 _OPERATIONS[operation] = factory
+                if constants:
+                    _TAKES_CONSTANTS.add(operation)
         return factory
 
     return decorate
@@ -47,3 +50,8 @@ def computes(*names):
 def operation_factory(operation):
     """The function that makes the quantized layer of a `keras.ops` operation object, or `None`; see `computes`."""
     return _OPERATIONS.get(type(operation))
+
+
+def takes_constants(operation):
+    """Whether the factory of a `keras.ops` operation object reads operands that are no tensors; see `computes`."""
+    return type(operation) in _TAKES_CONSTANTS

@@ -8,6 +8,7 @@ from keras_quant.tflite import (  # noqa: F401
     constant,
     conv,
     dense,
+    gather,
     matmul,
     maximum,
     multiply,

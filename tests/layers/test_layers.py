@@ -20,6 +20,14 @@ ARGUMENTS = {
     "QuantAveragePooling2D": {"pool_size": 2},
     "QuantReshape": {"target_shape": (-1,)},
     "QuantPermute": {"dims": (3, 1, 2)},
+    "QuantRepeatVector": {"n": 3},
+    "QuantSlice": {"slices": [(1, -1), (None, None, -2)], "target_shape": (10, 36)},
+    "QuantTake": {"indices": [[3, -1], [4, 5]]},
+    "QuantFlip": {"axis": [1, -1]},
+    "QuantRoll": {"shift": [2, -1], "axis": [1, 2]},
+    "QuantRepeat": {"repeats": [1, 2, 0, 3, 1, 1], "axis": 3},
+    "QuantTile": {"repeats": (1, 2, 3)},
+    "QuantPad": {"pad_width": [(1, 2), (0, 3), (0, 0)], "mode": "reflect"},
     "QuantRescaling": {"scale": 0.5, "offset": [1.0, 2, 3, 4, 5, 6]},
     "QuantNormalization": {"mean": 1.0, "variance": [1.0, 2, 3, 4, 5, 6]},
     "QuantActivation": {"activation": "sigmoid"},
@@ -65,7 +73,7 @@ def make(kind, **extra):
 
 
 def model_of(layer, name):
-    shape = (12, 6) if name == "QuantSpatialDropout1D" else (12, 12, 6)
+    shape = {"QuantSpatialDropout1D": (12, 6), "QuantRepeatVector": (6,)}.get(name, (12, 12, 6))
     inputs = [keras.Input(shape) for _ in range(2 if name in SEVERAL_INPUTS else 1)]
     return keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0]))
 

@@ -16,6 +16,8 @@ def squeeze_and_excite(x):
     return L.Multiply()([x, gate])
 
 
+SHUFFLED = [i * 355 % 864 for i in range(100)]
+
 ON_XNNPACK = {
     "conv_same_strided": lambda: sequential(L.Conv2D(8, 3, strides=2, padding="same")),
     "conv_valid_uneven": lambda: sequential(L.Conv2D(8, (3, 2), strides=(2, 1), activation="relu")),
@@ -114,8 +116,51 @@ ON_XNNPACK = {
     "operations_fuse_activations": lambda: functional(lambda x: ops.relu(x + L.Conv2D(6, 1)(x))),
 }
 
+# Operations that only move data, as functions of an image.
+MOVEMENT = {
+    "transpose": lambda x: ops.transpose(x, (0, 3, 1, 2)),
+    "swapaxes": lambda x: ops.swapaxes(x, 1, -1),
+    "moveaxis": lambda x: ops.moveaxis(x, (1, 3), (3, 2)),
+    "reshape": lambda x: ops.reshape(x, (-1, 24, 36)),
+    "reshape_of_open_batch": lambda x: ops.reshape(x, (ops.shape(x)[0], -1, 6))[:, ::2],
+    "expand_and_squeeze": lambda x: ops.squeeze(ops.expand_dims(L.GlobalAveragePooling2D()(x), (1, -1)), 1),
+    "flip": lambda x: ops.flip(x, 1),
+    "flip_vector": lambda x: ops.flip(L.GlobalMaxPooling2D()(x), 1),
+    "slice": lambda x: x[:, 1:-1, 2:, :3],
+    "slice_steps": lambda x: x[:, 1::3, ::5, ::2],
+    "slice_steps_back": lambda x: x[:, ::-1, 10:2:-3, :],
+    "slice_integers": lambda x: x[:, 0, :, -2],
+    "slice_new_axes": lambda x: x[:, None, 2:, ..., -1:, None],
+    "split": lambda x: L.Add()(ops.split(L.Conv2D(6, 1)(x), 2, axis=-1)),
+    "split_at": lambda x: ops.concatenate(ops.split(x, [2, 7], axis=1)[::-1], axis=1),
+    "unstack": lambda x: ops.add(*ops.unstack(x, axis=-1)[1:3]),
+    "stack": lambda x: ops.stack([L.Conv2D(6, 1)(x), x, L.Conv2D(6, 1)(x)], axis=1),
+    "stack_unstacked": lambda x: ops.stack(ops.unstack(x, axis=1)[::-1], axis=-1),
+    "stack_one": lambda x: ops.stack([x], axis=2),
+    "hstack": lambda x: ops.hstack([x, L.Conv2D(6, 1)(x)]),
+    "repeat": lambda x: ops.repeat(x, 3, axis=2),
+    "repeat_unevenly": lambda x: ops.repeat(x, [1, 2, 3, 0, 1, 1], axis=-1),
+    "repeat_vector": lambda x: L.RepeatVector(9)(L.GlobalAveragePooling2D()(x)),
+    "tile": lambda x: ops.tile(x, (1, 2, 7, 1)),
+    "tile_often": lambda x: ops.tile(x[:, :2, :2], 100),
+    "broadcast_to": lambda x: ops.broadcast_to(x[:, :1, :, :1], (None, 5, 12, 9)),
+    "pad": lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 3), (1, 0))),
+    "pad_reflect": lambda x: ops.pad(x, ((0, 0), (1, 2), (3, 3), (0, 0)), mode="reflect"),
+    "pad_symmetric": lambda x: ops.pad(x, ((0, 0), (1, 2), (3, 3), (0, 0)), mode="symmetric"),
+    "pad_edge": lambda x: ops.pad(x, ((0, 0), (8, 2), (3, 3), (0, 0)), mode="edge"),
+    "take": lambda x: ops.take(x, [4, 5, 0, -1, 2], axis=1),
+    "take_one": lambda x: ops.take(x, 3, axis=1),
+    "take_matrix": lambda x: ops.take(x, [[0, 1], [5, 3]], axis=2),
+    "roll": lambda x: ops.roll(x, (2, -5), axis=(1, 2)),
+    "roll_round": lambda x: ops.roll(x, 15, axis=1),
+}
+ON_XNNPACK.update({name: lambda build=build: functional(build) for name, build in MOVEMENT.items()})
+
 TABLE = ["CAST", "ADD", "GATHER"]
 OFF_XNNPACK = {
+    "flip_channels": (lambda: functional(lambda x: ops.flip(x, -1)), ["REVERSE_V2"]),
+    "take_channels": (lambda: functional(lambda x: ops.take(x, [5, 3, 0], axis=-1)), ["GATHER"]),
+    "take_at_random": (lambda: functional(lambda x: ops.take(ops.reshape(x, (-1, 864)), SHUFFLED, axis=1)), ["GATHER"]),
     "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX"]),
     "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX"]),
     "gelu": (lambda: sequential(L.Conv2D(4, 1, activation="gelu")), ["GELU"]),
