@@ -16,6 +16,10 @@ ARGUMENTS = {
     "QuantDepthwiseConv2D": {"kernel_size": 3, "depth_multiplier": 2},
     "QuantSeparableConv2D": {"filters": 4, "kernel_size": 3, "activation": "silu"},
     "QuantConv2DTranspose": {"filters": 4, "kernel_size": 3, "strides": 2},
+    "QuantConv1D": {"filters": 4, "kernel_size": 3, "padding": "causal"},
+    "QuantDepthwiseConv1D": {"kernel_size": 3},
+    "QuantSeparableConv1D": {"filters": 4, "kernel_size": 3, "activation": "silu"},
+    "QuantConv1DTranspose": {"filters": 4, "kernel_size": 3, "strides": 2},
     "QuantDense": {"units": 3, "activation": "softmax"},
     "QuantAveragePooling2D": {"pool_size": 2},
     "QuantReshape": {"target_shape": (-1,)},
@@ -44,7 +48,7 @@ def make(kind, **extra):
 
 
 def model_of(layer, name):
-    shape = (12, 6) if name == "QuantSpatialDropout1D" else (12, 12, 6)
+    shape = (12, 6) if "1D" in name else (12, 12, 6)
     inputs = [keras.Input(shape) for _ in range(2 if name in SEVERAL_INPUTS else 1)]
     return keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0]))
 

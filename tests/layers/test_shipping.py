@@ -28,6 +28,10 @@ ON_XNNPACK = {
     "transpose_valid": lambda: sequential(L.Conv2DTranspose(8, 4, strides=2)),
     "transpose_small_kernel": lambda: sequential(L.Conv2DTranspose(8, 2, strides=3)),
     "transpose_pointwise": lambda: sequential(L.Conv2DTranspose(8, 1, strides=2, padding="same")),
+    "transpose_dilated": lambda: sequential(L.Conv2DTranspose(8, 3, dilation_rate=(2, 1), padding="same")),
+    "transpose_output_padding": lambda: sequential(
+        L.Conv2DTranspose(8, 3, strides=2, padding="same", output_padding=0), L.Conv2DTranspose(4, 3, 3, output_padding=2)
+    ),
     "transpose_normalized": lambda: sequential(L.Conv2DTranspose(8, 3), L.BatchNormalization(), L.ReLU()),
     "dense": lambda: sequential(L.Flatten(), L.Dense(7, activation="relu"), L.Dense(3)),
     "dense_on_images": lambda: sequential(L.Dense(7), L.BatchNormalization(), L.Activation("relu6")),
@@ -82,6 +86,34 @@ ON_XNNPACK = {
     "rescaling": lambda: sequential(L.Rescaling(1 / 127.5, -1), L.Conv2D(4, 3, padding="same")),
     "rescaling_by_channel": lambda: sequential(L.Rescaling([1, 2, 3, 4, 5, 6.0], [0, 1, 0, -1, 0, 2.0])),
     "normalization": lambda: sequential(L.Normalization(mean=[0.0, 1, 2, 3, 4, 5], variance=[1, 2, 3, 4, 5, 6.0])),
+}
+
+SEQUENCE = (24, 6)
+
+
+def sequence(*layers):
+    return sequential(*layers, shape=SEQUENCE)
+
+
+ON_XNNPACK |= {
+    "conv1d_same_strided": lambda: sequence(L.Conv1D(8, 3, strides=2, padding="same")),
+    "conv1d_dilated": lambda: sequence(L.Conv1D(8, 3, dilation_rate=3, activation="relu6"), L.Conv1D(4, 1)),
+    "conv1d_causal": lambda: sequence(L.Conv1D(8, 3, padding="causal", dilation_rate=2, activation="tanh")),
+    "conv1d_causal_strided": lambda: sequence(L.Conv1D(8, 4, strides=3, padding="causal", use_bias=False)),
+    "conv1d_grouped": lambda: sequence(L.Conv1D(12, 3, groups=3, padding="same")),
+    "conv1d_normalized": lambda: sequence(L.Conv1D(8, 3), L.BatchNormalization(), L.ReLU(), L.Flatten(), L.Dense(3)),
+    "conv1d_between_sums": lambda: functional(
+        lambda x: L.ReLU()(L.Add()([x, L.BatchNormalization()(L.Conv1D(6, 3, padding="same")(x))])), SEQUENCE
+    ),
+    "depthwise1d": lambda: sequence(L.DepthwiseConv1D(3, strides=2, padding="same", depth_multiplier=2)),
+    "depthwise1d_normalized": lambda: sequence(L.DepthwiseConv1D(5), L.BatchNormalization(), L.ReLU(6.0)),
+    "depthwise1d_dilated": lambda: sequence(L.DepthwiseConv1D(3, dilation_rate=2, activation="silu")),
+    "separable1d": lambda: sequence(L.SeparableConv1D(8, 3, strides=2, depth_multiplier=2, activation="relu")),
+    "separable1d_normalized": lambda: sequence(L.SeparableConv1D(8, 3), L.BatchNormalization(), L.ReLU()),
+    "transpose1d_same": lambda: sequence(L.Conv1DTranspose(8, 3, strides=2, padding="same", activation="relu")),
+    "transpose1d_valid": lambda: sequence(L.Conv1DTranspose(8, 2, strides=3), L.Conv1DTranspose(4, 5)),
+    "transpose1d_dilated": lambda: sequence(L.Conv1DTranspose(8, 3, dilation_rate=2), L.BatchNormalization()),
+    "transpose1d_output_padding": lambda: sequence(L.Conv1DTranspose(8, 3, 2, output_padding=1)),
 }
 
 OFF_XNNPACK = {
