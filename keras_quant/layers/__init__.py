@@ -26,6 +26,12 @@ from keras_quant.layers.pooling import (
     QuantGlobalMaxPooling2D,
     QuantMaxPooling2D,
 )
+from keras_quant.layers.pooling1d import (
+    QuantAveragePooling1D,
+    QuantGlobalAveragePooling1D,
+    QuantGlobalMaxPooling1D,
+    QuantMaxPooling1D,
+)
 from keras_quant.layers.registry import computes, operation_factory, quantized_class, quantizes
 from keras_quant.layers.relu import QuantLeakyReLU, QuantReLU
 from keras_quant.layers.reshape import (
@@ -35,4 +41,5 @@ from keras_quant.layers.reshape import (
     QuantReshape,
     QuantZeroPadding2D,
 )
+from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, QuantZeroPadding1D
 from keras_quant.layers.upsampling import QuantUpSampling2D

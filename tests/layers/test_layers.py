@@ -22,6 +22,7 @@ ARGUMENTS = {
     "QuantConv1DTranspose": {"filters": 4, "kernel_size": 3, "strides": 2},
     "QuantDense": {"units": 3, "activation": "softmax"},
     "QuantAveragePooling2D": {"pool_size": 2},
+    "QuantAveragePooling1D": {"pool_size": 2},
     "QuantReshape": {"target_shape": (-1,)},
     "QuantPermute": {"dims": (3, 1, 2)},
     "QuantRescaling": {"scale": 0.5, "offset": [1.0, 2, 3, 4, 5, 6]},

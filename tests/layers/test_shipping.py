@@ -2,6 +2,7 @@
 
 import keras
 import pytest
+from keras import ops
 
 from tests.helpers import functional, quantize_and_ship, sequential
 
@@ -64,6 +65,10 @@ ON_XNNPACK = {
     "average_pooling_of_all": lambda: sequential(L.AveragePooling2D(12), L.Flatten(), L.Dense(3)),
     "global_average_pooling": lambda: sequential(L.Conv2D(4, 3, activation="relu"), L.GlobalAveragePooling2D()),
     "global_max_pooling": lambda: sequential(L.GlobalMaxPooling2D(keepdims=True), L.Flatten(), L.Dense(3)),
+    "global_max_pooling_of_conv": lambda: sequential(L.Conv2D(4, 3), L.GlobalMaxPooling2D(), L.Dense(3)),
+    "pooling_operations": lambda: functional(
+        lambda x: ops.average_pool(ops.max_pool(L.Conv2D(4, 3)(x), 2), (2, 1), strides=(1, 2), padding="valid")
+    ),
     "padding_and_cropping": lambda: sequential(
         L.ZeroPadding2D(((1, 2), (3, 0))), L.Conv2D(4, 3), L.Cropping2D(((0, 1), (2, 1)))
     ),
@@ -114,6 +119,16 @@ ON_XNNPACK |= {
     "transpose1d_valid": lambda: sequence(L.Conv1DTranspose(8, 2, strides=3), L.Conv1DTranspose(4, 5)),
     "transpose1d_dilated": lambda: sequence(L.Conv1DTranspose(8, 3, dilation_rate=2), L.BatchNormalization()),
     "transpose1d_output_padding": lambda: sequence(L.Conv1DTranspose(8, 3, 2, output_padding=1)),
+    "max_pooling1d": lambda: sequence(L.MaxPooling1D(3, 2, padding="same"), L.Conv1D(4, 3), L.MaxPooling1D(2)),
+    "average_pooling1d": lambda: sequence(L.AveragePooling1D(2), L.Conv1D(4, 1), L.AveragePooling1D(3, 2)),
+    "average_pooling1d_of_all": lambda: sequence(L.AveragePooling1D(24), L.Flatten(), L.Dense(3)),
+    "pooling1d_operations": lambda: functional(lambda x: ops.max_pool(ops.average_pool(x, 3, 2), 2), SEQUENCE),
+    "global_average_pooling1d": lambda: sequence(L.Conv1D(4, 3, activation="relu"), L.GlobalAveragePooling1D(keepdims=True)),
+    "global_pooling1d_joined": lambda: functional(
+        lambda x: L.Concatenate()([L.GlobalAveragePooling1D()(x), L.GlobalMaxPooling1D()(x)]), SEQUENCE
+    ),
+    "padding_and_cropping1d": lambda: sequence(L.ZeroPadding1D((1, 3)), L.Conv1D(4, 3), L.Cropping1D((2, 0))),
+    "upsampling1d": lambda: sequence(L.UpSampling1D(3), L.Conv1D(4, 3), L.UpSampling1D(2)),
 }
 
 OFF_XNNPACK = {
