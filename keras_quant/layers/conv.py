@@ -171,8 +171,9 @@ class QuantSeparableConvolution(QuantComposite):
     def compose(self, inputs, training=None):
         return self.pointwise(self.depthwise(inputs, training=training), training=training)
 
+    @property
     def last_part(self):
-        return self.pointwise.post_activation or self.pointwise
+        return self.pointwise.last_part
 
     def copy_weights(self, layer):
         """Take the weights of the float layer."""

@@ -31,9 +31,10 @@ class QuantAveragePooling1D(QuantOverImageWithGrid, keras.layers.AveragePooling1
     """
 
     def make_image_layer(self, name):
+        # One row in, one row out whatever the stride along the height; TensorFlow's depthwise kernels want equal strides.
         return QuantAveragePooling2D(
             (1, *self.pool_size),
-            (1, *self.strides),
+            (*self.strides, *self.strides),
             self.padding,
             output_quantizer=self._output_quantizer,
             name=name,

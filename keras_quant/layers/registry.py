@@ -4,7 +4,7 @@ import importlib
 
 import keras
 
-_QUANTIZED, _OPERATIONS = {}, {}
+_QUANTIZED, _OPERATIONS, _REFUSED = {}, {}, {}
 
 
 def quantizes(*float_classes):
@@ -47,3 +47,20 @@ def computes(*names):
 def operation_factory(operation):
     """The function that makes the quantized layer of a `keras.ops` operation object, or `None`; see `computes`."""
     return _OPERATIONS.get(type(operation))
+
+
+def refuses(reason, *names):
+    """Say why Keras layers have no quantized form, and the way out.
+
+    Args:
+        reason: a sentence or two.
+        *names: of classes in `keras.layers`; those that this Keras lacks are left out.
+    """
+    for name in names:
+        if hasattr(keras.layers, name):
+            _REFUSED[getattr(keras.layers, name)] = reason
+
+
+def reason_against(layer):
+    """Why a Keras layer has no quantized form, or `None`; holds for subclasses too."""
+    return next((_REFUSED[cls] for cls in type(layer).__mro__ if cls in _REFUSED), None)

@@ -3,15 +3,14 @@
 import keras
 
 from keras_quant import quantizers
-from keras_quant.layers.annotation import annotation
-from keras_quant.layers.base import QuantComposite
+from keras_quant.layers.chain import QuantChain
 from keras_quant.layers.conv import check_channels_last
 from keras_quant.layers.registry import quantizes
 from keras_quant.layers.reshape import QuantCropping2D, QuantReshape, QuantZeroPadding2D
 from keras_quant.layers.upsampling import QuantUpSampling2D
 
 
-class QuantOverImage(QuantComposite):
+class QuantOverImage(QuantChain):
     """Mixin: a layer of `(length, channels)` as a layer of `(1, length, channels)` between two reshapes, which are free.
 
     A subclass gives `make_image_layer`.
@@ -21,35 +20,16 @@ class QuantOverImage(QuantComposite):
         super().__init__(*args, **kwargs)
         if hasattr(self, "data_format"):
             check_channels_last(self)
-        self.to_image = None
         self.image_layer = self.make_image_layer(name=f"{self.name}_row")
-        self.to_sequence = None
 
     def make_image_layer(self, name):
         """The quantized layer of images that does the work."""
         raise NotImplementedError
 
-    @property
-    def parts(self):
-        return self.to_image, self.image_layer, self.to_sequence
-
-    def build_parts(self, input_shape):
-        self.to_image = QuantReshape((1, *input_shape[1:]), name=f"{self.name}_image")
-        self.to_sequence = QuantReshape(self.compute_output_shape(input_shape)[1:], name=f"{self.name}_sequence")
-        for part in self.parts:
-            part.build(input_shape)
-            input_shape = part.compute_output_shape(input_shape)
-
-    def compose(self, inputs, training=None):
-        for part in self.parts:
-            inputs = part(inputs, training=training)
-        return inputs
-
-    def compute_output_spec(self, inputs, *args, **kwargs):
-        spec = inputs if annotation(inputs) is not None else self.input_layers["0"].compute_output_spec(inputs)
-        for part in self.parts:
-            spec = part.compute_output_spec(spec)
-        return spec
+    def make_parts(self, input_shape):
+        to_image = QuantReshape((1, *input_shape[1:]), name=f"{self.name}_image")
+        to_sequence = QuantReshape(self.compute_output_shape(input_shape)[1:], name=f"{self.name}_sequence")
+        return [to_image, self.image_layer, to_sequence]
 
 
 class QuantOverImageWithGrid(QuantOverImage):

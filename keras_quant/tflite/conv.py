@@ -54,11 +54,16 @@ def params_of(x):
     return QuantParams(ops.convert_to_tensor(x.scale), ops.convert_to_tensor(np.float32(x.zero_point)))
 
 
+def padding(layer):
+    """The format's number for a layer's padding."""
+    return Padding.SAME if layer.padding == "same" else Padding.VALID
+
+
 def _geometry(layer):
     """The fields of the operator's options that say how the window moves."""
     strides, dilation = (_two(v) for v in (layer.strides, layer.dilation_rate))
     return {
-        "padding": Padding.SAME if layer.operator_padding == "same" else Padding.VALID,
+        "padding": padding(layer),
         "strideH": strides[0],
         "strideW": strides[1],
         "dilationHFactor": dilation[0],
