@@ -17,6 +17,7 @@ from keras_quant.integer.activation import logistic, tanh
 from keras_quant.integer.add import add, subtract
 from keras_quant.integer.conv import conv_2d, depthwise_conv_2d, transpose_conv
 from keras_quant.integer.dense import fully_connected
+from keras_quant.integer.matmul import batch_matmul
 from keras_quant.integer.multiply import multiply
 from keras_quant.integer.params import Quantized, QuantParams, activation_range, to_grid
 from keras_quant.integer.pooling import mean, sum
@@ -32,6 +33,7 @@ __all__ = [
     "Quantized",
     "activation_range",
     "add",
+    "batch_matmul",
     "conv_2d",
     "depthwise_conv_2d",
     "elu",

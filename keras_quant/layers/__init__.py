@@ -17,6 +17,7 @@ from keras_quant.layers.affine import (
     QuantScaleShift,
 )
 from keras_quant.layers.annotation import annotate, annotation
+from keras_quant.layers.attention import QuantDotProductAttention
 from keras_quant.layers.base import QuantComposite, Quantize, QuantLayer
 from keras_quant.layers.concatenate import QuantConcatenate
 from keras_quant.layers.constant import QuantAddConstant, QuantMultiplyConstant
@@ -36,7 +37,9 @@ from keras_quant.layers.dropout import (
     QuantSpatialDropout2D,
     QuantStochasticDepth,
 )
+from keras_quant.layers.einsum_dense import QuantEinsumDense
 from keras_quant.layers.elu import QuantELU, QuantSELU
+from keras_quant.layers.matmul import QuantEinsum, QuantMatmul
 from keras_quant.layers.maximum import QuantMaximum, QuantMinimum
 from keras_quant.layers.multiply import QuantMultiply, QuantSquare
 from keras_quant.layers.normalization import (

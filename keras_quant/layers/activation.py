@@ -75,7 +75,8 @@ class QuantSoftmax(_FromLogits, keras.layers.Softmax):
     fixed_grid = (1 / 256, -128)
 
     def build(self, input_shape):
-        if self.axis not in (-1, len(input_shape) - 1):
+        axes = self.axis if isinstance(self.axis, (list, tuple)) else [self.axis]
+        if [axis % len(input_shape) for axis in axes] != [len(input_shape) - 1]:
             raise UnsupportedLayerError(
                 f"Layer '{self.name}': SOFTMAX runs over the last axis. Permute before it. Received: axis={self.axis}"
             )

@@ -20,7 +20,7 @@ class _Reduction(QuantLayer, keras.layers.Layer):
 
     def build(self, input_shape):
         rank = len(input_shape)
-        axes = range(rank) if self.axis is None else [self.axis] if isinstance(self.axis, int) else self.axis
+        axes = range(1, rank) if self.axis is None else [self.axis] if isinstance(self.axis, int) else self.axis
         self.axes = tuple(sorted(axis % rank for axis in axes))
         if 0 in self.axes:
             raise UnsupportedLayerError(
@@ -102,23 +102,25 @@ class QuantMin(QuantMax):
 
 @computes("numpy.Mean")
 def _mean(operation, args, **arguments):
-    return QuantMean(_plain(operation.axis), operation.keepdims, **arguments)
+    return QuantMean(_axes(operation, args), operation.keepdims, **arguments)
 
 
 @computes("numpy.Sum")
 def _sum(operation, args, **arguments):
-    return QuantSum(_plain(operation.axis), operation.keepdims, **arguments)
+    return QuantSum(_axes(operation, args), operation.keepdims, **arguments)
 
 
 @computes("numpy.Max", "numpy.Amax")
 def _max(operation, args, **arguments):
-    return QuantMax(_plain(operation.axis), operation.keepdims, **arguments)
+    return QuantMax(_axes(operation, args), operation.keepdims, **arguments)
 
 
 @computes("numpy.Min", "numpy.Amin")
 def _min(operation, args, **arguments):
-    return QuantMin(_plain(operation.axis), operation.keepdims, **arguments)
+    return QuantMin(_axes(operation, args), operation.keepdims, **arguments)
 
 
-def _plain(axis):
-    return axis if axis is None or isinstance(axis, int) else list(axis)
+def _axes(operation, args):
+    """The axes of an operation, whose default, unlike the layer's, is all of them."""
+    axis = operation.axis
+    return list(range(len(args[0].shape))) if axis is None else axis if isinstance(axis, int) else list(axis)

@@ -145,6 +145,22 @@ class MovingAverage(ActivationQuantizer):
         return {**super().get_config(), "momentum": self.momentum}
 
 
+@register("symmetric")
+class Symmetric(MovingAverage):
+    """As `MovingAverage`, on a grid with zero point 0: `s = max(-min, max) / 127`, for the operators that want one.
+
+    Args:
+        momentum: float in [0, 1).
+    """
+
+    tieable = False
+
+    def params(self):
+        low, high = (ops.cast(v, "float64") for v in self.range())
+        largest = ops.maximum(ops.maximum(-low, high), NARROWEST)
+        return QuantParams(ops.cast(largest / INT8_MAX, "float32"), ops.zeros((), "float32"))
+
+
 @register("fixed_grid")
 class FixedGrid(ActivationQuantizer):
     """The grid that the format prescribes for an operator's output: softmax and sigmoid (1/256, -128), tanh (1/128, 0).

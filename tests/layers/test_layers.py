@@ -37,6 +37,8 @@ ARGUMENTS = {
     "QuantAddConstant": {"constant_shape": (1, 12, 1, 6)},
     "QuantMultiplyConstant": {"constant_shape": (1, 1, 12, 6), "constant_scale": 0.25},
     "QuantClip": {"low": -0.5, "high": 1.0},
+    "QuantEinsum": {"subscripts": "abcd,abed->abce"},
+    "QuantEinsumDense": {"equation": "abcd,de->abce", "output_shape": (None, None, 3)},
     "QuantGroupNormalization": {"groups": 2},
     "QuantPower": {"exponent": 3.0},
     "QuantStandardize": {"axis": [3]},
@@ -53,15 +55,18 @@ SEVERAL_INPUTS = (
     "QuantAdd",
     "QuantConcatenate",
     "QuantDivide",
+    "QuantEinsum",
     "QuantMaximum",
     "QuantMinimum",
     "QuantMultiply",
     "QuantSubtract",
 )
+# Bases, and layers that take other shapes than images; `test_shipping` has these.
+UNFIT = ("QuantLayer", "QuantComposite", "Quantize", "QuantMatmul", "QuantDotProductAttention")
 CLASSES = {
     name: cls
     for name, cls in vars(layers).items()
-    if inspect.isclass(cls) and name.startswith("Quant") and name not in ("QuantLayer", "QuantComposite", "Quantize")
+    if inspect.isclass(cls) and name.startswith("Quant") and name not in UNFIT
 }
 
 

@@ -8,6 +8,7 @@ from keras import ops
 from tests.helpers import functional, quantize_and_ship, sequential
 
 L = keras.layers
+WORDS = (10, 8)
 
 
 def squeeze_and_excite(x):
@@ -117,6 +118,14 @@ ON_XNNPACK = {
     "average": lambda: functional(lambda x: L.Average()([x, ops.relu(x), L.Conv2D(6, 1)(x)])),
     "maximum_and_minimum": lambda: functional(lambda x: L.Maximum()([x, L.Conv2D(6, 1)(x)]) - ops.minimum(x, ops.tanh(x))),
     "prelu": lambda: sequential(L.Conv2D(4, 3), L.PReLU("uniform", shared_axes=[1, 2]), L.PReLU("uniform")),
+    "matmul": lambda: functional(lambda x: ops.matmul(x, L.Permute((2, 1))(x)), WORDS),
+    "matmul_of_an_array": lambda: functional(lambda x: ops.matmul(x, np.linspace(-1, 1, 40).reshape(8, 5)), WORDS),
+    "einsum": lambda: functional(lambda x: ops.einsum("abc,adc->adb", x, L.Dense(8)(x)), WORDS),
+    "einsum_dense": lambda: sequential(
+        L.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de", activation="relu"),
+        L.EinsumDense("...cd,cde->...e", (5,), bias_axes="e"),
+        shape=WORDS,
+    ),
     "operations_fuse_activations": lambda: functional(lambda x: ops.relu(x + L.Conv2D(6, 1)(x))),
 }
 
@@ -175,6 +184,11 @@ OFF_XNNPACK = {
     "mish": (lambda: sequential(L.Conv2D(4, 1), L.Activation("mish")), TABLE),
     "tables_of_operations": (lambda: functional(lambda x: ops.log(ops.exp(x) + 1.0)), TABLE * 2),
     "power": (lambda: functional(lambda x: ops.power(ops.relu(x), 1.5)), TABLE),
+    "attention": (lambda: functional(lambda x: x + L.MultiHeadAttention(2, 4)(x, x), WORDS), ["SOFTMAX"]),
+    "attention_with_dropout": (
+        lambda: functional(lambda x: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x), WORDS),
+        ["SOFTMAX"],
+    ),
     "division_by_a_tensor": (lambda: functional(lambda x: x / (ops.abs(x) + 1.0)), TABLE),
     "layer_normalization": (lambda: sequential(L.Conv2D(8, 3), L.LayerNormalization(), L.Conv2D(3, 1)), TABLE),
     "layer_normalization_of_all": (lambda: sequential(L.LayerNormalization(axis=[1, 2, 3])), TABLE),
