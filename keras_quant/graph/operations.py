@@ -34,13 +34,15 @@ def quantized_layer(node, name):
     if factory is not None:
         _check_tensors_only(node)
         return factory(operation, node.args, name=name, **fused)
-    cls = layers.quantized_class(operation)
+    is_quantized = isinstance(operation, layers.QuantLayer)
+    cls = type(operation) if is_quantized else layers.quantized_class(operation)
     if cls is None:
         raise UnsupportedLayerError(
             f"Layer '{node.path}' ({type(operation).__name__}) has no quantized form. "
             "Replace it by layers that have one (see `keras_quant.layers`)."
         )
-    config = cls.config_of(operation) if hasattr(cls, "config_of") else operation.get_config()
+    own_config = hasattr(cls, "config_of") and not is_quantized
+    config = cls.config_of(operation) if own_config else operation.get_config()
     try:
         return cls.from_config({**config, **fused, "name": name, "dtype": "float32"})
     except TypeError as error:

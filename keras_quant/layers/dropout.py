@@ -1,6 +1,7 @@
 """Layers that act in training only: on the device they are nothing at all."""
 
 import keras
+from keras.src.applications.convnext import StochasticDepth
 
 from keras_quant.layers.base import QuantLayer
 from keras_quant.layers.registry import quantizes
@@ -38,6 +39,7 @@ QuantSpatialDropout2D = _identity(keras.layers.SpatialDropout2D)
 QuantAlphaDropout = _identity(keras.layers.AlphaDropout)
 QuantGaussianDropout = _identity(keras.layers.GaussianDropout)
 QuantGaussianNoise = _identity(keras.layers.GaussianNoise)
+QuantStochasticDepth = _identity(StochasticDepth)
 
 
 @quantizes(keras.layers.ActivityRegularization)

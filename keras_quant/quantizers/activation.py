@@ -125,6 +125,7 @@ class MovingAverage(ActivationQuantizer):
         x = ops.stop_gradient(x)
         least, most = self.bounds
         low = 0.0 if least == 0 else ops.minimum(ops.min(x), 0.0)
+        low = low if least is None else ops.maximum(low, least)
         high = ops.maximum(ops.max(x), 0.0)
         high = high if most is None else ops.minimum(high, most)
         rate = ops.where(self.high > self.low, 1.0 - self.momentum, 1.0)
