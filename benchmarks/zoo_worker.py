@@ -15,14 +15,13 @@ import clocks
 import latency
 import numpy as np
 import weights
-from ai_edge_litert import schema_py_generated as schema
 
 import keras_quant as kq
 from keras_quant.tflite import Runtime
-from keras_quant.tflite.file import read_model
 from keras_quant.tflite.runtime import quantize_array
 
 FLOAT = "float.weights.h5"
+CALIBRATION = 32
 
 
 def make(args):
@@ -34,7 +33,7 @@ def make(args):
     model.save_weights(args.folder / FLOAT)
     test = applications.pictures(args.name, size, args.inputs, seed=1)
     logits = model.predict(test, batch_size=8, verbose=0)
-    np.savez(args.folder / "data.npz", calibration=x, test=test, logits=logits)
+    np.savez(args.folder / "data.npz", calibration=x[:CALIBRATION], test=test, logits=logits)
     kernels = sum(int(np.prod(w.shape)) for w in model.weights)
     return {"family": applications.family(args.name), "size": size, "float_bytes": 4 * kernels}
 
@@ -54,10 +53,10 @@ def ours(args):
     exported = kq.export(qmodel, path)
     seconds = time.perf_counter() - begin
     parity = kq.verify(qmodel, path, test, intermediates=args.intermediates, verbose=0)
-    off = [{"name": op.name, "layer": op.layer, "reason": getattr(op, "reason", "")} for op in exported.off_xnnpack]
+    off = [{"name": op.name, "layer": op.layer, "reason": op.reason} for op in exported.off_xnnpack]
     return {
         "operators": len(exported.operators),
-        "float_operators": float_operators(path),
+        "float_operators": len(exported.float_operators),
         "partitions": exported.partitions,
         "off_xnnpack": off,
         "bytes": exported.bytes,
@@ -104,14 +103,6 @@ def sqnr(real, quantized):
     """Signal to quantization noise in dB; the signal is what depends on the input, the logits less their mean over it."""
     signal = np.sum((real - real.mean(0)) ** 2, dtype="float64")
     return float(10 * np.log10(signal / max(np.sum((real - quantized) ** 2, dtype="float64"), 1e-30)))
-
-
-def float_operators(path):
-    """How many operators read or write floats."""
-    _, model = read_model(path)
-    graph = model.subgraphs[0]
-    real = {i for i, tensor in enumerate(graph.tensors) if tensor.type == schema.TensorType.FLOAT32}
-    return sum(bool(real & {*operator.inputs, *operator.outputs}) for operator in graph.operators)
 
 
 STAGES = {"make": make, "ours": ours, "converter": converter, "latency": measure_latency}
