@@ -33,7 +33,7 @@ def settle(model, x, seed=0):
     def visit(operation):
         if isinstance(operation, keras.Model):
             inner = getattr(operation, "_functional", None) or operation
-            return lambda x: inner._run_through_graph(x, operation_fn=visit)
+            return lambda x, **_: inner._run_through_graph(x, operation_fn=visit)
 
         def call(*args, **kwargs):
             set_weights(operation, args[0], rng)
