@@ -104,10 +104,12 @@ def row(result):
 
 
 def off_xnnpack(result):
-    """Names of the operators that XNNPACK leaves, with their number and why, if the report says so."""
-    found = collections.Counter((op["name"], op["reason"]) for op in result["off_xnnpack"])
-    parts = [f"{count} {name}" + (f" ({reason})" if reason else "") for (name, reason), count in found.items()]
-    return ", ".join(parts) or DASH
+    """The operators that XNNPACK leaves, with their number, by the reason that the report gives."""
+    counts = collections.Counter((op["reason"], op["name"]) for op in result["off_xnnpack"])
+    reasons = {}
+    for (reason, name), count in counts.items():
+        reasons.setdefault(reason, []).append(f"{count} {name}")
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items()) or DASH
 
 
 def _converter(result):
