@@ -85,8 +85,8 @@ ON_XNNPACK = {
 }
 
 OFF_XNNPACK = {
-    "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX"]),
-    "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX"]),
+    "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX", "QUANTIZE"]),
+    "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX", "QUANTIZE"]),
     "average_pooling_padded": (lambda: sequential(L.AveragePooling2D(3, 1, padding="same")), ["AVERAGE_POOL_2D"]),
 }
 
