@@ -36,8 +36,8 @@ class Emulator:
         root = folder / "cpus" / self.cpu
         if not (folder / "ready").exists():
             raise EmulatorError(
-                f"No emulated Arm in '{folder}'. Set it up once with `bash {setup_script()}` (x86-64 Debian, no root needed), "
-                f"or name its folder in {FOLDER}."
+                f"No emulated Arm in '{folder}'. Set it up once with `bash {setup_script()}` on x86-64 Debian, "
+                f"without root, or name its folder in {FOLDER}."
             )
         if not root.is_dir():
             known = ", ".join(sorted(path.name for path in root.parent.iterdir()))
@@ -50,7 +50,9 @@ class Emulator:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment
             )
         except OSError as error:
-            raise EmulatorError(f"Cannot start '{folder}/qemu': {error.strerror}. Run `bash {setup_script()}` again.") from error
+            raise EmulatorError(
+                f"Cannot start '{folder}/qemu': {error.strerror}. Run `bash {setup_script()}` again."
+            ) from error
         self._models = 0
 
     def runtime(self, content, path="model", threads=1):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_quant.errors import ModelFileError
+from keras_quant.errors import EmulatorError, ModelFileError
 
 
 class Runtime:
@@ -25,6 +25,8 @@ class Runtime:
             with _quiet():
                 self.interpreter = interpreter(model_content=content, num_threads=threads)
                 self.interpreter.allocate_tensors()
+        except EmulatorError:
+            raise
         except (RuntimeError, ValueError) as error:
             cause = str(error).strip().splitlines()[0]
             raise ModelFileError(f"LiteRT cannot load '{path}': {cause}. Export it again.") from error
