@@ -1,7 +1,7 @@
 """Operator versions are the lowest that carry what is used, so that the oldest runtimes load the files."""
 
 from keras_quant.tflite import read_model
-from tests.runtimes.shipped import operators_in, ship_all
+from tests.runtimes.shipped import operators_in
 
 # From LiteRT's `tflite/converter/tools/versioning/op_version.cc`, for int8 tensors of up to four dimensions.
 LOWEST = {
@@ -41,8 +41,8 @@ def lowest(name, graph, operator):
     return LOWEST[name]
 
 
-def test_versions_are_the_lowest(tmp_path):
-    for network, (_, path, _) in ship_all(tmp_path).items():
+def test_versions_are_the_lowest(shipped_networks):
+    for network, (_, path, _) in shipped_networks.items():
         _, model = read_model(path)
         graph = model.subgraphs[0]
         for name, operator in zip(operators_in(model), graph.operators):

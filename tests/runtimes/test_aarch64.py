@@ -10,7 +10,7 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator
 import keras_quant as kq
 from keras_quant.tflite import Emulator, Runtime, aarch64, read_model
 from keras_quant.tflite.writer import TensorType, Writer
-from tests.runtimes.shipped import differences, operators_in, ship_all, whole
+from tests.runtimes.shipped import differences, operators_in, whole
 
 # The first without, the second with the dot-product instructions.
 CPUS = ["cortex-a72", "cortex-a76"]
@@ -27,11 +27,6 @@ def arm(request):
         yield emulator
 
 
-@pytest.fixture(scope="module")
-def shipped(tmp_path_factory):
-    return ship_all(tmp_path_factory.mktemp("arm"))
-
-
 def operators_that_rules_name():
     """Names of operators that appear in the lowering's source."""
     folder, names = pathlib.Path(aarch64.__file__).parent, set()
@@ -42,24 +37,24 @@ def operators_that_rules_name():
     return {name for name in names if name.isupper() and hasattr(BuiltinOperator, name)} - {"DELEGATE"}
 
 
-def test_the_networks_hold_every_operator_that_is_lowered_to(shipped):
-    held = set().union(*(operators_in(read_model(path)[1]) for _, path, _ in shipped.values()))
+def test_the_networks_hold_every_operator_that_is_lowered_to(shipped_networks):
+    held = set().union(*(operators_in(read_model(path)[1]) for _, path, _ in shipped_networks.values()))
     missing = operators_that_rules_name() - held
     assert not missing, f"Add a network with {sorted(missing)} to a table in tests/layers/test_shipping.py"
     assert len(held) > 15
 
 
-def test_every_output_and_tensor_inside_is_the_same_here_and_on_arm(arm, shipped):
-    for name, (_, path, x) in shipped.items():
+def test_every_output_and_tensor_inside_is_the_same_here_and_on_arm(arm, shipped_networks):
+    for name, (_, path, x) in shipped_networks.items():
         file = whole(name, path, x)
         there = arm.runtime(file.content).run(file.inputs)
         assert differences(file.outputs, there)[0] == 0, name
 
 
-def test_every_output_on_arm_is_what_keras_predicts(arm, shipped):
+def test_every_output_on_arm_is_what_keras_predicts(arm, shipped_networks):
     if arm.cpu == CPUS[0]:
         pytest.skip("follows from equality with this machine; one processor is asked directly")
-    for name, (qmodel, path, x) in shipped.items():
+    for name, (qmodel, path, x) in shipped_networks.items():
         report = kq.verify(qmodel, path, x, verbose=0, target=arm)
         assert report.elements and report.equal, f"{name}: {report}"
 
@@ -119,7 +114,7 @@ def test_a_missing_emulator_says_how_to_set_it_up(tmp_path, monkeypatch):
         Emulator()
 
 
-def test_an_unknown_target_is_refused(shipped):
-    qmodel, path, x = shipped["dense"]
+def test_an_unknown_target_is_refused(shipped_networks):
+    qmodel, path, x = shipped_networks["dense"]
     with pytest.raises(kq.QuantizationError, match="Received: target='arm'"):
         kq.verify(qmodel, path, x, target="arm")

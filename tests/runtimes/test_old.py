@@ -1,4 +1,4 @@
-"""Old phones: exported files on the oldest runtimes that pip still installs, and on the newest, each in its own environment."""
+"""Old phones: exported files on the oldest runtimes that pip still installs, and on the newest."""
 
 import pathlib
 import re
@@ -10,7 +10,7 @@ import tempfile
 import numpy as np
 import pytest
 
-from tests.runtimes.shipped import differences, ship_all, single_operators, whole
+from tests.runtimes.shipped import differences, single_operators, whole
 
 HERE = pathlib.Path(__file__).parent
 DOCUMENT = HERE.parents[1] / "docs/runtimes.md"
@@ -67,11 +67,6 @@ def run(python, files, folder):
     ]
 
 
-@pytest.fixture(scope="module")
-def shipped(tmp_path_factory):
-    return ship_all(tmp_path_factory.mktemp("old"))
-
-
 def documented():
     """The table of `docs/runtimes.md`: for each operator by how many steps tflite-runtime 2.14.0 differs."""
     rows = re.findall(r"^\| ([A-Z0-9_]+) \|[^|]+\| (equal|up to (\d)) \|$", DOCUMENT.read_text(), re.MULTILINE)
@@ -80,18 +75,18 @@ def documented():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", [name for name in RUNTIMES if "litert" in name])
-def test_networks_compute_the_same_on_the_oldest_and_the_newest_litert(runtime, shipped, tmp_path):
+def test_networks_compute_the_same_on_the_oldest_and_the_newest_litert(runtime, shipped_networks, tmp_path):
     """Every output, and every tensor inside."""
-    files = [whole(name, path, x) for name, (_, path, x) in shipped.items()]
+    files = [whole(name, path, x) for name, (_, path, x) in shipped_networks.items()]
     for file, outputs in zip(files, run(python_with(runtime), files, tmp_path)):
         assert not isinstance(outputs, str), f"{file.name}: {outputs}"
         assert differences(file.outputs, outputs)[0] == 0, file.name
 
 
 @pytest.mark.slow
-def test_operators_differ_on_tflite_runtime_as_documented(shipped, tmp_path):
+def test_operators_differ_on_tflite_runtime_as_documented(shipped_networks, tmp_path):
     """Every file loads and runs; an operator that rounds otherwise there says so in `docs/runtimes.md`."""
-    named = [pair for name, (_, path, x) in shipped.items() for pair in single_operators(name, path, x)]
+    named = [pair for name, (_, path, x) in shipped_networks.items() for pair in single_operators(name, path, x)]
     results = run(python_with("tflite-runtime==2.14.0"), [file for _, file in named], tmp_path)
     allowed = documented()
     for (operator, file), outputs in zip(named, results):
