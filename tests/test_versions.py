@@ -1,5 +1,7 @@
 """Operator versions are the lowest that carry what is used, so that the oldest runtimes load the files."""
 
+import pytest
+
 from keras_quant.tflite import read_model
 from tests.runtimes.shipped import operators_in
 
@@ -26,6 +28,16 @@ LOWEST = {
 }
 
 
+# The releases that brought these versions: LiteRT's `runtime_version.cc`; per-channel FULLY_CONNECTED by measurement.
+RELEASES = {
+    "conv_grouped": "2.9.0",
+    "dense": "2.10.0",
+    "upsampling_bilinear": "2.2.0",
+    "transpose_same": "2.13.0",
+    "add": "1.14.0",
+}
+
+
 def lowest(name, graph, operator):
     options, tensors = operator.builtinOptions, [graph.tensors[int(index)] for index in operator.inputs]
     if name == "CONV_2D":
@@ -48,3 +60,10 @@ def test_versions_are_the_lowest(shipped_networks):
         for name, operator in zip(operators_in(model), graph.operators):
             code = model.operatorCodes[operator.opcodeIndex]
             assert code.version == lowest(name, graph, operator), f"{name} in {network}"
+
+
+@pytest.mark.parametrize("network", RELEASES)
+def test_files_name_the_release_that_they_need(network, shipped_networks):
+    _, model = read_model(shipped_networks[network][1])
+    (entry,) = [e for e in model.metadata if e.name in (b"min_runtime_version", "min_runtime_version")]
+    assert bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode() == RELEASES[network]
