@@ -108,7 +108,7 @@ def conv_2d(lowering, layer, x, output, y):
         "CONV_2D",
         [x, kernel, bias_constant(lowering, output, weights, x, scale)],
         y,
-        *(3, (1, 14, 0)),
+        *((3, (1, 14, 0)) if layer.groups == 1 else (6, (2, 9, 0))),
         options="Conv2DOptions",
         fusedActivationFunction=fused_activation(layer),
         **_geometry(layer),

@@ -47,19 +47,24 @@ class Writer:
         self.min_version = (1, 14, 0)
         self.names = set()
 
-    def activation(self, name, shape, scale, zero_point):
-        """Add an int8 tensor that is computed at run time; `shape` without the batch.
+    def activation(self, name, shape, scale, zero_point, kind=TensorType.INT8):
+        """Add a tensor of integers that is computed at run time; `shape` without the batch.
 
         Args:
             name: wanted name; made unique.
             shape: without the batch dimension.
             scale, zero_point: of its grid.
+            kind: `TensorType` of the integers.
 
         Returns:
             `Tensor`.
         """
         scale, zero_point = np.float32(scale), int(zero_point)
         index, name, full = self._computed(name, shape, TensorType.INT8, [scale], [zero_point])
+        full = (self.batch_size or 1, *shape)
+        index, name = self._tensor(name, full, kind, 0, [scale], [zero_point])
+        if self.batch_size is None:
+            self.graph.tensors[index].shapeSignature = [-1, *shape]
         return Tensor(index, name, full, scale, zero_point)
 
     def integers(self, name, shape):

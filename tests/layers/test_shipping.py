@@ -242,6 +242,9 @@ OFF_XNNPACK = {
     ),
     "group_normalization": (lambda: sequential(L.Conv2D(8, 3), L.GroupNormalization(2), L.Conv2D(3, 1)), TABLE),
     "unit_normalization": (lambda: sequential(L.UnitNormalization()), TABLE),
+    "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX", "QUANTIZE"]),
+    "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX", "QUANTIZE"]),
+    "average_pooling_padded": (lambda: sequential(L.AveragePooling2D(3, 1, padding="same")), ["AVERAGE_POOL_2D"]),
 }
 
 
