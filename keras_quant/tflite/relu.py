@@ -31,7 +31,5 @@ def leaky_relu(lowering, layer, x, output):
     lowering.check_ratio("LEAKY_RELU", x.scale / y.scale, 2.0**-8, 2.0**7)
     alpha = float(np.float32(layer.negative_slope))
     lowering.check_ratio("LEAKY_RELU's negative side", x.scale / y.scale * abs(alpha), 2.0**-8, 2.0**7)
-    lowering.operator("LEAKY_RELU", [x], y, 2, (2, 3, 0), "LeakyReluOptions", alpha=alpha)
-    lowering.check_ratio("LEAKY_RELU's negative side", x.scale / y.scale * alpha, 2.0**-8, 2.0**7)
     lowering.operator("LEAKY_RELU", [x], y, 1, (1, 13, 1), "LeakyReluOptions", alpha=alpha)
     return y

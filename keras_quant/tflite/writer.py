@@ -60,11 +60,7 @@ class Writer:
             `Tensor`.
         """
         scale, zero_point = np.float32(scale), int(zero_point)
-        index, name, full = self._computed(name, shape, TensorType.INT8, [scale], [zero_point])
-        full = (self.batch_size or 1, *shape)
-        index, name = self._tensor(name, full, kind, 0, [scale], [zero_point])
-        if self.batch_size is None:
-            self.graph.tensors[index].shapeSignature = [-1, *shape]
+        index, name, full = self._computed(name, shape, kind, [scale], [zero_point])
         return Tensor(index, name, full, scale, zero_point)
 
     def integers(self, name, shape):

@@ -220,15 +220,13 @@ OFF_XNNPACK = {
     "take_channels": (lambda: functional(lambda x: ops.take(x, [5, 3, 0], axis=-1)), ["GATHER"]),
     "take_at_random": (lambda: functional(lambda x: ops.take(ops.reshape(x, (-1, 864)), SHUFFLED, axis=1)), ["GATHER"]),
     "resizing_nearest_odd": (lambda: sequential(L.Resizing(37, 41, "nearest"), L.Resizing(36, 35, "nearest")), NEAREST),
-    "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX"]),
-    "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX"]),
     "gelu": (lambda: sequential(L.Conv2D(4, 1, activation="gelu")), ["GELU"]),
     "gelu_approximate": (lambda: functional(keras.ops.gelu), ["GELU"]),
     "softplus": (lambda: sequential(L.Conv2D(4, 1), L.Activation("softplus")), TABLE),
     "mish": (lambda: sequential(L.Conv2D(4, 1), L.Activation("mish")), TABLE),
     "tables_of_operations": (lambda: functional(lambda x: ops.log(ops.exp(x) + 1.0)), TABLE * 2),
     "power": (lambda: functional(lambda x: ops.power(ops.relu(x), 1.5)), TABLE),
-    "attention": (lambda: functional(lambda x: x + L.MultiHeadAttention(2, 4)(x, x), WORDS), ["SOFTMAX"]),
+    "attention": (lambda: functional(lambda x: x + L.MultiHeadAttention(2, 4)(x, x), WORDS), ["SOFTMAX", "QUANTIZE"]),
     "attention_with_dropout": (
         lambda: functional(lambda x: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x), WORDS),
         ["SOFTMAX"],
@@ -244,7 +242,6 @@ OFF_XNNPACK = {
     "unit_normalization": (lambda: sequential(L.UnitNormalization()), TABLE),
     "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX", "QUANTIZE"]),
     "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX", "QUANTIZE"]),
-    "average_pooling_padded": (lambda: sequential(L.AveragePooling2D(3, 1, padding="same")), ["AVERAGE_POOL_2D"]),
 }
 
 
