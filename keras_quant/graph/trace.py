@@ -11,7 +11,7 @@ from keras.src.ops.numpy import Reshape
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
-from keras_quant.layers import annotate, annotation
+from keras_quant.layers import annotate, annotation, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
 from keras_quant.layers.reshape import reshaped
 
@@ -109,6 +109,10 @@ class _Tracer:
             return self._leaf(operation, args, kwargs, prefix)
         if not isinstance(operation, GridInputs) and has_quantized_form(operation):
             return self._leaf(operation, args, kwargs, prefix)
+        reason = reason_against(operation)
+        if reason is not None:
+            path, kind = f"{prefix}{operation.name}", type(operation).__name__
+            raise UnsupportedLayerError(f"Layer '{path}' ({kind}) has no quantized form. {reason}")
         # The parts of a quantized layer carry its name in theirs.
         inside = prefix if isinstance(operation, GridInputs) else f"{prefix}{operation.name}/"
         return self.open(operation, args, kwargs, inside)

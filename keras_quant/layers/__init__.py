@@ -22,7 +22,9 @@ from keras_quant.layers.base import QuantComposite, Quantize, QuantLayer
 from keras_quant.layers.concatenate import QuantConcatenate
 from keras_quant.layers.constant import QuantAddConstant, QuantMultiplyConstant
 from keras_quant.layers.conv import QuantConv2D, QuantConv2DTranspose, QuantDepthwiseConv2D, QuantSeparableConv2D
+from keras_quant.layers.conv1d import QuantConv1D, QuantConv1DTranspose, QuantDepthwiseConv1D, QuantSeparableConv1D
 from keras_quant.layers.dense import QuantDense
+from keras_quant.layers.depth_to_space import QuantDepthToSpace, QuantSpaceToDepth
 from keras_quant.layers.divide import QuantDivide
 from keras_quant.layers.dropout import (
     QuantActivityRegularization,
@@ -55,9 +57,16 @@ from keras_quant.layers.pooling import (
     QuantGlobalMaxPooling2D,
     QuantMaxPooling2D,
 )
+from keras_quant.layers.pooling1d import (
+    QuantAveragePooling1D,
+    QuantGlobalAveragePooling1D,
+    QuantGlobalMaxPooling1D,
+    QuantMaxPooling1D,
+)
 from keras_quant.layers.prelu import QuantPReLU
 from keras_quant.layers.reduce import QuantMax, QuantMean, QuantMin, QuantSum
-from keras_quant.layers.registry import computes, operation_factory, quantized_class, quantizes
+from keras_quant.layers.refused import refuses
+from keras_quant.layers.registry import computes, operation_factory, quantized_class, quantizes, reason_against
 from keras_quant.layers.relu import QuantAbsolute, QuantClip, QuantLeakyReLU, QuantReLU
 from keras_quant.layers.repeat import QuantRepeat, QuantRepeatVector, QuantTile
 from keras_quant.layers.reshape import (
@@ -67,6 +76,8 @@ from keras_quant.layers.reshape import (
     QuantReshape,
     QuantZeroPadding2D,
 )
+from keras_quant.layers.resizing import QuantCenterCrop, QuantResize, QuantResizing
+from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, QuantZeroPadding1D
 from keras_quant.layers.slice import QuantSlice
 from keras_quant.layers.table import QuantGELU, QuantPower, QuantTable
 from keras_quant.layers.upsampling import QuantUpSampling2D

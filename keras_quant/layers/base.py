@@ -54,7 +54,7 @@ class GridInputs:
         }
 
     def __dir__(self):
-        # Keras's saving follows whatever attribute is a layer, and `last_part` may be this very one.
+        # Keras saves what it finds among a layer's attributes; one that is the layer itself would have no end.
         return [name for name in super().__dir__() if name != "last_part"]
 
     def get_build_config(self):

@@ -4,7 +4,7 @@ import importlib
 
 import keras
 
-_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS = {}, {}, set()
+_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS, _REFUSED = {}, {}, set(), {}
 
 
 def quantizes(*float_classes):
@@ -55,3 +55,20 @@ def operation_factory(operation):
 def takes_constants(operation):
     """Whether the factory of a `keras.ops` operation object reads operands that are no tensors; see `computes`."""
     return type(operation) in _TAKES_CONSTANTS
+
+
+def refuses(reason, *names):
+    """Say why Keras layers have no quantized form, and the way out.
+
+    Args:
+        reason: a sentence or two.
+        *names: of classes in `keras.layers`; those that this Keras lacks are left out.
+    """
+    for name in names:
+        if hasattr(keras.layers, name):
+            _REFUSED[getattr(keras.layers, name)] = reason
+
+
+def reason_against(layer):
+    """Why a Keras layer has no quantized form, or `None`; holds for subclasses too."""
+    return next((_REFUSED[cls] for cls in type(layer).__mro__ if cls in _REFUSED), None)
