@@ -26,8 +26,8 @@ class _Blocks(QuantLayer):
     def build(self, input_shape):
         if self.block_size < 2 or len(input_shape) != 4 or not self.fits(*input_shape[1:]):
             raise UnsupportedLayerError(
-                f"Layer '{self.name}': blocks of {self.block_size}×{self.block_size} pixels, at least 2×2, have to divide the "
-                f"image evenly. Choose another `block_size`, or pad. Received: shape {tuple(input_shape)}"
+                f"Layer '{self.name}': blocks of {self.block_size}×{self.block_size} pixels, at least 2×2, have to divide "
+                f"the image evenly. Choose another `block_size`, or pad. Received: shape {tuple(input_shape)}"
             )
         super().build(input_shape)
 
