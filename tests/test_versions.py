@@ -1,16 +1,24 @@
 """Operator versions are the lowest that carry what is used, so that the oldest runtimes load the files."""
 
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from keras_quant.tflite import read_model
 from tests.runtimes.shipped import operators_in
 
+# One process makes the networks for all.
+pytestmark = pytest.mark.xdist_group("shipped")
 # From LiteRT's `tflite/converter/tools/versioning/op_version.cc`, for int8 tensors of up to four dimensions.
 LOWEST = {
     "ADD": 2,
-    "AVERAGE_POOL_2D": 2,
+    "BATCH_MATMUL": 2,
+    "CAST": 1,
     "CONCATENATION": 2,
     "DEPTHWISE_CONV_2D": 3,
+    "DEPTH_TO_SPACE": 2,
+    "ELU": 1,
+    "GATHER": 2,
+    "GELU": 2,
     "LEAKY_RELU": 1,
     "LOGISTIC": 2,
     "MAX_POOL_2D": 2,
@@ -18,11 +26,16 @@ LOWEST = {
     "PAD": 2,
     "QUANTIZE": 1,
     "REDUCE_MAX": 2,
+    "REDUCE_MIN": 2,
     "RESHAPE": 1,
     "RESIZE_BILINEAR": 3,  # with half-pixel centres
+    "RESIZE_NEAREST_NEIGHBOR": 3,  # with half-pixel centres
+    "REVERSE_V2": 3,
     "SOFTMAX": 2,
+    "SPACE_TO_DEPTH": 2,
     "STRIDED_SLICE": 2,
     "SUB": 2,
+    "SUM": 2,
     "TANH": 2,
     "TRANSPOSE": 2,
 }
@@ -40,6 +53,8 @@ RELEASES = {
 
 def lowest(name, graph, operator):
     options, tensors = operator.builtinOptions, [graph.tensors[int(index)] for index in operator.inputs]
+    if name == "ADD" and tensors[0].type == schema.TensorType.INT32:
+        return 1
     if name == "CONV_2D":
         grouped = tensors[0].shape[3] != tensors[1].shape[3]
         return 6 if grouped else 3
@@ -53,6 +68,7 @@ def lowest(name, graph, operator):
     return LOWEST[name]
 
 
+@pytest.mark.slow
 def test_versions_are_the_lowest(shipped_networks):
     for network, (_, path, _) in shipped_networks.items():
         _, model = read_model(path)
@@ -62,6 +78,7 @@ def test_versions_are_the_lowest(shipped_networks):
             assert code.version == lowest(name, graph, operator), f"{name} in {network}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", RELEASES)
 def test_files_name_the_release_that_they_need(network, shipped_networks):
     _, model = read_model(shipped_networks[network][1])

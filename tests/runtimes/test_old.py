@@ -12,6 +12,8 @@ import pytest
 
 from tests.runtimes.shipped import differences, single_operators, whole
 
+# One process makes the networks for all.
+pytestmark = pytest.mark.xdist_group("shipped")
 HERE = pathlib.Path(__file__).parent
 DOCUMENT = HERE.parents[1] / "docs/runtimes.md"
 # Kept from run to run.
