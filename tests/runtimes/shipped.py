@@ -28,9 +28,9 @@ class File:
 
 
 def networks():
-    """Builders of every network of every table in `test_shipping`, by name."""
-    tables = [table for name, table in vars(test_shipping).items() if name.isupper() and isinstance(table, dict)]
-    return {name: entry[0] if isinstance(entry, tuple) else entry for table in tables for name, entry in table.items()}
+    """Builders of every network in the tables of `test_shipping`, by name."""
+    off_xnnpack = {name: build for name, (build, _) in test_shipping.OFF_XNNPACK.items()}
+    return {**test_shipping.ON_XNNPACK, **off_xnnpack}
 
 
 def ship_all(folder):
