@@ -4,11 +4,16 @@ import math
 
 from keras import ops
 
-from keras_quant.integer.params import rescale
+from keras_quant import backend
+from keras_quant.integer.params import INT8_MAX, INT8_MIN
 
 
 def mean(x, y, axes, keepdims=False):
-    """MEAN: `c_y = rint(Σ c_x · float32(float32(s_x / s_y) / n))`, clamped. XNNPACK: `qs8-rsum`.
+    """MEAN: `q_y = rint(Σ q_x · m + (z_y - n·z_x · m))`, clamped, `m = float32(float32(s_x / s_y) · float32(1 / n))`.
+
+    XNNPACK's `qs8-rsum` sums the integers as they are and corrects for the zero point in float32 (`reduce-nd.c`), so halves
+    may fall to either side. Every operation is rounded to float32, as on x86-64. On 64-bit Arm product and sum are rounded
+    once together, which gives the other neighbour where the result lies within about 1e-5 of a half.
 
     Args:
         x: `Quantized`.
@@ -16,20 +21,32 @@ def mean(x, y, axes, keepdims=False):
         axes: reduced axes.
         keepdims: keep them as ones.
     """
-    # In float64: a compiler may turn a float32 division by a constant into a product, which rounds otherwise.
-    multiplier = ops.cast(ops.cast(x.params.scale / y.scale, "float64") / _count(x, axes), "float32")
-    return rescale(_total(x, axes, keepdims), multiplier, y)
+    share = ops.cast(ops.cast(1.0, "float64") / _count(x, axes), "float32")
+    return _requantized_sum(x, y, axes, keepdims, _float32(_wide(x.params.scale / y.scale) * _wide(share)))
 
 
 def sum(x, y, axes, keepdims=False):
-    """SUM: `c_y = rint(Σ c_x · float32(s_x / s_y))`, clamped. Args: as in `mean`."""
-    return rescale(_total(x, axes, keepdims), x.params.scale / y.scale, y)
+    """SUM: as `mean`, with `m = float32(s_x / s_y)`."""
+    return _requantized_sum(x, y, axes, keepdims, x.params.scale / y.scale)
+
+
+def _requantized_sum(x, y, axes, keepdims, multiplier):
+    # Products in float64 are exact: no compiler can round them and the sum together.
+    multiplier, count = _wide(multiplier), _count(x, axes)
+    zero_points = _float32(_wide(x.params.zero_point) * count * multiplier)
+    offset = _float32(_wide(y.zero_point) - _wide(zero_points))
+    total = ops.sum(_wide(x.integers + x.params.zero_point), axis=axes, keepdims=keepdims)
+    scaled = _float32(_wide(_float32(_wide(_float32(total)) * multiplier)) + _wide(offset))
+    return backend.clip(backend.round_half_even(scaled), INT8_MIN, INT8_MAX) - y.zero_point
 
 
 def _count(x, axes):
     return math.prod(x.integers.shape[axis] for axis in axes)
 
 
-def _total(x, axes, keepdims):
-    wide = ops.cast(x.integers, "float64") if _count(x, axes) >= 2**16 else x.integers
-    return ops.cast(ops.sum(wide, axis=axes, keepdims=keepdims), "float32")
+def _wide(value):
+    return ops.cast(value, "float64")
+
+
+def _float32(value):
+    return ops.cast(value, "float32")

@@ -25,6 +25,7 @@ class OneOp:
         operands = fed if operands is None else operands(writer, fed)
         writer.operator(name, operands, out, version, (1, 14, 0), options, **fields)
         content = writer.finish({t.name: t for t in fed}, {"y": out}, "one operator")
+        self.content = content
         self.runtime = Runtime(content, name)
         self.arrays = [a for a, _, _ in inputs]
 
