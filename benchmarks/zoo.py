@@ -127,7 +127,8 @@ def document(results):
     rows = [row(result) for result in results]
     whole, failed = [r for r in rows if "error" not in r], [r for r in rows if "error" in r]
     exact = sum(r.get("differ") == 0 for r in results)
-    pieces = [HEAD.format(command=COMMAND, machine=machine(), count=len(rows), whole=len(whole), exact=exact)]
+    counts = {"total": len(applications.constructors()), "count": len(rows), "whole": len(whole), "exact": exact}
+    pieces = [HEAD.format(command=COMMAND, machine=machine(), **counts)]
     pieces += [_markdown(whole)] if whole else []
     pieces += ["## What fails\n", _markdown(failed)] if failed else []
     return "\n".join(pieces)
@@ -138,8 +139,8 @@ HEAD = """# The zoo
 Made by `{command}`; {machine}.
 
 Every constructor of `keras.applications` with random weights that keep signals alive (`benchmarks/weights.py`), at the
-smallest input it takes, without the final softmax: {whole} of {count} become integer files, {exact} of them with no output
-that differs between `predict` and LiteRT.
+smallest input it takes, without the final softmax. Of {total}, {count} are measured so far; {whole} of these become integer
+files, {exact} of them with no output that differs between `predict` and LiteRT.
 
 - **float**: operators that read or write floats. **partitions**: pieces that XNNPACK runs. **off XNNPACK**: what it leaves.
 - **MB**, **of float**: the file, and its share of four bytes a weight.

@@ -14,8 +14,9 @@ import applications
 import weights
 
 CALIBRATION, TEST = 16, 2
-# What a network loses that is quantized after training; below it, something is wrong.
-LEAST_SQNR = 15
+# In dB. Deep networks with random weights magnify noise, for any int8 file alike (`benchmarks/zoo.py --converter`); a wrong
+# range or weight leaves nothing of the signal.
+LEAST_SQNR = 6
 # ConvNeXt's blocks change between kernels of which XNNPACK has no int8 form.
 SEVERAL_PARTITIONS = {"convnext"}
 
