@@ -1,12 +1,15 @@
 """Which quantized layer computes a leaf of a float model."""
 
 import keras
+from keras import tree
 from keras.src.ops import nn
 
 from keras_quant import layers
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.graph.explain import WAYS_OUT, location
 from keras_quant.graph.graph import Value
 from keras_quant.layers.base import FUSED_ACTIVATIONS, activation_layer
+from keras_quant.layers.dropout import QuantIdentityInInference
 
 _FUNCTIONS = {nn.Relu: keras.activations.relu, nn.Relu6: keras.activations.relu6}
 
@@ -36,10 +39,17 @@ def quantized_layer(node, name):
         return factory(operation, node.args, name=name, **fused)
     cls = layers.quantized_class(operation)
     if cls is None:
+        kind = "Layer" if isinstance(operation, keras.layers.Layer) else "Operation"
         raise UnsupportedLayerError(
-            f"Layer '{node.path}' ({type(operation).__name__}) has no quantized form. "
-            "Replace it by layers that have one (see `keras_quant.layers`)."
+            f"{kind} '{node.path}' ({type(operation).__name__}){location(node)} has no quantized form. {WAYS_OUT}"
         )
+    if issubclass(cls, QuantIdentityInInference) and node.training is not None:
+        if node.training:
+            raise UnsupportedLayerError(
+                f"Layer '{node.path}' ({type(operation).__name__}){location(node)} is called with `training=True` and so "
+                f"acts in inference, too, which no operator does. Call it without."
+            )
+        return layers.QuantIdentity(name=name)
     config = cls.config_of(operation) if hasattr(cls, "config_of") else operation.get_config()
     try:
         return cls.from_config({**config, **fused, "name": name, "dtype": "float32"})
@@ -52,9 +62,9 @@ def quantized_layer(node, name):
 
 def inputs_of(node):
     """What the quantized layer of a node is called with: a `Value`, or a list of them."""
-    if isinstance(node.operation, keras.layers.Layer):
-        return node.args[0]
     values = node.inputs
+    if isinstance(node.operation, keras.layers.Layer) and len(node.args) == 1 and len(tree.flatten(node.args)) == len(values):
+        return node.args[0]
     return values if len(values) > 1 else values[0]
 
 
@@ -73,7 +83,8 @@ def activation_of(operation):
 def _fused_arguments(node):
     fused = {}
     if node.batch_norm is not None:
-        fused["batch_norm"] = keras.saving.serialize_keras_object(node.batch_norm)
+        batch_norm = type(node.batch_norm).from_config({**node.batch_norm.get_config(), "dtype": "float32"})
+        fused["batch_norm"] = keras.saving.serialize_keras_object(batch_norm)
     if node.activation is not None:
         fused["activation"] = node.activation
     return fused

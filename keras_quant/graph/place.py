@@ -52,14 +52,16 @@ def copy_weights(node, layer):
     source = node.operation
     if not isinstance(source, keras.layers.Layer):
         return
-    layer.trainable = source.trainable
+    frozen = isinstance(source, keras.layers.BatchNormalization) and node.training is False
+    layer.trainable = source.trainable and not frozen
     if hasattr(layer, "copy_weights"):
         layer.copy_weights(source)
     else:
         _copy_by_name(node.path, source, layer)
     if node.batch_norm is not None:
         holder = layer if hasattr(layer, "batch_norm") else layer.pointwise
-        holder.batch_norm.trainable = node.batch_norm.trainable
+        # Called with `training=False`, as the base in transfer learning is: its statistics stay.
+        holder.batch_norm.trainable = node.batch_norm.trainable and node.training is not False
         _copy_by_name(node.batch_norm.name, node.batch_norm, holder.batch_norm)
 
 
