@@ -36,7 +36,9 @@ def input_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
             _check(name, shape, array)
         count += 1
         # An integer input cuts fractions off, as `predict` does.
-        yield [a if kind.startswith(("float", "bfloat")) else a.astype(kind).astype("float32") for a, kind in zip(arrays, kinds)]
+        yield [
+            a if kind.startswith(("float", "bfloat")) else a.astype(kind).astype("float32") for a, kind in zip(arrays, kinds)
+        ]
     if not count:
         raise CalibrationError("The data holds no batch. Pass at least one, for instance 100 to 500 training images.")
 

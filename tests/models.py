@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from tests.custom_layers import ConvUnit, InvertedResidual, Parallel, SqueezeExcite
 
@@ -9,9 +10,13 @@ L, ops = keras.layers, keras.ops
 MODELS = []
 
 
-def model(build):
-    MODELS.append(build)
+def model(build, *marks):
+    MODELS.append(pytest.param(build, id=build.__name__, marks=marks))
     return build
+
+
+def slow_model(build):
+    return model(build, pytest.mark.slow)
 
 
 def image(size=16, channels=3, **options):
@@ -32,14 +37,16 @@ def nested_three_deep():
         x = keras.Input((16, 16, channels))
         return keras.Model(x, inner(x), name=name)
 
-    innermost = keras.Sequential([keras.Input((16, 16, 8)), L.Conv2D(8, 3, padding="same"), L.BatchNormalization()], name="c")
+    innermost = keras.Sequential(
+        [keras.Input((16, 16, 8)), L.Conv2D(8, 3, padding="same"), L.BatchNormalization()], name="c"
+    )
     middle = wrap("b", lambda x: L.ReLU()(innermost(L.Conv2D(8, 1)(x))), 3)
     outer = wrap("a", lambda x: L.MaxPooling2D()(middle(x)), 3)
     x = image()
     return keras.Model(x, head(outer(x)))
 
 
-@model
+@slow_model
 def transfer_learning():
     base = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
     base.trainable = False
@@ -50,11 +57,22 @@ def transfer_learning():
     return keras.Model(inputs, L.Dense(5, activation="softmax")(x))
 
 
-@model
+@slow_model
 def base_in_a_sequential():
     base = keras.applications.MobileNet((32, 32, 3), alpha=0.25, include_top=False, pooling="avg", weights=None)
     base.trainable = False
-    return keras.Sequential([keras.Input((32, 32, 3)), L.Rescaling(1 / 255), base, L.Dense(8, "relu"), L.Dense(3, "sigmoid")])
+    return keras.Sequential(
+        [keras.Input((32, 32, 3)), L.Rescaling(1 / 255), base, L.Dense(8, "relu"), L.Dense(3, "sigmoid")]
+    )
+
+
+@model
+def frozen_base():
+    x = image()
+    base = keras.Model(x, L.Dropout(0.5)(unit(unit(x, 4, strides=2), 6)), name="base")
+    base.trainable = False
+    x = image()
+    return keras.Model(x, head(base(L.RandomFlip("horizontal")(x), training=False)))
 
 
 @model
@@ -188,7 +206,9 @@ def mobilenet_blocks():
 @model
 def models_inside_layers():
     x = image()
-    return keras.Model(x, head(Parallel([keras.Sequential([L.Conv2D(4, k, padding="same"), L.ReLU()]) for k in (1, 3, 5)])(x)))
+    return keras.Model(
+        x, head(Parallel([keras.Sequential([L.Conv2D(4, k, padding="same"), L.ReLU()]) for k in (1, 3, 5)])(x))
+    )
 
 
 @model

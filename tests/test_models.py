@@ -18,12 +18,16 @@ def data_for(model, seed=1):
 
     def values(spec):
         shape = (SAMPLES, *spec.shape[1:])
-        return rng.integers(0, 256, shape).astype(spec.dtype) if "int" in spec.dtype else rng.normal(0, 1, shape).astype("float32")
+        return (
+            rng.integers(0, 256, shape).astype(spec.dtype)
+            if "int" in spec.dtype
+            else rng.normal(0, 1, shape).astype("float32")
+        )
 
     return keras.tree.pack_sequence_as(graph.input_structure, [values(spec) for spec in graph.inputs])
 
 
-@pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("build", MODELS)
 def test_model_ships(build, tmp_path):
     model = shake(build())
     x = data_for(model)

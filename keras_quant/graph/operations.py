@@ -63,7 +63,11 @@ def quantized_layer(node, name):
 def inputs_of(node):
     """What the quantized layer of a node is called with: a `Value`, or a list of them."""
     values = node.inputs
-    if isinstance(node.operation, keras.layers.Layer) and len(node.args) == 1 and len(tree.flatten(node.args)) == len(values):
+    if (
+        isinstance(node.operation, keras.layers.Layer)
+        and len(node.args) == 1
+        and len(tree.flatten(node.args)) == len(values)
+    ):
         return node.args[0]
     return values if len(values) > 1 else values[0]
 

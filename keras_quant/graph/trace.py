@@ -119,7 +119,7 @@ class _Tracer:
 
         `training` is the flag that the layers around this one were called with.
         """
-        training = training if kwargs.get("training") is None else kwargs["training"]
+        training = _training_flag(operation, kwargs, training)
         if isinstance(operation, KernelCall) or not isinstance(operation, keras.layers.Layer):
             return self._leaf(operation, args, kwargs, prefix, training)
         if not isinstance(operation, GridInputs) and has_quantized_form(operation):
@@ -188,6 +188,15 @@ class _Tracer:
         operation = operation.layer if isinstance(operation, KernelCall) else operation
         self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
+
+
+def _training_flag(operation, kwargs, outer):
+    """What a call says about `training`; Keras also writes down a default of `True`, which says nothing."""
+    flag = kwargs.get("training")
+    if flag is None:
+        return outer
+    default = inspect.signature(operation.call).parameters.get("training")
+    return outer if flag is True and default is not None and default.default is True else flag
 
 
 def _flat_inputs(functional, inputs):

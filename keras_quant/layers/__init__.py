@@ -25,7 +25,7 @@ from keras_quant.layers.pooling import (
     QuantGlobalMaxPooling2D,
     QuantMaxPooling2D,
 )
-from keras_quant.layers.registry import computes, operation_factory, quantized_class, quantizes
+from keras_quant.layers.registry import computes, operation_factory, quantized_class, quantizes, register_quantized_layer
 from keras_quant.layers.relu import QuantLeakyReLU, QuantReLU
 from keras_quant.layers.reshape import (
     QuantCropping2D,

@@ -71,5 +71,7 @@ class QuantIdentity(QuantIdentityInInference, keras.layers.Layer):
 def _identity_of(operation, args, **arguments):
     dtype = getattr(operation, "dtype", None)
     if dtype is not None and not keras.backend.standardize_dtype(dtype).startswith(("float", "bfloat")):
-        raise UnsupportedLayerError(f"Operation '{arguments['name']}' casts to {dtype}; an int8 model computes real numbers.")
+        raise UnsupportedLayerError(
+            f"Operation '{arguments['name']}' casts to {dtype}; an int8 model computes real numbers."
+        )
     return QuantIdentity(**arguments)
