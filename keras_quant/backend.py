@@ -17,6 +17,11 @@ def round_half_even(x):
     return tf.math.rint(x)
 
 
+def erfc(x):
+    """The complementary error function, accurate far out where `1 - erf(x)` is not."""
+    return tf.math.erfc(x)
+
+
 def clip(x, low, high):
     """Clip to `[low, high]` in one pass over memory (`keras.ops.clip` takes two); the bounds are scalars."""
     return tf.raw_ops.ClipByValue(t=x, clip_value_min=tf.cast(low, x.dtype), clip_value_max=tf.cast(high, x.dtype))

@@ -1,13 +1,16 @@
 """The command `inspect`: what is in a model file."""
 
+import functools
+
 import numpy as np
 from keras import ops
 from rich.table import Table
 
 from keras_quant import UnsupportedLayerError
-from keras_quant.graph import fuse_activations, fuse_batch_norms, trace
+from keras_quant.graph import trace
 from keras_quant.graph.operations import quantized_layer
 from keras_quant.layers import QuantLayer
+from keras_quant.quantize import PASSES
 from keras_quant.tflite import describe, read_model
 from keras_quant_cli.console import console
 from keras_quant_cli.files import load_model
@@ -25,7 +28,7 @@ def keras_tables(path):
     graph = trace(model)
     if any(isinstance(node.operation, QuantLayer) for node in graph.nodes):
         return [_quantized_table(path, model, graph)]
-    return [_float_table(path, model, fuse_activations(fuse_batch_norms(graph)))]
+    return [_float_table(path, model, functools.reduce(lambda graph, step: step(graph), PASSES, graph))]
 
 
 def _quantized_table(path, model, graph):
@@ -85,7 +88,7 @@ def tflite_tables(path):
             str(index),
             info.name,
             info.layer,
-            "XNNPACK" if info.on_xnnpack else "built-in kernel",
+            "XNNPACK" if info.on_xnnpack else f"built-in kernel: {info.reason}",
             _shape(made.shape),
             made.dtype,
             "" if weights is None else f"{_shape(weights.shape)}, {_count(len(weights.scale), 'scale')}",

@@ -241,3 +241,17 @@ def test_a_layer_after_quantization_is_kept_under_its_path(tmp_path):
     _, report = quantize_and_ship(model(), tmp_path)
     names = {t.name for t in report.tensors}
     assert {"conv", "conv/kernel", "conv/bias", "logits"} <= names
+
+
+def test_report_gives_reason_and_remedy_for_what_leaves_xnnpack(tmp_path):
+    x = images()
+    model = sequential(
+        L.Conv2D(4, 1, name="first", activation="mish"), L.Flatten(), L.Dense(3, name="last", activation="softmax")
+    )
+    report = kq.export(kq.quantize(model, "int8", x), tmp_path / "m.tflite")
+    off = {(op.name, op.layer): op for op in report.off_xnnpack}
+    assert set(off) == {(n, "first_activation") for n in ("CAST", "ADD", "GATHER")} | {("SOFTMAX", "last_activation")}
+    assert all(op.reason and op.remedy and not op.is_float for op in off.values())
+    assert not any(op.reason for op in report.operators if op.on_xnnpack)
+    assert report.float_operators == ()
+    assert "largest logit" in str(report) and "first_activation: CAST, ADD, GATHER: " in str(report)

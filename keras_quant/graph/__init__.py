@@ -1,8 +1,19 @@
 """A model as one flat graph of leaf layers, and the passes over it."""
 
+from keras_quant.graph.constants import lift_constants, merge_rescalings
 from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.place import place
 from keras_quant.graph.trace import trace
 
-__all__ = ["Graph", "Node", "Value", "fuse_activations", "fuse_batch_norms", "place", "trace"]
+__all__ = [
+    "Graph",
+    "Node",
+    "Value",
+    "fuse_activations",
+    "fuse_batch_norms",
+    "lift_constants",
+    "merge_rescalings",
+    "place",
+    "trace",
+]

@@ -6,7 +6,7 @@ import keras
 from keras import tree
 
 from keras_quant.graph.operations import activation_of
-from keras_quant.layers import quantized_class
+from keras_quant.layers import QuantLayer, operation_factory, quantized_class
 from keras_quant.layers.weighted import QuantWeighted
 
 
@@ -27,7 +27,7 @@ def fuse_batch_norms(graph):
             return None
         return dataclasses.replace(node, batch_norm=bn, outputs=follower.outputs)
 
-    return _join_pairs(graph, join)
+    return join_pairs(graph, join)
 
 
 def fuse_activations(graph):
@@ -46,20 +46,25 @@ def fuse_activations(graph):
             return None
         return dataclasses.replace(node, activation=function, outputs=follower.outputs)
 
-    return _join_pairs(graph, join)
+    return join_pairs(graph, join)
 
 
 def _takes_batch_norm(node):
-    cls = quantized_class(node.operation)
+    cls = _layer_class(node.operation)
     return cls is not None and (issubclass(cls, QuantWeighted) or isinstance(node.operation, keras.layers.SeparableConv2D))
 
 
 def _fuses_activation(node):
-    cls = quantized_class(node.operation)
-    return cls is not None and (cls.fuses_activation if hasattr(cls, "fuses_activation") else _takes_batch_norm(node))
+    factory = operation_factory(node.operation)
+    layer = _layer_class(node.operation) if factory is None else factory(node.operation, node.args, name="probe")
+    return layer is not None and (layer.fuses_activation if hasattr(layer, "fuses_activation") else _takes_batch_norm(node))
 
 
-def _join_pairs(graph, join):
+def _layer_class(operation):
+    return type(operation) if isinstance(operation, QuantLayer) else quantized_class(operation)
+
+
+def join_pairs(graph, join):
     """Replace node and only reader by what `join(node, reader)` returns, unless that is `None`."""
     readers = graph.consumers()
     calls = {}
@@ -70,7 +75,7 @@ def _join_pairs(graph, join):
         if node in joined:
             continue
         followers = readers.get(tree.flatten(node.outputs)[0], [])
-        while len(followers) == 1 and followers[0] is not None and calls[id(node.operation)] == 1:
+        while len(followers) == 1 and followers[0] is not None and calls.get(id(node.operation), 1) == 1:
             if calls[id(followers[0].operation)] > 1:
                 break
             replacement = join(node, followers[0])

@@ -37,7 +37,8 @@ def quantized_layer(node, name):
     if factory is not None:
         _check_tensors_only(node)
         return factory(operation, node.args, name=name, **fused)
-    cls = layers.quantized_class(operation)
+    is_quantized = isinstance(operation, layers.QuantLayer)
+    cls = type(operation) if is_quantized else layers.quantized_class(operation)
     if cls is None:
         kind = "Layer" if isinstance(operation, keras.layers.Layer) else "Operation"
         raise UnsupportedLayerError(
@@ -50,7 +51,8 @@ def quantized_layer(node, name):
                 f"acts in inference, too, which no operator does. Call it without."
             )
         return layers.QuantIdentity(name=name)
-    config = cls.config_of(operation) if hasattr(cls, "config_of") else operation.get_config()
+    own_config = hasattr(cls, "config_of") and not is_quantized
+    config = cls.config_of(operation) if own_config else operation.get_config()
     try:
         return cls.from_config({**config, **fused, "name": name, "dtype": "float32"})
     except TypeError as error:

@@ -37,7 +37,8 @@ def place(graph, name, fallback=None):
                 raise
             keep_float(node, layer_name, layers, tensors, dict(zip(graph.inputs, inputs)), taken)
     outputs = _named_outputs(graph, tensors, taken)
-    return keras.Model(tree.pack_sequence_as(graph.input_structure, inputs), outputs, name=name)
+    # TensorFlow takes no scope that begins with an underscore, as the name of a model of class `_Private` does.
+    return keras.Model(tree.pack_sequence_as(graph.input_structure, inputs), outputs, name=name.lstrip("_") or "model")
 
 
 def _quantized(node, name, layers, tensors):

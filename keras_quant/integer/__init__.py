@@ -17,12 +17,14 @@ from keras_quant.integer.activation import logistic, tanh
 from keras_quant.integer.add import add, subtract
 from keras_quant.integer.conv import conv_2d, depthwise_conv_2d, transpose_conv
 from keras_quant.integer.dense import fully_connected
+from keras_quant.integer.matmul import batch_matmul
 from keras_quant.integer.multiply import multiply
 from keras_quant.integer.params import Quantized, QuantParams, activation_range, to_grid
-from keras_quant.integer.pooling import average_pool_2d, mean
+from keras_quant.integer.pooling import mean, sum
 from keras_quant.integer.relu import leaky_relu, requantize
 from keras_quant.integer.resize import resize_bilinear
 from keras_quant.integer.softmax import softmax
+from keras_quant.integer.table import elu, gelu, look_up, tabulate
 from keras_quant.integer.weights import FoldedWeights, fold
 
 __all__ = [
@@ -31,19 +33,24 @@ __all__ = [
     "Quantized",
     "activation_range",
     "add",
-    "average_pool_2d",
+    "batch_matmul",
     "conv_2d",
     "depthwise_conv_2d",
+    "elu",
     "fold",
     "fully_connected",
+    "gelu",
     "leaky_relu",
     "logistic",
+    "look_up",
     "mean",
     "multiply",
     "requantize",
     "resize_bilinear",
     "softmax",
     "subtract",
+    "sum",
+    "tabulate",
     "tanh",
     "to_grid",
     "transpose_conv",

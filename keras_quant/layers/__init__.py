@@ -1,13 +1,29 @@
 """Quantization-aware layers: each stands where the Keras layer of the same name, without `Quant`, would stand."""
 
-from keras_quant.layers.activation import QuantActivation, QuantSigmoid, QuantSiLU, QuantSoftmax, QuantTanh
+from keras_quant.layers.activation import (
+    QuantActivation,
+    QuantHardSiLU,
+    QuantSigmoid,
+    QuantSiLU,
+    QuantSoftmax,
+    QuantTanh,
+)
 from keras_quant.layers.add import QuantAdd, QuantSubtract
-from keras_quant.layers.affine import QuantBatchNormalization, QuantNormalization, QuantRescaling
+from keras_quant.layers.affine import (
+    QuantBatchNormalization,
+    QuantHardSigmoid,
+    QuantNormalization,
+    QuantRescaling,
+    QuantScaleShift,
+)
 from keras_quant.layers.annotation import annotate, annotation
+from keras_quant.layers.attention import QuantDotProductAttention
 from keras_quant.layers.base import QuantComposite, Quantize, QuantLayer
 from keras_quant.layers.concatenate import QuantConcatenate
+from keras_quant.layers.constant import QuantAddConstant, QuantMultiplyConstant
 from keras_quant.layers.conv import QuantConv2D, QuantConv2DTranspose, QuantDepthwiseConv2D, QuantSeparableConv2D
 from keras_quant.layers.dense import QuantDense
+from keras_quant.layers.divide import QuantDivide
 from keras_quant.layers.dropout import (
     QuantActivityRegularization,
     QuantAlphaDropout,
@@ -17,16 +33,30 @@ from keras_quant.layers.dropout import (
     QuantIdentity,
     QuantSpatialDropout1D,
     QuantSpatialDropout2D,
+    QuantStochasticDepth,
 )
-from keras_quant.layers.multiply import QuantMultiply
+from keras_quant.layers.einsum_dense import QuantEinsumDense
+from keras_quant.layers.elu import QuantELU, QuantSELU
+from keras_quant.layers.matmul import QuantEinsum, QuantMatmul
+from keras_quant.layers.maximum import QuantMaximum, QuantMinimum
+from keras_quant.layers.multiply import QuantMultiply, QuantSquare
+from keras_quant.layers.normalization import (
+    QuantGroupNormalization,
+    QuantLayerNormalization,
+    QuantRMSNormalization,
+    QuantStandardize,
+    QuantUnitNormalization,
+)
 from keras_quant.layers.pooling import (
     QuantAveragePooling2D,
     QuantGlobalAveragePooling2D,
     QuantGlobalMaxPooling2D,
     QuantMaxPooling2D,
 )
+from keras_quant.layers.prelu import QuantPReLU
+from keras_quant.layers.reduce import QuantMax, QuantMean, QuantMin, QuantSum
 from keras_quant.layers.registry import computes, operation_factory, quantized_class, quantizes, register_quantized_layer
-from keras_quant.layers.relu import QuantLeakyReLU, QuantReLU
+from keras_quant.layers.relu import QuantAbsolute, QuantClip, QuantLeakyReLU, QuantReLU
 from keras_quant.layers.reshape import (
     QuantCropping2D,
     QuantFlatten,
@@ -34,4 +64,5 @@ from keras_quant.layers.reshape import (
     QuantReshape,
     QuantZeroPadding2D,
 )
+from keras_quant.layers.table import QuantGELU, QuantPower, QuantTable
 from keras_quant.layers.upsampling import QuantUpSampling2D

@@ -1,10 +1,11 @@
-"""Quantized activations that no kernel fuses: sigmoid, tanh, SiLU, softmax."""
+"""Quantized activations that no kernel fuses: sigmoid, tanh, SiLU and its hard form, softmax."""
 
 import keras
 from keras import ops
 
 from keras_quant import backend, integer
 from keras_quant.errors import UnsupportedLayerError
+from keras_quant.layers.affine import QuantHardSigmoid
 from keras_quant.layers.base import (
     QuantComposite,
     QuantLayer,
@@ -74,7 +75,8 @@ class QuantSoftmax(_FromLogits, keras.layers.Softmax):
     fixed_grid = (1 / 256, -128)
 
     def build(self, input_shape):
-        if self.axis not in (-1, len(input_shape) - 1):
+        axes = self.axis if isinstance(self.axis, (list, tuple)) else [self.axis]
+        if [axis % len(input_shape) for axis in axes] != [len(input_shape) - 1]:
             raise UnsupportedLayerError(
                 f"Layer '{self.name}': SOFTMAX runs over the last axis. Permute before it. Received: axis={self.axis}"
             )
@@ -87,18 +89,18 @@ class QuantSoftmax(_FromLogits, keras.layers.Softmax):
         return integer.softmax(x, y)
 
 
-@computes_activation(keras.activations.silu)
-@keras.saving.register_keras_serializable(package="keras_quant")
-class QuantSiLU(QuantComposite, keras.layers.Layer):
-    """SiLU (swish) on int8: `x · sigmoid(x)`, lowered to LOGISTIC and MUL, both on XNNPACK.
+class _Gated(QuantComposite):
+    """Mixin: `x · gate(x)`.
 
     Args:
         output_quantizer: name, config or object, see `quantizers.get`.
     """
 
+    gate_class = None
+
     def __init__(self, output_quantizer="moving_average", **kwargs):
         super().__init__(**kwargs)
-        self.gate = QuantSigmoid(name=f"{self.name}_sigmoid")
+        self.gate = self.gate_class(name=f"{self.name}_gate")
         self.product = QuantMultiply(output_quantizer=output_quantizer, name=f"{self.name}_multiply")
 
     def build_parts(self, input_shape):
@@ -108,6 +110,7 @@ class QuantSiLU(QuantComposite, keras.layers.Layer):
     def compose(self, inputs, training=None):
         return self.product([inputs, self.gate(inputs, training=training)], training=training)
 
+    @property
     def last_part(self):
         return self.product
 
@@ -122,9 +125,33 @@ class QuantSiLU(QuantComposite, keras.layers.Layer):
         return {**super().get_config(), "output_quantizer": self.product.get_config()["output_quantizer"]}
 
 
+@computes_activation(keras.activations.silu)
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantSiLU(_Gated, keras.layers.Layer):
+    """SiLU (swish) on int8: `x · sigmoid(x)`, lowered to LOGISTIC and MUL, both on XNNPACK.
+
+    Args:
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    gate_class = QuantSigmoid
+
+
+@computes_activation(keras.activations.hard_silu)
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantHardSiLU(_Gated, keras.layers.Layer):
+    """Hard SiLU (hard swish) on int8: `x · hard_sigmoid(x)`, lowered to DEPTHWISE_CONV_2D and MUL, both on XNNPACK.
+
+    Args:
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    gate_class = QuantHardSigmoid
+
+
 @quantizes(keras.layers.Activation)
 class QuantActivation(QuantComposite, keras.layers.Activation):
-    """`keras.layers.Activation` on int8: relu, relu6, leaky_relu, sigmoid, tanh, silu, softmax.
+    """`keras.layers.Activation` on int8: whatever function has a quantized form, see `activation_layer`.
 
     Args: those of `keras.layers.Activation`.
     """
@@ -142,6 +169,7 @@ class QuantActivation(QuantComposite, keras.layers.Activation):
     def compose(self, inputs, training=None):
         return self.layer(inputs, training=training)
 
+    @property
     def last_part(self):
         return self.layer
 
@@ -162,6 +190,11 @@ def _tanh(operation, args, **arguments):
 @computes("nn.Silu")
 def _silu(operation, args, **arguments):
     return QuantSiLU(**arguments)
+
+
+@computes("nn.HardSilu")
+def _hard_silu(operation, args, **arguments):
+    return QuantHardSiLU(**arguments)
 
 
 @computes("nn.Softmax")

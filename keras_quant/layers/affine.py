@@ -9,8 +9,8 @@ from keras import ops
 
 from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.layers.base import FusedActivation, QuantLayer
-from keras_quant.layers.registry import quantizes
+from keras_quant.layers.base import FusedActivation, QuantLayer, computes_activation
+from keras_quant.layers.registry import computes, quantizes
 from keras_quant.layers.weighted import gain_and_shift, normalize_in_training
 
 
@@ -128,6 +128,73 @@ class QuantNormalization(QuantAffine, keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "mean": self.mean, "variance": self.variance, "invert": self.invert}
+
+
+@computes_activation(keras.activations.hard_sigmoid)
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantHardSigmoid(QuantAffine, keras.layers.Layer):
+    """`relu6(x + 3) / 6` on int8: the output's grid ends at 0 and 1, so that its clamp is the function's.
+
+    A kernel's own ReLU6 would need a grid up to 6, and a division after it.
+    """
+
+    fixed_grid = (1 / 255, -128)
+    fuses_activation = False
+
+    def build(self, input_shape):
+        self._channels = input_shape[-1]
+        super().build(input_shape)
+
+    def gain_and_shift(self):
+        return ops.full((self._channels,), 1 / 6, "float64"), ops.full((self._channels,), 0.5, "float64")
+
+    def float_call(self, inputs):
+        return keras.activations.hard_sigmoid(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantScaleShift(QuantAffine, keras.layers.Layer):
+    """`scale · x + offset` with one trainable value a channel: the end of a normalization, a layer scale.
+
+    Args:
+        use_scale, use_offset: whether there is a scale, an offset.
+        activation: relu and relu6 are fused.
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    def __init__(self, use_scale=True, use_offset=True, **kwargs):
+        super().__init__(**kwargs)
+        self.use_scale, self.use_offset = use_scale, use_offset
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        self.scale = self.add_weight(name="scale", shape=shape, initializer="ones") if self.use_scale else None
+        self.offset = self.add_weight(name="offset", shape=shape, initializer="zeros") if self.use_offset else None
+        self._channels = shape[0]
+        super().build(input_shape)
+
+    def gain_and_shift(self):
+        values = (self.scale, ops.ones), (self.offset, ops.zeros)
+        return tuple(make((self._channels,), "float64") if v is None else ops.cast(v, "float64") for v, make in values)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "use_scale": self.use_scale, "use_offset": self.use_offset}
+
+
+@computes("numpy.Negative")
+def _negative(operation, args, **arguments):
+    return QuantRescaling(-1.0, **arguments)
+
+
+@computes("nn.HardSigmoid")
+def _hard_sigmoid(operation, args, **arguments):
+    return QuantHardSigmoid(**arguments)
 
 
 def _plain(value):

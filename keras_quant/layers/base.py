@@ -72,8 +72,8 @@ class QuantLayer(GridInputs):
     * **inference**: the integer kernel's own formula (`integer_call`), so that `predict` gives what the device gives.
 
     Its output lies on the grid of `output_quantizer`, or on its input's where the format demands that (`keeps_grid`).
-    `main_call` is the operator itself; `call` also quantizes bare inputs and applies an activation that the kernel cannot
-    fuse, each of which is a layer of its own (`input_layers`, `post_activation`).
+    `main_call` is the operator itself; `call` also quantizes bare inputs (`input_layers`) and applies what the kernel cannot
+    do itself, such as most activations (`afterwards`), each of which is a layer of its own.
 
     A subclass gives `integer_call`, and `float_call` where the Keras class's `call` is not the float arithmetic.
 
@@ -90,9 +90,9 @@ class QuantLayer(GridInputs):
 
     def __init__(self, *args, output_quantizer="moving_average", **kwargs):
         super().__init__(*args, **kwargs)
-        self.post_activation = None
+        self.afterwards = []
         if self.fuses_activation and self.activation not in FUSED_ACTIVATIONS:
-            self.post_activation = activation_layer(self.activation, name=f"{self.name}_activation")
+            self.afterwards.append(activation_layer(self.activation, name=f"{self.name}_activation"))
         if self.fixed_grid is not None:
             output_quantizer = quantizers.FixedGrid(*self.fixed_grid)
         self.output_quantizer = None if self.keeps_grid else quantizers.get(output_quantizer)
@@ -101,16 +101,19 @@ class QuantLayer(GridInputs):
 
     def build(self, input_shape):
         super().build(input_shape)
-        if self.post_activation is not None:
-            self.post_activation.build(self.compute_output_shape(input_shape))
+        for layer in self.afterwards:
+            layer.build(self.compute_output_shape(input_shape))
         self.built = True
 
     @property
     def bounds(self):
         """Real bounds of the activation that the kernel fuses."""
-        if not self.fuses_activation or self.post_activation is not None:
-            return (None, None)
-        return FUSED_ACTIVATIONS[self.activation]
+        return FUSED_ACTIVATIONS.get(self.activation, (None, None)) if self.fuses_activation else (None, None)
+
+    @property
+    def last_part(self):
+        """The layer that makes the output."""
+        return self.afterwards[-1] if self.afterwards else self
 
     def activate(self, x):
         """Apply the fused activation."""
@@ -138,7 +141,9 @@ class QuantLayer(GridInputs):
 
     def call(self, inputs, training=None):
         outputs = self.main_call(self.quantize_inputs(inputs, training), training)
-        return outputs if self.post_activation is None else self.post_activation(outputs, training=training)
+        for layer in self.afterwards:
+            outputs = layer(outputs, training=training)
+        return outputs
 
     def main_call(self, inputs, training=None):
         """The operator alone, on inputs that lie on grids."""
@@ -178,7 +183,9 @@ class QuantLayer(GridInputs):
 
     def compute_output_spec(self, inputs, *args, **kwargs):
         spec = self.main_spec(inputs)
-        return spec if self.post_activation is None else self.post_activation.compute_output_spec(spec)
+        for layer in self.afterwards:
+            spec = layer.compute_output_spec(spec)
+        return spec
 
     def main_spec(self, inputs):
         """The symbolic output of `main_call`."""
@@ -321,6 +328,7 @@ class QuantComposite(GridInputs):
         """Build each part with the shape it will get."""
         raise NotImplementedError
 
+    @property
     def last_part(self):
         """The part that makes the output."""
         raise NotImplementedError
@@ -334,4 +342,4 @@ class QuantComposite(GridInputs):
 
     def compute_output_spec(self, inputs, *args, **kwargs):
         shape = self.compute_output_shape(tree.map_structure(lambda x: x.shape, inputs))
-        return annotate(keras.KerasTensor(shape, dtype="float32"), self.last_part().output_quantizer)
+        return annotate(keras.KerasTensor(shape, dtype="float32"), self.last_part.output_quantizer)

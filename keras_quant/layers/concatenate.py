@@ -10,23 +10,12 @@ from keras_quant.layers.base import QuantLayer, quantized_values
 from keras_quant.layers.registry import computes, quantizes
 
 
-@quantizes(keras.layers.Concatenate)
-class QuantConcatenate(QuantLayer, keras.layers.Concatenate):
-    """`keras.layers.Concatenate` on int8; lowered to CONCATENATION.
+class OnOneGrid(QuantLayer):
+    """Mixin for operators that want one grid for their inputs and their output.
 
-    The operator wants one grid for its inputs and its output. Every input whose grid may change is tied to the output's;
-    an input whose grid is fixed (a sigmoid, a ReLU of its own) is moved by QUANTIZE.
-
-    Args: those of `keras.layers.Concatenate`, and `output_quantizer`.
+    Every input whose grid may change is tied to the output's; an input whose grid is fixed (a sigmoid, a ReLU of its own) is
+    moved by QUANTIZE.
     """
-
-    def build(self, input_shape):
-        if self.axis % len(input_shape[0]) == 0:
-            raise UnsupportedLayerError(
-                f"Layer '{self.name}' joins tensors along the batch, whose size the runtime fixes. Join along another axis. "
-                f"Received: axis={self.axis}"
-            )
-        super().build(input_shape)
 
     def connect(self, inputs):
         for note in map(annotation, inputs):
@@ -50,6 +39,22 @@ class QuantConcatenate(QuantLayer, keras.layers.Concatenate):
         if self.is_tied(annotation(x).quantizer):
             return quantized
         return integer.Quantized(integer.requantize(quantized, y), y)
+
+
+@quantizes(keras.layers.Concatenate)
+class QuantConcatenate(OnOneGrid, keras.layers.Concatenate):
+    """`keras.layers.Concatenate` on int8; lowered to CONCATENATION.
+
+    Args: those of `keras.layers.Concatenate`, and `output_quantizer`.
+    """
+
+    def build(self, input_shape):
+        if self.axis % len(input_shape[0]) == 0:
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}' joins tensors along the batch, whose size the runtime fixes. Join along another axis. "
+                f"Received: axis={self.axis}"
+            )
+        super().build(input_shape)
 
     def integer_call(self, inputs, y):
         return ops.concatenate([x.integers for x in inputs], self.axis)

@@ -147,8 +147,9 @@ class QuantSeparableConv2D(QuantComposite, keras.layers.SeparableConv2D):
     def compose(self, inputs, training=None):
         return self.pointwise(self.depthwise(inputs, training=training), training=training)
 
+    @property
     def last_part(self):
-        return self.pointwise.post_activation or self.pointwise
+        return self.pointwise.last_part
 
     def copy_weights(self, layer):
         """Take the weights of a float `keras.layers.SeparableConv2D`."""

@@ -1,6 +1,7 @@
 """Layers that act in training only: on the device they are nothing at all."""
 
 import keras
+from keras.src.applications.convnext import StochasticDepth
 
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
@@ -39,6 +40,7 @@ QuantSpatialDropout2D = _identity(keras.layers.SpatialDropout2D)
 QuantAlphaDropout = _identity(keras.layers.AlphaDropout)
 QuantGaussianDropout = _identity(keras.layers.GaussianDropout)
 QuantGaussianNoise = _identity(keras.layers.GaussianNoise)
+QuantStochasticDepth = _identity(StochasticDepth)
 
 
 # Image augmentation. Those that also act in inference (Equalization, AutoContrast, RandomCrop) are not among them.

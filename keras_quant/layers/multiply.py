@@ -35,6 +35,29 @@ class QuantMultiply(FusedActivation, QuantLayer, keras.layers.Multiply):
         return integer.multiply(a, b, y, self.bounds)
 
 
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantSquare(QuantLayer, keras.layers.Layer):
+    """`keras.ops.square` on int8; lowered to MUL.
+
+    Args:
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    def float_call(self, inputs):
+        return inputs * inputs
+
+    def integer_call(self, x, y):
+        return integer.multiply(x, x, y)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@computes("numpy.Square")
+def _square(operation, args, **arguments):
+    return QuantSquare(**arguments)
+
+
 @computes("numpy.Multiply")
 def _multiply(operation, args, **arguments):
     return QuantMultiply(**arguments)

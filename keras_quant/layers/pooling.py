@@ -1,10 +1,12 @@
 """Quantized pooling."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_quant import integer
 from keras_quant.layers.base import QuantLayer
+from keras_quant.layers.constant import QuantMultiplyConstant
 from keras_quant.layers.conv import check_channels_last
 from keras_quant.layers.registry import quantizes
 
@@ -17,7 +19,10 @@ class _Pooling(QuantLayer):
 
 @quantizes(keras.layers.MaxPooling2D)
 class QuantMaxPooling2D(_Pooling, keras.layers.MaxPooling2D):
-    """`keras.layers.MaxPooling2D` on int8; lowered to MAX_POOL_2D. Keeps the input's grid.
+    """`keras.layers.MaxPooling2D` on int8. Keeps the input's grid.
+
+    Lowered to MAX_POOL_2D; with a window of one element, which XNNPACK's MAX_POOL_2D does not take, to a
+    DEPTHWISE_CONV_2D with weight 1.
 
     Args: those of `keras.layers.MaxPooling2D`.
     """
@@ -54,34 +59,29 @@ class QuantGlobalAveragePooling2D(_Pooling, keras.layers.GlobalAveragePooling2D)
 
 @quantizes(keras.layers.AveragePooling2D)
 class QuantAveragePooling2D(_Pooling, keras.layers.AveragePooling2D):
-    """`keras.layers.AveragePooling2D` on int8.
+    """`keras.layers.AveragePooling2D` on int8, on XNNPACK, which has no AVERAGE_POOL_2D of int8.
 
-    AVERAGE_POOL_2D itself leaves XNNPACK. A window over the whole image is lowered to MEAN, any other without padding to
-    DEPTHWISE_CONV_2D with the constant weights 1/n; where padding makes windows of unequal size the built-in kernel
-    stays, on the input's grid.
+    A window over the whole image is lowered to MEAN, any other to DEPTHWISE_CONV_2D with the constant weights 1/n. Where
+    padding makes the windows at the edges smaller, MUL by a constant image then gives each window its own count.
 
     Args: those of `keras.layers.AveragePooling2D`, and `output_quantizer`.
     """
 
     def build(self, input_shape):
+        image, window = tuple(input_shape[1:3]), tuple(self.pool_size)
+        whole = image == window and (self.padding == "valid" or image == tuple(self.strides))
+        self.form = "mean" if whole else "depthwise"
+        shares = _share_of_window(image, window, self.strides, self.padding)
+        if np.any(shares < 1):
+            self.afterwards.append(_count_correction(shares, f"{self.name}_edges"))
         super().build(input_shape)
-        self.form = self._choose_form(input_shape)
 
-    def _choose_form(self, input_shape):
-        image = tuple(input_shape[1:3])
-        if image == tuple(self.pool_size) and (self.padding == "valid" or image == tuple(self.strides)):
-            return "mean"
-        covered = all(s % k == 0 and k == d for s, k, d in zip(image, self.pool_size, self.strides))
-        return "depthwise" if self.padding == "valid" or covered else "average_pool"
-
-    def _train(self, inputs, quantizer):
-        if self.form == "average_pool":
-            # On the input's grid, but off its levels: round without a range of its own.
-            return quantizer.fake_quant(self.float_call(inputs))
-        return super()._train(inputs, quantizer)
-
-    def grid_of_output(self, inputs):
-        return self._grid_of_input(inputs) if self.form == "average_pool" else self.output_quantizer
+    def float_call(self, inputs):
+        if not self.afterwards:
+            return super().float_call(inputs)
+        # What the product with the counts then mends: every window over n, those at the edges too.
+        kernel = ops.ones((*self.pool_size, inputs.shape[-1], 1)) / (self.pool_size[0] * self.pool_size[1])
+        return ops.depthwise_conv(inputs, kernel, self.strides, self.padding, "channels_last")
 
     def folded_weights(self, x, y, channels):
         """As `QuantWeighted.folded_weights`, of the constant depthwise kernel."""
@@ -92,9 +92,27 @@ class QuantAveragePooling2D(_Pooling, keras.layers.AveragePooling2D):
         return integer.fold(kernel, one / 127.0, ops.zeros_like(one), one / window, x, y, (-1, 1))
 
     def integer_call(self, x, y):
-        if self.form == "average_pool":
-            return integer.average_pool_2d(x, self.pool_size, self.strides, self.padding)
         if self.form == "mean":
             return integer.mean(x, y, (1, 2), keepdims=True)
         weights = self.folded_weights(x.params, y, x.integers.shape[-1])
-        return integer.depthwise_conv_2d(x, weights, y, strides=self.strides, padding="valid")
+        return integer.depthwise_conv_2d(x, weights, y, strides=self.strides, padding=self.padding)
+
+
+def _share_of_window(image, window, strides, padding):
+    """How much of each window lies on the image: `(1, rows, columns, 1)`, 1 for all of it."""
+    ones = np.ones((1, *image, 1), "float32")
+    sums = ops.depthwise_conv(ones, np.ones((*window, 1, 1), "float32"), strides, padding, "channels_last")
+    return ops.convert_to_numpy(sums) / (window[0] * window[1])
+
+
+def _count_correction(shares, name):
+    """The product with 1 / share: a constant image whose int8 scale 1/d comes nearest to the few ratios that occur."""
+    ratios = 1.0 / shares
+    denominators = np.arange(1, int(127 / ratios.max()) + 1)
+    scaled = np.unique(ratios)[None] * denominators[:, None]
+    error = np.max(np.abs(np.rint(scaled) / scaled - 1.0), axis=1)
+    layer = QuantMultiplyConstant(
+        ratios.shape, constant_scale=1.0 / denominators[np.argmin(error)], name=name, trainable=False
+    )
+    layer.constant.assign(ratios)
+    return layer

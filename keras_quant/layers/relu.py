@@ -1,6 +1,8 @@
 """Quantized ReLU with any bound, and LeakyReLU, where they stand alone."""
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
@@ -66,6 +68,78 @@ class QuantLeakyReLU(QuantLayer, keras.layers.LeakyReLU):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantAbsolute(QuantLayer, keras.layers.Layer):
+    """`keras.ops.abs` on int8: a leaky ReLU of slope -1; lowered to LEAKY_RELU.
+
+    Args:
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    negative_slope = -1.0
+
+    def float_call(self, inputs):
+        return ops.abs(inputs)
+
+    def integer_call(self, x, y):
+        return integer.leaky_relu(x, y, self.negative_slope)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@computes_activation(keras.activations.hard_tanh, low=-1.0, high=1.0)
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantClip(_PinnedRange, QuantLayer, keras.layers.Layer):
+    """`keras.ops.clip` with bounds around zero on int8: the clamp of the output's own grid; lowered to QUANTIZE.
+
+    Args:
+        low, high: real bounds, `None` for none; `low <= 0 <= high`.
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    def __init__(self, low=None, high=None, **kwargs):
+        super().__init__(**kwargs)
+        if (low or 0) > 0 or (high or 0) < 0:
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}': every int8 grid holds zero, so the bounds of a clip have to lie around it. Shift the "
+                f"tensor first. Received: low={low}, high={high}"
+            )
+        self.low, self.high = low, high
+        self.output_quantizer.bounds = (low, high)
+
+    def float_call(self, inputs):
+        low, high = (-np.inf if self.low is None else self.low), (np.inf if self.high is None else self.high)
+        return ops.clip(inputs, low, high)
+
+    def train_arithmetic(self, inputs):
+        return inputs
+
+    def integer_call(self, x, y):
+        return integer.requantize(x, y)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "low": self.low, "high": self.high}
+
+
+@computes("numpy.Clip")
+def _clip(operation, args, **arguments):
+    return QuantClip(operation.x_min, operation.x_max, **arguments)
+
+
+@computes("nn.HardTanh")
+def _hard_tanh(operation, args, **arguments):
+    return QuantClip(-1.0, 1.0, **arguments)
+
+
+@computes("numpy.Absolute")
+def _absolute(operation, args, **arguments):
+    return QuantAbsolute(**arguments)
 
 
 @computes("nn.Relu")

@@ -125,6 +125,7 @@ class MovingAverage(ActivationQuantizer):
         x = ops.stop_gradient(x)
         least, most = self.bounds
         low = 0.0 if least == 0 else ops.minimum(ops.min(x), 0.0)
+        low = low if least is None else ops.maximum(low, least)
         high = ops.maximum(ops.max(x), 0.0)
         high = high if most is None else ops.minimum(high, most)
         rate = ops.where(self.high > self.low, 1.0 - self.momentum, 1.0)
@@ -142,6 +143,22 @@ class MovingAverage(ActivationQuantizer):
 
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum}
+
+
+@register("symmetric")
+class Symmetric(MovingAverage):
+    """As `MovingAverage`, on a grid with zero point 0: `s = max(-min, max) / 127`, for the operators that want one.
+
+    Args:
+        momentum: float in [0, 1).
+    """
+
+    tieable = False
+
+    def params(self):
+        low, high = (ops.cast(v, "float64") for v in self.range())
+        largest = ops.maximum(ops.maximum(-low, high), NARROWEST)
+        return QuantParams(ops.cast(largest / INT8_MAX, "float32"), ops.zeros((), "float32"))
 
 
 @register("fixed_grid")

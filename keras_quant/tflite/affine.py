@@ -1,13 +1,13 @@
-"""Rule for BatchNormalization on its own, Rescaling and Normalization: a 1×1 DEPTHWISE_CONV_2D."""
+"""Rule for every layer that scales and shifts each channel: a 1×1 DEPTHWISE_CONV_2D."""
 
 import math
 
-from keras_quant.layers import QuantBatchNormalization, QuantNormalization, QuantRescaling
+from keras_quant.layers.affine import QuantAffine
 from keras_quant.tflite.conv import depthwise, fused_activation, params_of
 from keras_quant.tflite.lower import lowers
 
 
-@lowers(QuantBatchNormalization, QuantNormalization, QuantRescaling)
+@lowers(QuantAffine)
 def affine(lowering, layer, x, output):
     weights = layer.folded_weights(params_of(x), output.params)
     image = output.shape if len(output.shape) == 3 else (1, math.prod(output.shape[:-1]), output.shape[-1])

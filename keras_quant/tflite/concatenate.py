@@ -11,7 +11,7 @@ MOST_INPUTS = 5
 @lowers(QuantConcatenate)
 def concatenation(lowering, layer, inputs, output):
     y = lowering.activation(output)
-    moved = [_on_grid(lowering, x, y, output, index) for index, x in enumerate(inputs)]
+    moved = [on_grid(lowering, x, y, output, index) for index, x in enumerate(inputs)]
     axis = layer.axis if layer.axis >= 0 else layer.axis + len(y.shape)
     return join(lowering, moved, y, output, axis)
 
@@ -32,7 +32,8 @@ def _concatenate(lowering, tensors, y, axis):
     return y
 
 
-def _on_grid(lowering, x, y, output, index):
+def on_grid(lowering, x, y, output, index):
+    """Operand number `index` of a rule, by QUANTIZE if it is not on the grid of `y` yet."""
     if (x.scale, x.zero_point) == (y.scale, y.zero_point):
         return x
     target = lowering.writer.activation(f"{output.name}/input_{index}", x.shape[1:], y.scale, y.zero_point)

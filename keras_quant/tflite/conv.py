@@ -51,7 +51,8 @@ def params_of(x):
     return QuantParams(ops.convert_to_tensor(x.scale), ops.convert_to_tensor(np.float32(x.zero_point)))
 
 
-def _padding(layer):
+def padding(layer):
+    """The format's number for a layer's padding."""
     return Padding.SAME if layer.padding == "same" else Padding.VALID
 
 
@@ -68,7 +69,7 @@ def conv_2d(lowering, layer, x, output):
         y,
         *(3, (1, 14, 0)),
         options="Conv2DOptions",
-        padding=_padding(layer),
+        padding=padding(layer),
         strideH=layer.strides[0],
         strideW=layer.strides[1],
         dilationHFactor=layer.dilation_rate[0],
@@ -107,7 +108,7 @@ def depthwise_conv_2d(lowering, layer, x, output):
         x,
         layer.folded_weights(params_of(x), output.params),
         lowering.activation(output),
-        padding=_padding(layer),
+        padding=padding(layer),
         strideH=layer.strides[0],
         strideW=layer.strides[1],
         dilationHFactor=layer.dilation_rate[0],
@@ -134,7 +135,7 @@ def transpose_conv(lowering, layer, x, output):
         y,
         *((3, (2, 3, 0)) if activation == Activation.NONE else (4, (2, 13, 0))),
         options="TransposeConvOptions",
-        padding=_padding(layer),
+        padding=padding(layer),
         strideH=layer.strides[0],
         strideW=layer.strides[1],
         fusedActivationFunction=activation,

@@ -1,6 +1,6 @@
 """Rule for products: MUL."""
 
-from keras_quant.layers import QuantMultiply
+from keras_quant.layers import QuantMultiply, QuantSquare
 from keras_quant.tflite.conv import fused_activation
 from keras_quant.tflite.lower import lowers
 
@@ -12,4 +12,12 @@ def multiply(lowering, layer, inputs, output):
     lowering.check_ratio("MUL", a.scale * b.scale / y.scale, 2.0**-16, 2.0**8)
     activation = fused_activation(layer)
     lowering.operator("MUL", inputs, y, 2, (1, 14, 0), "MulOptions", fusedActivationFunction=activation)
+    return y
+
+
+@lowers(QuantSquare)
+def square(lowering, layer, x, output):
+    y = lowering.activation(output)
+    lowering.check_ratio("MUL", x.scale * x.scale / y.scale, 2.0**-16, 2.0**8)
+    lowering.operator("MUL", [x, x], y, 2, (1, 14, 0), "MulOptions")
     return y

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_quant.layers import Quantize, QuantLeakyReLU, QuantReLU
+from keras_quant.layers import QuantAbsolute, QuantClip, Quantize, QuantLeakyReLU, QuantReLU
 from keras_quant.tflite.lower import lowers
 
 
@@ -13,7 +13,7 @@ def requantize(lowering, x, y):
     return y
 
 
-@lowers(Quantize)
+@lowers(Quantize, QuantClip)
 def quantize(lowering, layer, x, output):
     return requantize(lowering, x, lowering.activation(output))
 
@@ -25,11 +25,11 @@ def relu(lowering, layer, x, output):
     return requantize(lowering, x, lowering.activation(output))
 
 
-@lowers(QuantLeakyReLU)
+@lowers(QuantLeakyReLU, QuantAbsolute)
 def leaky_relu(lowering, layer, x, output):
     y = lowering.activation(output)
     lowering.check_ratio("LEAKY_RELU", x.scale / y.scale, 2.0**-8, 2.0**7)
     alpha = float(np.float32(layer.negative_slope))
-    lowering.check_ratio("LEAKY_RELU's negative side", x.scale / y.scale * alpha, 2.0**-8, 2.0**7)
+    lowering.check_ratio("LEAKY_RELU's negative side", x.scale / y.scale * abs(alpha), 2.0**-8, 2.0**7)
     lowering.operator("LEAKY_RELU", [x], y, 2, (2, 3, 0), "LeakyReluOptions", alpha=alpha)
     return y

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_quant.tflite.reasons import explain, is_float
 from keras_quant.tflite.runtime import Runtime
 
 _NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
@@ -17,11 +18,17 @@ class OperatorInfo:
     name: of the operator, "CONV_2D".
     layer: path of the Keras layer it comes from.
     on_xnnpack: whether XNNPACK takes it.
+    is_float: whether it computes in float.
+    reason: why it is off XNNPACK or computes in float; empty otherwise.
+    remedy: the change to the model that would mend it, if one is known.
     """
 
     name: str
     layer: str
     on_xnnpack: bool
+    is_float: bool = False
+    reason: str = ""
+    remedy: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +69,22 @@ class ExportReport:
         """The operators that built-in kernels run."""
         return tuple(op for op in self.operators if not op.on_xnnpack)
 
+    @property
+    def float_operators(self):
+        """The operators that compute in float."""
+        return tuple(op for op in self.operators if op.is_float)
+
     def __str__(self):
         taken = len(self.operators) - len(self.off_xnnpack)
         line = (
             f"{self.path}: {self.bytes:,} bytes, {taken} of {len(self.operators)} operators on XNNPACK "
             f"in {self.partitions} partition{'s' if self.partitions != 1 else ''}"
         )
-        off = ", ".join(f"{op.name} ({op.layer})" for op in self.off_xnnpack)
-        return f"{line}; built-in kernels: {off}" if off else line
+        off = {}
+        for op in self.off_xnnpack:
+            off.setdefault((op.layer, op.reason, op.remedy), []).append(op.name)
+        notes = [f"  {layer}: {', '.join(names)}: {reason}. {remedy}" for (layer, reason, remedy), names in off.items()]
+        return "\n".join([f"{line}; on built-in kernels:" if notes else line, *(note.rstrip() for note in notes)])
 
 
 def describe(path, content, model, layers=None):
@@ -89,14 +104,23 @@ def describe(path, content, model, layers=None):
     runtime = Runtime(content, path)
     partitions = runtime.partitions()
     taken = runtime.unused().union(*partitions)
+    tensors = tuple(_tensor(t, model) for t in graph.tensors)
     operators = []
     for index, operator in enumerate(graph.operators):
         code = model.operatorCodes[operator.opcodeIndex]
         name = _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
         output = text(graph.tensors[operator.outputs[0]].name)
-        operators.append(OperatorInfo(name, (layers or {}).get(output, output), index in taken))
-    tensors = tuple(_tensor(t, model) for t in graph.tensors)
+        dtypes = _activation_dtypes(operator, tensors)
+        integer, on_xnnpack = not is_float(dtypes), index in taken
+        why = ("", "") if integer and on_xnnpack else explain(name, dtypes)
+        operators.append(OperatorInfo(name, (layers or {}).get(output, output), on_xnnpack, not integer, *why))
     return ExportReport(str(path), len(content), tuple(operators), len(partitions), tensors)
+
+
+def _activation_dtypes(operator, tensors):
+    """Dtypes of what an operator computes from and to, constants aside."""
+    indices = [int(i) for i in (*operator.inputs, *operator.outputs) if i >= 0]
+    return {tensors[i].dtype for i in indices if not tensors[i].constant}
 
 
 def _tensor(tensor, model):

@@ -59,19 +59,27 @@ class Writer:
             `Tensor`.
         """
         scale, zero_point = np.float32(scale), int(zero_point)
-        full = (self.batch_size or 1, *shape)
-        index, name = self._tensor(name, full, TensorType.INT8, 0, [scale], [zero_point])
-        if self.batch_size is None:
-            self.graph.tensors[index].shapeSignature = [-1, *shape]
+        index, name, full = self._computed(name, shape, TensorType.INT8, [scale], [zero_point])
         return Tensor(index, name, full, scale, zero_point)
 
-    def constant(self, name, array, scale=None, axis=0):
+    def integers(self, name, shape):
+        """Add an int32 tensor that is computed at run time; args and return value as of `activation`."""
+        return Tensor(*self._computed(name, shape, TensorType.INT32, None, None))
+
+    def _computed(self, name, shape, kind, scales, zero_points):
+        full = (self.batch_size or 1, *shape)
+        index, name = self._tensor(name, full, kind, 0, scales, zero_points)
+        if self.batch_size is None:
+            self.graph.tensors[index].shapeSignature = [-1, *shape]
+        return index, name, full
+
+    def constant(self, name, array, scale=None, axis=0, zero_point=0):
         """Add a constant int8 or int32 array, with one scale a channel of `axis` if it has scales; returns its index."""
         kinds = {np.dtype("int8"): TensorType.INT8, np.dtype("int32"): TensorType.INT32}
         array = np.ascontiguousarray(array)
         self.buffers.append(_AlignedBuffer(array))
         scales = None if scale is None else np.atleast_1d(np.asarray(scale, np.float32))
-        zeros = None if scale is None else np.zeros(len(scales), np.int64)
+        zeros = None if scale is None else np.full(len(scales), zero_point, np.int64)
         buffer = len(self.buffers) - 1
         return self._tensor(name, array.shape, kinds[array.dtype], buffer, scales, zeros, axis)[0]
 

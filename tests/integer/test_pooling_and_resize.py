@@ -15,45 +15,25 @@ def random(seed, shape):
     return x, np.float32(np.exp(rng.uniform(-5, -1))), int(rng.integers(-128, 128)), rng
 
 
-@settings(max_examples=40)
-@given(st.integers(0, 2**31), st.integers(1, 20), st.integers(1, 20), st.booleans())
-def test_mean_equals_litert(seed, height, width, keepdims):
-    x, sx, zx, rng = random(seed, (2, height, width, 5))
-    y = grid(sx * rng.uniform(0.1, 2), int(rng.integers(-128, 128)))
-    ours = integers(integer.mean(quantized(x, sx, zx), y, (1, 2), keepdims), y)
-    axes = lambda writer, fed: [fed[0], writer.constant("axes", np.array([1, 2], np.int32))]
-    op = OneOp("MEAN", [(x, sx, zx)], ours.shape[1:], (y.scale, y.zero_point), 2, "ReducerOptions", axes, keepDims=keepdims)
-    assert op.on_xnnpack
-    np.testing.assert_array_equal(ours, op.run())
-
-
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**31),
-    st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    st.sampled_from(["same", "valid"]),
+    st.tuples(*[st.integers(1, 20)] * 2),
+    st.sampled_from([(1, 2), (1,), (2,), (3,), (1, 3), (1, 2, 3)]),
     st.booleans(),
+    st.sampled_from(["MEAN", "SUM"]),
 )
-def test_average_pool_2d_equals_litert(seed, pool, strides, padding, traced):
-    x, sx, zx, _ = random(seed, (2, 9, 8, 3))
-    formula = lambda c: integer.average_pool_2d(integer.Quantized(c, grid(sx, zx)), pool, strides, padding)
-    # In a compiled graph divisions by constants become products: the formula has to stand that.
-    formula = backend.compiled(formula) if traced else formula
-    ours = integers(formula(quantized(x, sx, zx).integers), grid(sx, zx))
+def test_mean_and_sum_equal_litert(seed, size, axes, keepdims, name):
+    x, sx, zx, rng = random(seed, (2, *size, 5))
+    wide = 1.0 if name == "MEAN" else np.sqrt(np.prod([x.shape[axis] for axis in axes]))
+    y = grid(sx * wide * rng.uniform(0.1, 2), int(rng.integers(-128, 128)))
+    formula = {"MEAN": integer.mean, "SUM": integer.sum}[name]
+    ours = integers(formula(quantized(x, sx, zx), y, axes, keepdims), y)
+    operands = lambda writer, fed: [fed[0], writer.constant("axes", np.array(axes, np.int32))]
     op = OneOp(
-        "AVERAGE_POOL_2D",
-        [(x, sx, zx)],
-        ours.shape[1:],
-        (sx, zx),
-        2,
-        "Pool2DOptions",
-        padding=int(padding == "valid"),
-        strideH=strides[0],
-        strideW=strides[1],
-        filterHeight=pool[0],
-        filterWidth=pool[1],
+        name, [(x, sx, zx)], ours.shape[1:], (y.scale, y.zero_point), 2, "ReducerOptions", operands, keepDims=keepdims
     )
+    assert op.on_xnnpack
     np.testing.assert_array_equal(ours, op.run())
 
 

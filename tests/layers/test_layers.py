@@ -29,13 +29,34 @@ ARGUMENTS = {
     "QuantGaussianNoise": {"stddev": 0.5},
     "QuantSpatialDropout1D": {"rate": 0.5},
     "QuantSpatialDropout2D": {"rate": 0.5},
+    "QuantAddConstant": {"constant_shape": (1, 12, 1, 6)},
+    "QuantMultiplyConstant": {"constant_shape": (1, 1, 12, 6), "constant_scale": 0.25},
+    "QuantClip": {"low": -0.5, "high": 1.0},
+    "QuantEinsum": {"subscripts": "abcd,abed->abce"},
+    "QuantEinsumDense": {"equation": "abcd,de->abce", "output_shape": (None, None, 3)},
+    "QuantGroupNormalization": {"groups": 2},
+    "QuantPower": {"exponent": 3.0},
+    "QuantStandardize": {"axis": [3]},
+    "QuantStochasticDepth": {"drop_path_rate": 0.5},
+    "QuantTable": {"function": "softplus", "offset": 0.5},
     "QuantUpSampling2D": {"size": 2, "interpolation": "bilinear"},
 }
-SEVERAL_INPUTS = ("QuantAdd", "QuantSubtract", "QuantMultiply", "QuantConcatenate")
+SEVERAL_INPUTS = (
+    "QuantAdd",
+    "QuantConcatenate",
+    "QuantDivide",
+    "QuantEinsum",
+    "QuantMaximum",
+    "QuantMinimum",
+    "QuantMultiply",
+    "QuantSubtract",
+)
+# Bases, and layers that take other shapes than images; `test_shipping` has these.
+UNFIT = ("QuantLayer", "QuantComposite", "Quantize", "QuantMatmul", "QuantDotProductAttention")
 CLASSES = {
     name: cls
     for name, cls in vars(layers).items()
-    if inspect.isclass(cls) and name.startswith("Quant") and name not in ("QuantLayer", "QuantComposite", "Quantize")
+    if inspect.isclass(cls) and name.startswith("Quant") and name not in UNFIT
 }
 
 
@@ -79,8 +100,8 @@ def test_constructor_takes_what_the_keras_class_takes(float_class, cls):
 
 
 def test_unknown_activation_is_refused_by_name():
-    with pytest.raises(kq.UnsupportedLayerError, match=r"'mish' of layer 'odd' .*sigmoid"):
-        layers.QuantDense(3, activation="mish", name="odd")
+    with pytest.raises(kq.UnsupportedLayerError, match=r"'sparsemax' of layer 'odd' .*sigmoid"):
+        layers.QuantDense(3, activation="sparsemax", name="odd")
 
 
 def test_relu_with_a_jump_is_refused():

@@ -1,11 +1,14 @@
 """Each layer, over its arguments: what Keras predicts is what LiteRT computes, and it runs where it should."""
 
 import keras
+import numpy as np
 import pytest
+from keras import ops
 
 from tests.helpers import functional, quantize_and_ship, sequential
 
 L = keras.layers
+WORDS = (10, 8)
 
 
 def squeeze_and_excite(x):
@@ -57,6 +60,8 @@ ON_XNNPACK = {
     ),
     "max_pooling": lambda: sequential(L.MaxPooling2D(3, 2, padding="same"), L.MaxPooling2D(2)),
     "average_pooling": lambda: sequential(L.AveragePooling2D(2), L.Conv2D(4, 1), L.AveragePooling2D(3, 2)),
+    "average_pooling_padded": lambda: sequential(L.AveragePooling2D(3, 1, padding="same"), L.AveragePooling2D(5, 3, "same")),
+    "pooling_of_one": lambda: sequential(L.Conv2D(4, 1), L.MaxPooling2D(1, 2), L.AveragePooling2D(1, 2)),
     "average_pooling_of_all": lambda: sequential(L.AveragePooling2D(12), L.Flatten(), L.Dense(3)),
     "global_average_pooling": lambda: sequential(L.Conv2D(4, 3, activation="relu"), L.GlobalAveragePooling2D()),
     "global_max_pooling": lambda: sequential(L.GlobalMaxPooling2D(keepdims=True), L.Flatten(), L.Dense(3)),
@@ -82,12 +87,57 @@ ON_XNNPACK = {
     "rescaling": lambda: sequential(L.Rescaling(1 / 127.5, -1), L.Conv2D(4, 3, padding="same")),
     "rescaling_by_channel": lambda: sequential(L.Rescaling([1, 2, 3, 4, 5, 6.0], [0, 1, 0, -1, 0, 2.0])),
     "normalization": lambda: sequential(L.Normalization(mean=[0.0, 1, 2, 3, 4, 5], variance=[1, 2, 3, 4, 5, 6.0])),
+    "hard_sigmoid_and_hard_swish": lambda: sequential(L.Conv2D(4, 3, activation="hard_swish"), L.Activation("hard_sigmoid")),
+    "hard_swish_spelled_out": lambda: functional(lambda x: L.ReLU(6.0)(x + 3.0) * (1 / 6) * x),
+    "elu": lambda: sequential(L.Conv2D(4, 3, activation="elu"), L.ELU(0.5)),
+    "selu": lambda: sequential(L.Conv2D(4, 3, activation="selu")),
+    "clip": lambda: functional(lambda x: ops.clip(x, -0.5, 1) + L.Activation("hard_tanh")(x)),
+    "absolute_and_square": lambda: functional(lambda x: ops.abs(x) - ops.square(x) + x**2),
+    "arithmetic_with_numbers": lambda: functional(lambda x: 1 - (x * 2 + 1) / 3 - ops.maximum(x, 0)),
+    "arithmetic_with_arrays": lambda: functional(
+        lambda x: (x + np.arange(864.0).reshape(12, 12, 6) / 500) * np.ones((12, 1, 6))
+    ),
+    "reductions": lambda: functional(
+        lambda x: ops.mean(x, (1, 2), True) * ops.max(x, -1, True) + ops.sum(x, 2, True) - ops.min(x, 1, True)
+    ),
+    "average": lambda: functional(lambda x: L.Average()([x, ops.relu(x), L.Conv2D(6, 1)(x)])),
+    "maximum_and_minimum": lambda: functional(lambda x: L.Maximum()([x, L.Conv2D(6, 1)(x)]) - ops.minimum(x, ops.tanh(x))),
+    "prelu": lambda: sequential(L.Conv2D(4, 3), L.PReLU("uniform", shared_axes=[1, 2]), L.PReLU("uniform")),
+    "matmul": lambda: functional(lambda x: ops.matmul(x, L.Permute((2, 1))(x)), WORDS),
+    "matmul_of_an_array": lambda: functional(lambda x: ops.matmul(x, np.linspace(-1, 1, 40).reshape(8, 5)), WORDS),
+    "einsum": lambda: functional(lambda x: ops.einsum("abc,adc->adb", x, L.Dense(8)(x)), WORDS),
+    "einsum_dense": lambda: sequential(
+        L.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de", activation="relu"),
+        L.EinsumDense("...cd,cde->...e", (5,), bias_axes="e"),
+        shape=WORDS,
+    ),
+    "operations_fuse_activations": lambda: functional(lambda x: ops.relu(x + L.Conv2D(6, 1)(x))),
 }
 
+TABLE = ["CAST", "ADD", "GATHER"]
 OFF_XNNPACK = {
     "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX"]),
     "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX"]),
-    "average_pooling_padded": (lambda: sequential(L.AveragePooling2D(3, 1, padding="same")), ["AVERAGE_POOL_2D"]),
+    "gelu": (lambda: sequential(L.Conv2D(4, 1, activation="gelu")), ["GELU"]),
+    "gelu_approximate": (lambda: functional(keras.ops.gelu), ["GELU"]),
+    "softplus": (lambda: sequential(L.Conv2D(4, 1), L.Activation("softplus")), TABLE),
+    "mish": (lambda: sequential(L.Conv2D(4, 1), L.Activation("mish")), TABLE),
+    "tables_of_operations": (lambda: functional(lambda x: ops.log(ops.exp(x) + 1.0)), TABLE * 2),
+    "power": (lambda: functional(lambda x: ops.power(ops.relu(x), 1.5)), TABLE),
+    "attention": (lambda: functional(lambda x: x + L.MultiHeadAttention(2, 4)(x, x), WORDS), ["SOFTMAX"]),
+    "attention_with_dropout": (
+        lambda: functional(lambda x: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x), WORDS),
+        ["SOFTMAX"],
+    ),
+    "division_by_a_tensor": (lambda: functional(lambda x: x / (ops.abs(x) + 1.0)), TABLE),
+    "layer_normalization": (lambda: sequential(L.Conv2D(8, 3), L.LayerNormalization(), L.Conv2D(3, 1)), TABLE),
+    "layer_normalization_of_all": (lambda: sequential(L.LayerNormalization(axis=[1, 2, 3])), TABLE),
+    "layer_normalization_of_vectors": (
+        lambda: sequential(L.Flatten(), L.Dense(9), L.LayerNormalization(scale=False)),
+        TABLE,
+    ),
+    "group_normalization": (lambda: sequential(L.Conv2D(8, 3), L.GroupNormalization(2), L.Conv2D(3, 1)), TABLE),
+    "unit_normalization": (lambda: sequential(L.UnitNormalization()), TABLE),
 }
 
 
@@ -107,8 +157,6 @@ def test_device_equals_keras_on_built_in_kernels(name, tmp_path):
 
 
 def test_adapted_normalization_ships(tmp_path):
-    import numpy as np
-
     x = np.random.default_rng(0).uniform(0, 255, (40, 12, 12, 6)).astype("float32")
     normalization = L.Normalization()
     normalization.adapt(x)

@@ -1,0 +1,199 @@
+"""Arithmetic with constants and variables, `x * 2 + 1`, becomes layers."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras.src.ops import numpy as knp
+
+from keras_quant import layers
+from keras_quant.errors import UnsupportedLayerError
+from keras_quant.graph.fuse import join_pairs
+from keras_quant.graph.graph import Value
+
+_ARITHMETIC = {}
+
+
+def _arithmetic(*names):
+    def decorate(function):
+        _ARITHMETIC.update({getattr(knp, name): function for name in names if hasattr(knp, name)})
+        return function
+
+    return decorate
+
+
+def lift_constants(graph):
+    """An operation between a tensor and a constant becomes a layer that holds the constant.
+
+        multiply(x, 2.0) → add(·, bias)      ⟹      rescaling(2, 0) → scale_shift(offset=bias)
+
+    A keras variable stays trainable.
+    """
+    nodes = []
+    for node in graph.nodes:
+        lifted = _ARITHMETIC.get(type(node.operation))
+        constants = [x for x in node.args if not _holds_values(x)]
+        if lifted is None or not constants or not node.inputs:
+            nodes.append(node)
+            continue
+        (value,) = node.inputs
+        *first, last = lifted(value.shape, constants[0], constant_first=node.args[0] is not value)
+        for index, layer in enumerate(first):
+            between = Value(value.shape, value.dtype, f"{node.path}_{index}")
+            nodes.append(dataclasses.replace(node, operation=layer, path=between.name, args=(value,), outputs=between))
+            value = between
+        nodes.append(dataclasses.replace(node, operation=last, args=(value,), kwargs={}))
+    return dataclasses.replace(graph, nodes=nodes)
+
+
+def merge_rescalings(graph):
+    """Rescaling → Normalization, `x * 2 + 1` become one layer, which rounds once.
+
+        rescaling(1/255) → normalization(mean, variance) → conv2d      ⟹      rescaling(a, b) → conv2d
+
+    Also the hard sigmoid as MobileNetV3 spells it: `relu6(x + 3) * (1/6)`.
+    """
+
+    def join(node, follower):
+        first, second = _affine(node), _affine(follower)
+        if first is None or second is None or follower.output.shape != node.output.shape:
+            return None
+        joined = {"outputs": follower.outputs, "activation": follower.activation, "path": follower.path}
+        if node.activation is None:
+            layer = layers.QuantRescaling(first[0] * second[0], first[1] * second[0] + second[1])
+            return dataclasses.replace(node, operation=layer, **joined)
+        gain, shift = first[0] * second[0], first[1] * second[0]
+        hard = np.allclose(gain, 1 / 6) and np.allclose(shift, 0.5) and not np.any(second[1])
+        if node.activation is keras.activations.relu6 and hard and follower.activation is None:
+            return dataclasses.replace(node, operation=layers.QuantHardSigmoid(), **joined)
+        return None
+
+    return join_pairs(graph, join)
+
+
+def _affine(node):
+    """Gain and shift as float64 arrays, if the node is a fixed affine layer; else `None`."""
+    operation = node.operation
+    if isinstance(operation, (keras.layers.Rescaling, layers.QuantRescaling)):
+        return np.float64(operation.scale), np.float64(operation.offset)
+    if isinstance(operation, keras.layers.Normalization):
+        layer = layers.QuantNormalization(**layers.QuantNormalization.config_of(operation))
+        layer.build(node.inputs[0].shape)
+        return tuple(keras.ops.convert_to_numpy(v) for v in layer.gain_and_shift())
+    return None
+
+
+def _holds_values(x):
+    return any(isinstance(leaf, Value) for leaf in keras.tree.flatten(x))
+
+
+@_arithmetic("Add")
+def _add(shape, constant, constant_first):
+    return [_sum(shape, constant)]
+
+
+@_arithmetic("Subtract")
+def _subtract(shape, constant, constant_first):
+    if constant_first:
+        return [layers.QuantRescaling(-1.0), _sum(shape, constant)]
+    return [_sum(shape, -_array(constant))]
+
+
+@_arithmetic("Multiply")
+def _multiply(shape, constant, constant_first):
+    return [_product(shape, constant)]
+
+
+@_arithmetic("Divide", "TrueDivide")
+def _divide(shape, constant, constant_first):
+    if constant_first:
+        return [layers.QuantTable("reciprocal"), _product(shape, constant)]
+    return [_product(shape, 1.0 / _array(constant))]
+
+
+@_arithmetic("Maximum")
+def _maximum(shape, constant, constant_first):
+    return [layers.QuantClip(low=_scalar(constant))]
+
+
+@_arithmetic("Minimum")
+def _minimum(shape, constant, constant_first):
+    return [layers.QuantClip(high=_scalar(constant))]
+
+
+@_arithmetic("Power")
+def _power(shape, constant, constant_first):
+    exponent = _scalar(constant)
+    if constant_first:
+        return [layers.QuantRescaling(float(np.log(exponent))), layers.QuantTable("exponential")]
+    return [layers.QuantSquare() if exponent == 2 else layers.QuantPower(exponent)]
+
+
+@_arithmetic("Matmul")
+def _matmul(shape, constant, constant_first):
+    kernel = _array(constant)
+    if constant_first or kernel.ndim != 2:
+        raise UnsupportedLayerError(
+            f"A product with a constant matrix has it on the right and of two dimensions. Received: shape {kernel.shape}"
+        )
+    layer = layers.QuantDense(kernel.shape[1], use_bias=False)
+    layer.build(shape)
+    return [_holding(layer, constant, kernel=kernel)]
+
+
+def _sum(shape, constant):
+    array = _array(constant)
+    if not _per_channel(array, shape):
+        return _with_constant(layers.QuantAddConstant, shape, constant, array)
+    if not isinstance(constant, keras.Variable):
+        return layers.QuantRescaling(1.0, _flat(array))
+    return _holding(layers.QuantScaleShift(use_scale=False), constant, shape, offset=array)
+
+
+def _product(shape, constant):
+    array = _array(constant)
+    if not _per_channel(array, shape):
+        return _with_constant(layers.QuantMultiplyConstant, shape, constant, array)
+    if not isinstance(constant, keras.Variable):
+        return layers.QuantRescaling(_flat(array))
+    return _holding(layers.QuantScaleShift(use_offset=False), constant, shape, scale=array)
+
+
+def _with_constant(cls, shape, constant, array):
+    full = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
+    if len(full.shape) > len(shape) or np.broadcast_shapes(full.shape, (1, *shape[1:])) != (1, *shape[1:]):
+        raise UnsupportedLayerError(
+            f"A constant of shape {array.shape} widens a tensor of shape {shape}; repeat the tensor first, or use a layer."
+        )
+    return _holding(cls(full.shape), constant, constant=full)
+
+
+def _holding(layer, source, shape=None, **values):
+    """The layer, with the values in its weights of these names."""
+    if shape is not None:
+        layer.build(shape)
+    layer.trainable = isinstance(source, keras.Variable) and source.trainable
+    for name, array in values.items():
+        weight = getattr(layer, name)
+        weight.assign(np.broadcast_to(array.reshape(-1) if weight.shape != array.shape else array, weight.shape))
+    return layer
+
+
+def _per_channel(array, shape):
+    full = (1,) * (len(shape) - array.ndim) + array.shape
+    return len(full) == len(shape) and full[-1] in (1, shape[-1]) and all(size == 1 for size in full[:-1])
+
+
+def _array(constant):
+    return np.asarray(keras.ops.convert_to_numpy(constant), "float32")
+
+
+def _flat(array):
+    return array.reshape(-1) if array.size > 1 else float(array.reshape(()))
+
+
+def _scalar(constant):
+    array = _array(constant)
+    if array.size != 1:
+        raise UnsupportedLayerError(f"This operation takes a tensor and one number. Received: shape {array.shape}")
+    return float(array.reshape(()))

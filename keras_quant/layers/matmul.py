@@ -1,0 +1,161 @@
+"""Quantized matrix products of two tensors. (With a constant matrix they are a Dense layer.)"""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_quant import integer
+from keras_quant.errors import UnsupportedLayerError
+from keras_quant.layers.base import QuantComposite, Quantize, QuantLayer
+from keras_quant.layers.registry import computes
+from keras_quant.layers.reshape import QuantPermute, QuantReshape
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class _BatchMatmul(QuantLayer, keras.layers.Layer):
+    """BATCH_MATMUL of `(..., m, k)` and `(..., k, n)`; the second lies on a symmetric grid."""
+
+    def float_call(self, inputs):
+        return ops.matmul(*inputs)
+
+    def integer_call(self, inputs, y):
+        return integer.batch_matmul(*inputs, y)
+
+    def compute_output_shape(self, input_shape):
+        a, b = input_shape
+        return (*a[:-1], b[-1])
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantMatmul(QuantComposite, keras.layers.Layer):
+    """`keras.ops.matmul` of two tensors with equal leading dimensions on int8; lowered to QUANTIZE and BATCH_MATMUL.
+
+    The kernel wants zero point 0 on the right, so that side is moved onto a symmetric grid.
+
+    Args:
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    def __init__(self, output_quantizer="moving_average", **kwargs):
+        super().__init__(**kwargs)
+        self.right = Quantize(output_quantizer="symmetric", name=f"{self.name}_right")
+        self.product = _BatchMatmul(output_quantizer=output_quantizer, name=f"{self.name}_product")
+
+    def build_parts(self, input_shape):
+        a, b = input_shape
+        if len(a) < 3 or tuple(a[:-2]) != tuple(b[:-2]):
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}' multiplies tensors whose dimensions before the last two differ, or are the batch. "
+                f"Reshape or repeat them first. Received: shapes {tuple(a)}, {tuple(b)}"
+            )
+        self.right.build(b)
+        self.product.build(input_shape)
+
+    def compose(self, inputs, training=None):
+        a, b = inputs
+        return self.product([a, self.right(b, training=training)], training=training)
+
+    @property
+    def last_part(self):
+        return self.product
+
+    def compute_output_shape(self, input_shape):
+        return self.product.compute_output_shape(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "output_quantizer": self.product.get_config()["output_quantizer"]}
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantEinsum(QuantComposite, keras.layers.Layer):
+    """`keras.ops.einsum` of two tensors, where it is a matrix product, on int8: transposes around a `QuantMatmul`.
+
+    Args:
+        subscripts: such as "bhqd,bhkd->bhqk"; the first label of both operands and of the result is the batch.
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    def __init__(self, subscripts, output_quantizer="moving_average", **kwargs):
+        super().__init__(**kwargs)
+        self.subscripts = subscripts
+        self.matmul = QuantMatmul(output_quantizer=output_quantizer, name=f"{self.name}_matmul")
+
+    def build_parts(self, input_shape):
+        left, right, result = self._labels()
+        sizes = {**dict(zip(left, input_shape[0])), **dict(zip(right, input_shape[1]))}
+        shared = [label for label in left if label in right]
+        batch = [label for label in shared if label in result]
+        summed = [label for label in shared if label not in result]
+        rows = [label for label in left if label not in right]
+        columns = [label for label in right if label not in left]
+        size = lambda labels: math.prod(sizes[label] for label in labels)
+        folded = [sizes[label] for label in batch[1:]]
+        self.left, self.right, self.result = [], [], []
+        self._move(self.left, "left", left, batch + rows + summed, [*folded, size(rows), size(summed)])
+        self._move(self.right, "right", right, batch + summed + columns, [*folded, size(summed), size(columns)])
+        made = batch + rows + columns
+        self.result.append(QuantReshape([sizes[label] for label in made[1:]], name=f"{self.name}_result"))
+        if made != list(result):
+            order = [made.index(label) for label in result][1:]
+            self.result.append(QuantPermute(order, name=f"{self.name}_result_order"))
+        shapes = [self._build(chain, shape) for chain, shape in zip((self.left, self.right), input_shape)]
+        self.matmul.build(shapes)
+        self._build(self.result, self.matmul.compute_output_shape(shapes))
+
+    def _labels(self):
+        left, _, right = self.subscripts.replace(" ", "").partition("->")[0].partition(",")
+        result = self.subscripts.replace(" ", "").partition("->")[2]
+        plain = all(len(set(labels)) == len(labels) and labels.isalpha() for labels in (left, right, result) if labels)
+        known = set(left) | set(right) >= set(result) >= set(left) ^ set(right)
+        if not (plain and left and right and result and known and left[0] == right[0] == result[0]):
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}': on int8 `einsum` takes two tensors, the batch first, and sums only over labels that "
+                f"both have. Received: subscripts={self.subscripts!r}"
+            )
+        return left, right, result
+
+    def _move(self, chain, side, labels, wanted, shape):
+        """Add the layers that bring `labels` into the order `wanted` and the dimensions `shape`."""
+        if list(labels) != wanted:
+            order = [labels.index(label) for label in wanted][1:]
+            chain.append(QuantPermute(order, name=f"{self.name}_{side}_order"))
+        chain.append(QuantReshape(shape, name=f"{self.name}_{side}"))
+
+    def _build(self, chain, shape):
+        for layer in chain:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+    def compose(self, inputs, training=None):
+        sides = [self._run(chain, x, training) for chain, x in zip((self.left, self.right), inputs)]
+        return self._run(self.result, self.matmul(sides, training=training), training)
+
+    def _run(self, chain, x, training):
+        for layer in chain:
+            x = layer(x, training=training)
+        return x
+
+    @property
+    def last_part(self):
+        return self.matmul.last_part
+
+    def compute_output_shape(self, input_shape):
+        left, right, result = self._labels()
+        sizes = {**dict(zip(left, input_shape[0])), **dict(zip(right, input_shape[1]))}
+        return tuple(sizes[label] for label in result)
+
+    def get_config(self):
+        own = {"subscripts": self.subscripts, "output_quantizer": self.matmul.get_config()["output_quantizer"]}
+        return {**super().get_config(), **own}
+
+
+@computes("numpy.Matmul")
+def _matmul(operation, args, **arguments):
+    return QuantMatmul(**arguments)
+
+
+@computes("numpy.Einsum")
+def _einsum(operation, args, **arguments):
+    return QuantEinsum(operation.subscripts, **arguments)

@@ -1,0 +1,30 @@
+"""Rules for elementwise maximum and minimum: REDUCE_MAX, REDUCE_MIN of the stacked inputs."""
+
+import math
+
+from keras_quant.integer import QuantParams
+from keras_quant.layers import QuantMaximum, QuantMinimum
+from keras_quant.tflite.concatenate import join, on_grid
+from keras_quant.tflite.lower import lowers
+
+
+@lowers(QuantMaximum)
+def maximum(lowering, layer, inputs, output):
+    return _extreme(lowering, inputs, output, "REDUCE_MAX")
+
+
+@lowers(QuantMinimum)
+def minimum(lowering, layer, inputs, output):
+    return _extreme(lowering, inputs, output, "REDUCE_MIN")
+
+
+def _extreme(lowering, inputs, output, name):
+    size = math.prod(output.shape)
+    flat = lowering.activation(output, "flat", (size,))
+    moved = [on_grid(lowering, x, flat, output, index) for index, x in enumerate(inputs)]
+    rows = [lowering.reshape(x, output, (1, size), f"row_{index}") for index, x in enumerate(moved)]
+    params = QuantParams(flat.scale, flat.zero_point)
+    stack = join(lowering, rows, lowering.activation(output, "stack", (len(rows), size), params), output, axis=1)
+    axes = lowering.ints(output, "axes", [1])
+    lowering.operator(name, [stack, axes], flat, 2, (1, 14, 0), "ReducerOptions", keepDims=False)
+    return lowering.reshape(flat, output, output.shape, "unstacked")

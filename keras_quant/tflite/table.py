@@ -1,0 +1,38 @@
+"""Rules for functions of one value: ELU, GELU, and a table of the file's own by CAST, ADD, GATHER."""
+
+import numpy as np
+from keras import ops
+
+from keras_quant.layers import QuantELU, QuantGELU, QuantPower, QuantTable
+from keras_quant.tflite.conv import params_of
+from keras_quant.tflite.lower import lowers
+from keras_quant.tflite.writer import TensorType
+
+
+@lowers(QuantELU)
+def elu(lowering, layer, x, output):
+    y = lowering.activation(output)
+    lowering.operator("ELU", [x], y, 1, (1, 14, 0))
+    return y
+
+
+@lowers(QuantGELU)
+def gelu(lowering, layer, x, output):
+    y = lowering.activation(output)
+    lowering.operator("GELU", [x], y, 2, (2, 9, 0), "GeluOptions", approximate=layer.approximate)
+    return y
+
+
+@lowers(QuantTable, QuantPower)
+def gather(lowering, layer, x, output):
+    """`table[q + 128]`."""
+    y = lowering.activation(output)
+    entries = ops.convert_to_numpy(layer.table(params_of(x), output.params)).astype(np.int8)
+    table = lowering.writer.constant(f"{output.name}/table", entries, y.scale, zero_point=y.zero_point)
+    wide, index = (lowering.writer.integers(f"{output.name}/{name}", x.shape[1:]) for name in ("wide", "index"))
+    lowering.operator(
+        "CAST", [x], wide, 1, (1, 5, 0), "CastOptions", inDataType=TensorType.INT8, outDataType=TensorType.INT32
+    )
+    lowering.operator("ADD", [wide, lowering.ints(output, "first", [128])], index, 1, (1, 5, 0), "AddOptions")
+    lowering.operator("GATHER", [table, index], y, 2, (1, 14, 0), "GatherOptions", axis=0)
+    return y
