@@ -44,7 +44,6 @@ def convert(graph, batch_size):
             tf.saved_model.save(module, folder, signatures=module.step)
             converter = tf.lite.TFLiteConverter.from_saved_model(str(pathlib.Path(folder)))
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
             converter.inference_input_type = converter.inference_output_type = tf.int8
             content = converter.convert()
         except Exception as error:  # the converter raises what its compiler reports, of many kinds
@@ -88,6 +87,7 @@ def _dtype(graph, value):
 def _cause(error):
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__)
+    line = re.sub(r"^.*error: (loc\(.*\): )?", "", line)
     return line if line.endswith(".") else f"{line}."
 
 
