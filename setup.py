@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "keras_quant/__init__.py").read_text()).group(1)
 
 DEMO = ["scikit-learn>=1.3", "matplotlib>=3.7"]
-TEST = [*DEMO, "pytest>=8", "hypothesis>=6.100", "nbconvert>=7", "ipykernel>=6", "nbformat>=5"]
+TEST = [*DEMO, "pytest>=8", "hypothesis>=6.100", "nbconvert>=7", "ipykernel>=6", "nbformat>=5", "ai-edge-quantizer>=0.10"]
 BENCH = ["tensorflow-model-optimization>=0.8", "tf_keras>=2.18", "setuptools<81"]
 
 setup(
