@@ -115,6 +115,10 @@ class QuantLayer(GridInputs):
         """The layer that makes the output."""
         return self.afterwards[-1] if self.afterwards else self
 
+    def __dir__(self):
+        # Keras saves and loads what it finds here, and would load a layer that is its own last part without end.
+        return [name for name in super().__dir__() if name != "last_part"]
+
     def activate(self, x):
         """Apply the fused activation."""
         return x if self.bounds == (None, None) else self.activation(x)
