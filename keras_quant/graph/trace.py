@@ -7,6 +7,7 @@ from keras import tree
 from keras.src.models.functional import Functional
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.graph.constants import is_arithmetic
 from keras_quant.graph.explain import NoAssignments, call_site, untraceable
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
@@ -128,7 +129,11 @@ class _Tracer:
         inside = prefix if isinstance(operation, GridInputs) else f"{prefix}{operation.name}/"
         count = len(self.nodes)
         try:
-            return self.open(operation, args, kwargs, inside, training)
+            outputs = self.open(operation, args, kwargs, inside, training)
+            if not _is_whole(operation, self.nodes[count:]):
+                return outputs
+            del self.nodes[count:]
+            return self._leaf(operation, args, kwargs, prefix, training)
         except UnsupportedLayerError:
             if not self.keep_float or isinstance(operation, GridInputs):
                 raise
@@ -188,6 +193,20 @@ class _Tracer:
         operation = operation.layer if isinstance(operation, KernelCall) else operation
         self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
+
+
+def _is_whole(operation, nodes):
+    """Whether a layer is better known by its own name than by the operations without quantized form inside it.
+
+    So is a layer of Keras's, and one whose weights such an operation reads.
+    """
+    if isinstance(operation, (GridInputs, keras.Model)):
+        return False
+    odd = [n for n in nodes if not isinstance(n.operation, keras.layers.Layer) and not has_quantized_form(n.operation)]
+    odd = [n for n in odd if not is_arithmetic(n.operation)]
+    of_keras = type(operation).__module__.startswith("keras.") and not operation._layers
+    holds_weights = any(isinstance(x, keras.Variable) for n in odd for x in tree.flatten((n.args, n.kwargs)))
+    return bool(odd) and (holds_weights or (of_keras and not isinstance(operation, keras.layers.Lambda)))
 
 
 def _training_flag(operation, kwargs, outer):
