@@ -19,6 +19,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    data_files=[("share/keras_quant/aarch64", ["export/aarch64/setup.sh", "export/aarch64/serve.py"])],
     packages=find_packages(include=["keras_quant", "keras_quant.*", "keras_quant_cli"]),
     python_requires=">=3.10,<3.14",
     install_requires=[

@@ -4,6 +4,7 @@ from keras_quant import layers, quantizers
 from keras_quant.calibrate import calibrate
 from keras_quant.errors import (
     CalibrationError,
+    EmulatorError,
     ExportError,
     ModelFileError,
     QuantizationError,

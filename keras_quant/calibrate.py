@@ -12,6 +12,8 @@ from keras_quant.quantizers.activation import LEVELS
 
 # Values kept of one tensor in one batch: enough for a range, little enough for a thousand tensors.
 SAMPLES = 8192
+# Step between them, modulo the tensor's size. A prime: steps that divide the size would meet the same few channels only.
+STEP = 2654435761
 # How far the search for a range goes below the largest value, and in how many steps.
 SMALLEST_SHARE, CANDIDATES = 0.4, 61
 
@@ -79,8 +81,9 @@ def _sampling_step(graph, observed):
 
 def _summarize(x):
     flat = ops.reshape(x, (-1,))
-    stride = ops.maximum(ops.size(flat) // SAMPLES, 1)
-    return ops.min(flat), ops.max(flat), flat[::stride]
+    size = ops.cast(ops.size(flat), "int64")
+    indices = ops.arange(ops.minimum(size, SAMPLES), dtype="int64") * STEP % size
+    return ops.min(flat), ops.max(flat), ops.take(flat, indices)
 
 
 class _Statistics:

@@ -19,3 +19,7 @@ class ExportError(QuantizationError):
 
 class ModelFileError(QuantizationError):
     """A file is not a model that the runtime can load."""
+
+
+class EmulatorError(QuantizationError):
+    """The emulated Arm processor was not set up, or ended."""

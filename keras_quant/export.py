@@ -31,7 +31,7 @@ def export(qmodel, path, batch_size=1, fallback=None):
     return export_tflite(qmodel, path, batch_size, fallback)
 
 
-def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto"):
+def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host"):
     """Run a file on its real runtime and compare with what `qmodel.predict` gives, integer by integer.
 
     Args:
@@ -41,6 +41,8 @@ def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto"):
         steps: number of batches to use; all by default.
         intermediates: compare every tensor inside, too.
         verbose: "auto" or 1 for a progress bar, 0 for none.
+        target: "host" for LiteRT on this machine, "aarch64" for LiteRT on an emulated 64-bit Arm, which
+            `export/aarch64/setup.sh` sets up once, or a running `keras_quant.tflite.Emulator`.
 
     Returns:
         `ParityReport`: elements, mismatches, largest difference in LSB, per output.
@@ -48,9 +50,10 @@ def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto"):
     Raises:
         ModelFileError: if the file cannot be loaded or belongs to another model.
         CalibrationError: if the data does not fit the model.
+        EmulatorError: if the emulated Arm was not set up.
     """
     _check_suffix(path)
-    return verify_tflite(qmodel, path, data, steps, intermediates, verbose)
+    return verify_tflite(qmodel, path, data, steps, intermediates, verbose, target)
 
 
 def _check_suffix(path):

@@ -147,6 +147,12 @@ def _add_verify(commands):
     parser.add_argument("--data", metavar="DATA", type=_file(".npy", ".npz"), required=True, help=f"model inputs: {_DATA}")
     parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
     parser.add_argument("--intermediates", action="store_true", help="compare every tensor inside, too")
+    parser.add_argument(
+        "--target",
+        choices=["host", "aarch64"],
+        default="host",
+        help="where LiteRT runs: here, or on an emulated 64-bit Arm; default: %(default)s",
+    )
 
 
 def _add_inspect(commands):

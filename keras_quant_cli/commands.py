@@ -54,7 +54,7 @@ def export(args):
 def verify(args):
     qmodel = load_model(args.model)
     data = load_inputs(args.data, qmodel)
-    report = kq.verify(qmodel, args.file, data, args.steps, args.intermediates, verbose=_verbose())
+    report = kq.verify(qmodel, args.file, data, args.steps, args.intermediates, _verbose(), args.target)
     print(report)
     if report.equal:
         return 0

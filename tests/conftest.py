@@ -11,6 +11,14 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, print_b
 settings.load_profile("repeatable")
 
 
+@pytest.fixture(scope="session")
+def shipped_networks(tmp_path_factory):
+    """Of every network in `layers/test_shipping`: the quantized model, its file, its inputs."""
+    from tests.runtimes.shipped import ship_all
+
+    return ship_all(tmp_path_factory.mktemp("networks"))
+
+
 @pytest.fixture(autouse=True)
 def _seeds():
     keras.utils.set_random_seed(0)

@@ -78,7 +78,10 @@ BAD = {
         rf"'odd' \(Lambda\) cannot be traced at .*{HERE}",
     ),
     "another library": (Wrapper(OtherLibrary(), name="odd"), rf"'odd' \(Wrapper\) cannot be traced at .*{HERE}"),
-    "an operation": (ManyOperations(name="odd"), rf"Operation 'odd/cumprod\w*' \(Cumprod\) at .*{HERE} has no quantized form"),
+    "an operation": (
+        ManyOperations(name="odd"),
+        rf"Operation 'odd/cumprod\w*' \(Cumprod\) at .*{HERE} has no quantized form",
+    ),
     "a volume": (L.Conv3D(2, 1, name="odd"), r"'odd' \(Conv3D\).* no quantized form"),
 }
 

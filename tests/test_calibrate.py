@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 import keras_quant as kq
-from keras_quant.calibrate import best_range
+from keras_quant.calibrate import SAMPLES, _summarize, best_range
 from tests.helpers import images, sequential
 
 L = keras.layers
@@ -52,6 +52,15 @@ def test_takes_what_fit_takes(form):
     again.set_weights(qmodel.get_weights())
     kq.calibrate(again, X, verbose=0)
     np.testing.assert_allclose(ranges(qmodel), ranges(again), rtol=0.1)
+
+
+def test_the_sample_meets_every_channel():
+    """A power of two of values a channel: picked at even steps, they would all come from the first one."""
+    x = np.random.default_rng(0).standard_normal((32, 32, 32, 32)).astype("float32")
+    x[..., 0] = np.where(np.abs(x[..., 0]) > 3, 20, 0.01)
+    least, most, sample = _summarize(tf.constant(x))
+    assert len(sample) == SAMPLES and (float(least), float(most)) == (x.min(), x.max())
+    assert np.std(sample) == pytest.approx(np.std(x), rel=0.1)
 
 
 def test_several_inputs_by_name():

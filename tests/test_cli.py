@@ -171,6 +171,16 @@ def test_verify_exits_1_where_something_differs(files, capfd):
     assert "outputs differ, by up to" in out and "logits" in out
 
 
+def test_verify_on_arm(files, capfd, tmp_path, monkeypatch):
+    in_process(capfd, "export", files / "q.keras", files / "arm.tflite")
+    arguments = ("verify", files / "q.keras", files / "arm.tflite", "--data", files / "x.npy", "--target", "aarch64")
+    status, out, err = in_process(capfd, *arguments)
+    if status == 0:  # where the emulator is set up
+        assert "0 of 120 outputs differ" in out and err == ""
+    monkeypatch.setenv("KERAS_QUANT_AARCH64", str(tmp_path))
+    assert "aarch64/setup.sh` on x86-64 Debian" in fails_in_process(capfd, *arguments)
+
+
 def test_inspect_names_layers_without_quantized_form(tmp_path, capfd):
     sequential(L.Conv2D(4, 3), L.Activation("elu", name="odd")).save(tmp_path / "m.keras")
     status, out, _ = in_process(capfd, "inspect", tmp_path / "m.keras")

@@ -74,7 +74,7 @@ def test_metadata_names_the_oldest_runtime(tmp_path):
     kq.export(quantized(), tmp_path / "m.tflite")
     _, parsed = read_model(tmp_path / "m.tflite")
     (entry,) = [m for m in parsed.metadata if m.name == b"min_runtime_version"]
-    assert bytes(parsed.buffers[entry.buffer].data).rstrip(b"\0") == b"1.14.0"
+    assert bytes(parsed.buffers[entry.buffer].data).rstrip(b"\0") == b"2.10.0"
 
 
 def test_constants_are_aligned_to_sixteen_bytes(tmp_path):

@@ -62,7 +62,8 @@ def test_a_model_built_by_hand_trains_from_scratch_without_calibration(tmp_path)
     history = fit(compiled(model), 6).history
     assert history["accuracy"][-1] > 0.7
     report, _ = ship(model, tmp_path, X[TEST])
-    assert [op.name for op in report.operators] == ["CONV_2D", "MAX_POOL_2D", "RESHAPE", "FULLY_CONNECTED", "SOFTMAX"]
+    operators = ["CONV_2D", "MAX_POOL_2D", "RESHAPE", "FULLY_CONNECTED", "SOFTMAX", "QUANTIZE"]
+    assert [op.name for op in report.operators] == operators
 
 
 def test_a_gradient_tape_loop_trains(qmodel):

@@ -1,6 +1,7 @@
 """A model as one flat graph of leaf layers, and the passes over it."""
 
 from keras_quant.graph.constants import lift_constants, merge_rescalings
+from keras_quant.graph.expand import expand
 from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.place import place
@@ -10,6 +11,7 @@ __all__ = [
     "Graph",
     "Node",
     "Value",
+    "expand",
     "fuse_activations",
     "fuse_batch_norms",
     "lift_constants",

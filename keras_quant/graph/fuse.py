@@ -7,6 +7,7 @@ from keras import tree
 
 from keras_quant.graph.operations import activation_of
 from keras_quant.layers import QuantLayer, operation_factory, quantized_class
+from keras_quant.layers.conv import QuantSeparableConvolution
 from keras_quant.layers.weighted import QuantWeighted
 
 
@@ -51,7 +52,7 @@ def fuse_activations(graph):
 
 def _takes_batch_norm(node):
     cls = _layer_class(node.operation)
-    return cls is not None and (issubclass(cls, QuantWeighted) or isinstance(node.operation, keras.layers.SeparableConv2D))
+    return cls is not None and issubclass(cls, (QuantWeighted, QuantSeparableConvolution))
 
 
 def _fuses_activation(node):

@@ -1,5 +1,7 @@
 """Which quantized layer computes a leaf of a float model."""
 
+import inspect
+
 import keras
 from keras import tree
 from keras.src.ops import nn
@@ -10,6 +12,7 @@ from keras_quant.graph.explain import WAYS_OUT, location
 from keras_quant.graph.graph import Value
 from keras_quant.layers.base import FUSED_ACTIVATIONS, activation_layer
 from keras_quant.layers.dropout import QuantIdentityInInference
+from keras_quant.layers.registry import takes_constants
 
 _FUNCTIONS = {nn.Relu: keras.activations.relu, nn.Relu6: keras.activations.relu6}
 
@@ -35,8 +38,9 @@ def quantized_layer(node, name):
         return activation_layer(operation.activation, name=name)
     factory = layers.operation_factory(operation)
     if factory is not None:
-        _check_tensors_only(node)
-        return factory(operation, node.args, name=name, **fused)
+        if not takes_constants(operation):
+            _check_tensors_only(node)
+        return factory(operation, _positional(node), name=name, **fused)
     is_quantized = isinstance(operation, layers.QuantLayer)
     cls = type(operation) if is_quantized else layers.quantized_class(operation)
     if cls is None:
@@ -96,8 +100,15 @@ def _fused_arguments(node):
     return fused
 
 
+def _positional(node):
+    """All that an operation is called with, in the order of its `call`."""
+    bound = inspect.signature(node.operation.call).bind(*node.args, **node.kwargs)
+    bound.apply_defaults()
+    return bound.args
+
+
 def _check_tensors_only(node):
-    others = [x for x in node.args if not isinstance(keras.tree.flatten(x)[0], Value)]
+    others = [x for x in keras.tree.flatten(node.args) if not isinstance(x, Value)]
     if others:
         raise UnsupportedLayerError(
             f"Operation '{node.path}' ({type(node.operation).__name__}) has a constant operand; only tensors have a "

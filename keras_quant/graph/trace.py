@@ -5,14 +5,16 @@ import inspect
 import keras
 from keras import tree
 from keras.src.models.functional import Functional
+from keras.src.ops.numpy import Reshape
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.constants import is_arithmetic
-from keras_quant.graph.explain import NoAssignments, call_site, untraceable
+from keras_quant.graph.explain import WAYS_OUT, NoAssignments, call_site, untraceable
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
-from keras_quant.layers import annotate, annotation
+from keras_quant.layers import annotate, annotation, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
+from keras_quant.layers.reshape import reshaped
 
 
 def trace(model, keep_float=False):
@@ -125,12 +127,19 @@ class _Tracer:
             return self._leaf(operation, args, kwargs, prefix, training)
         if not isinstance(operation, GridInputs) and has_quantized_form(operation):
             return self._leaf(operation, args, kwargs, prefix, training)
+        path, reason = f"{prefix}{operation.name}", reason_against(operation)
+        if reason is not None and not self.keep_float:
+            raise UnsupportedLayerError(
+                f"Layer '{path}' ({type(operation).__name__}) has no quantized form. {reason} {WAYS_OUT}"
+            )
+        if reason is not None:
+            return self._leaf(operation, args, kwargs, prefix, training)
         # The parts of a quantized layer carry its name in theirs.
         inside = prefix if isinstance(operation, GridInputs) else f"{prefix}{operation.name}/"
         count = len(self.nodes)
         try:
             outputs = self.open(operation, args, kwargs, inside, training)
-            if not _is_whole(operation, self.nodes[count:]):
+            if not _is_whole(operation, self.nodes[count:], self.keep_float):
                 return outputs
             del self.nodes[count:]
             return self._leaf(operation, args, kwargs, prefix, training)
@@ -146,8 +155,8 @@ class _Tracer:
         if functional is not None:
             values = _flat_inputs(functional, args[0] if args else kwargs["inputs"])
             return self._follow(functional.inputs, functional._outputs_struct, values, prefix, training)
-        flat = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)]
-        symbols = {value: _symbol(value) for value in flat}
+        # A value may be there twice: a tensor joined with itself.
+        symbols = {x: _symbol(x) for x in tree.flatten((args, kwargs)) if isinstance(x, Value)}
         fill = lambda x: symbols[x] if isinstance(x, Value) else x
         layers = [operation, *operation._flatten_layers(include_self=False)]
         before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
@@ -195,17 +204,17 @@ class _Tracer:
         return outputs
 
 
-def _is_whole(operation, nodes):
+def _is_whole(operation, nodes, keep_float):
     """Whether a layer is better known by its own name than by the operations without quantized form inside it.
 
-    So is a layer of Keras's, and one whose weights such an operation reads.
+    So is a layer of Keras's, and, where it is to be kept, one whose weights such an operation reads.
     """
     if isinstance(operation, (GridInputs, keras.Model)):
         return False
     odd = [n for n in nodes if not isinstance(n.operation, keras.layers.Layer) and not has_quantized_form(n.operation)]
     odd = [n for n in odd if not is_arithmetic(n.operation)]
     of_keras = type(operation).__module__.startswith("keras.") and not operation._layers
-    holds_weights = any(isinstance(x, keras.Variable) for n in odd for x in tree.flatten((n.args, n.kwargs)))
+    holds_weights = keep_float and any(isinstance(x, keras.Variable) for n in odd for x in tree.flatten((n.args, n.kwargs)))
     return bool(odd) and (holds_weights or (of_keras and not isinstance(operation, keras.layers.Lambda)))
 
 
@@ -234,7 +243,12 @@ def _check_outputs(outputs):
 def _output_spec(operation, args, kwargs):
     fill = lambda x: _symbol(x, keras.KerasTensor) if isinstance(x, Value) else x
     args, kwargs = tree.map_structure(fill, (args, kwargs))
-    return operation.compute_output_spec(*args, **kwargs)
+    spec = operation.compute_output_spec(*args, **kwargs)
+    if isinstance(operation, Reshape) and None in spec.shape[1:]:
+        # Keras gives up on -1 behind an open batch, `reshape(x, (shape(x)[0], -1, 8))`.
+        sample = reshaped(args[0].shape, operation.newshape)
+        spec = spec if sample is None else keras.KerasTensor((spec.shape[0], *sample), dtype=spec.dtype)
+    return spec
 
 
 def _symbol(value, make=lambda shape, dtype: keras.Input(batch_shape=shape, dtype=dtype, name="traced")):

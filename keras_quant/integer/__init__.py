@@ -22,7 +22,7 @@ from keras_quant.integer.multiply import multiply
 from keras_quant.integer.params import Quantized, QuantParams, activation_range, to_grid
 from keras_quant.integer.pooling import mean, sum
 from keras_quant.integer.relu import leaky_relu, requantize
-from keras_quant.integer.resize import resize_bilinear
+from keras_quant.integer.resize import nearest_indices, resize_bilinear, resize_nearest
 from keras_quant.integer.softmax import softmax
 from keras_quant.integer.table import elu, gelu, look_up, tabulate
 from keras_quant.integer.weights import FoldedWeights, fold
@@ -45,8 +45,10 @@ __all__ = [
     "look_up",
     "mean",
     "multiply",
+    "nearest_indices",
     "requantize",
     "resize_bilinear",
+    "resize_nearest",
     "softmax",
     "subtract",
     "sum",

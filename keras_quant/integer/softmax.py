@@ -1,4 +1,7 @@
-"""SOFTMAX: the built-in kernel (`optimized_ops::Softmax`), a table of exponentials and a float32 normalization."""
+"""SOFTMAX: the built-in kernel (`optimized_ops::Softmax`), a table of exponentials and a float32 normalization.
+
+It is what LiteRT runs from int8 to int16 everywhere, and from int8 to int8 everywhere but on 64-bit Arm.
+"""
 
 from keras import ops
 

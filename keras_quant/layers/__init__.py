@@ -22,7 +22,9 @@ from keras_quant.layers.base import QuantComposite, Quantize, QuantLayer
 from keras_quant.layers.concatenate import QuantConcatenate
 from keras_quant.layers.constant import QuantAddConstant, QuantMultiplyConstant
 from keras_quant.layers.conv import QuantConv2D, QuantConv2DTranspose, QuantDepthwiseConv2D, QuantSeparableConv2D
+from keras_quant.layers.conv1d import QuantConv1D, QuantConv1DTranspose, QuantDepthwiseConv1D, QuantSeparableConv1D
 from keras_quant.layers.dense import QuantDense
+from keras_quant.layers.depth_to_space import QuantDepthToSpace, QuantSpaceToDepth
 from keras_quant.layers.divide import QuantDivide
 from keras_quant.layers.dropout import (
     QuantActivityRegularization,
@@ -37,6 +39,7 @@ from keras_quant.layers.dropout import (
 )
 from keras_quant.layers.einsum_dense import QuantEinsumDense
 from keras_quant.layers.elu import QuantELU, QuantSELU
+from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake
 from keras_quant.layers.matmul import QuantEinsum, QuantMatmul
 from keras_quant.layers.maximum import QuantMaximum, QuantMinimum
 from keras_quant.layers.multiply import QuantMultiply, QuantSquare
@@ -47,16 +50,32 @@ from keras_quant.layers.normalization import (
     QuantStandardize,
     QuantUnitNormalization,
 )
+from keras_quant.layers.pad import QuantPad
 from keras_quant.layers.pooling import (
     QuantAveragePooling2D,
     QuantGlobalAveragePooling2D,
     QuantGlobalMaxPooling2D,
     QuantMaxPooling2D,
 )
+from keras_quant.layers.pooling1d import (
+    QuantAveragePooling1D,
+    QuantGlobalAveragePooling1D,
+    QuantGlobalMaxPooling1D,
+    QuantMaxPooling1D,
+)
 from keras_quant.layers.prelu import QuantPReLU
 from keras_quant.layers.reduce import QuantMax, QuantMean, QuantMin, QuantSum
-from keras_quant.layers.registry import computes, operation_factory, quantized_class, quantizes, register_quantized_layer
+from keras_quant.layers.refused import refuses
+from keras_quant.layers.registry import (
+    computes,
+    operation_factory,
+    quantized_class,
+    quantizes,
+    reason_against,
+    register_quantized_layer,
+)
 from keras_quant.layers.relu import QuantAbsolute, QuantClip, QuantLeakyReLU, QuantReLU
+from keras_quant.layers.repeat import QuantRepeat, QuantRepeatVector, QuantTile
 from keras_quant.layers.reshape import (
     QuantCropping2D,
     QuantFlatten,
@@ -64,5 +83,8 @@ from keras_quant.layers.reshape import (
     QuantReshape,
     QuantZeroPadding2D,
 )
+from keras_quant.layers.resizing import QuantCenterCrop, QuantResize, QuantResizing
+from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, QuantZeroPadding1D
+from keras_quant.layers.slice import QuantSlice
 from keras_quant.layers.table import QuantGELU, QuantPower, QuantTable
 from keras_quant.layers.upsampling import QuantUpSampling2D

@@ -53,6 +53,10 @@ class GridInputs:
             str(slot): Quantize(name=f"{self.name}_input" + (f"_{slot}" if int(slot) else "")) for slot in slots
         }
 
+    def __dir__(self):
+        # Keras saves what it finds among a layer's attributes; one that is the layer itself would have no end.
+        return [name for name in super().__dir__() if name != "last_part"]
+
     def get_build_config(self):
         # Loading builds a layer before it is called, so which inputs it quantizes itself has to be said.
         return {**(super().get_build_config() or {}), "input_layers": sorted(self.input_layers)}

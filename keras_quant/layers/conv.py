@@ -18,86 +18,110 @@ def check_channels_last(layer):
         )
 
 
-@quantizes(keras.layers.Conv2D)
-class QuantConv2D(QuantWeighted, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` on int8, one weight scale a filter; lowered to CONV_2D.
+class QuantConvolution(QuantWeighted):
+    """Mixin for convolutions of any rank."""
 
-    Args: those of `keras.layers.Conv2D`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
-    """
+    @property
+    def kernel_axes(self):
+        return tuple(range(self.rank + 1))
+
+    @property
+    def operator_padding(self):
+        """The padding that the operator itself does, "valid" or "same"."""
+        return self.padding
 
     def build(self, input_shape):
         check_channels_last(self)
         super().build(input_shape)
 
     def product(self, inputs, kernel):
-        return ops.conv(inputs, kernel, self.strides, self.padding, self.data_format, self.dilation_rate)
+        return ops.conv(inputs, kernel, self.strides, self.operator_padding, self.data_format, self.dilation_rate)
 
     def integer_call(self, x, y):
-        return integer.conv_2d(
-            x, self.folded_weights(x.params, y), y, self.bounds, self.strides, self.padding, self.dilation_rate
-        )
+        weights = self.folded_weights(x.params, y)
+        return integer.conv_2d(x, weights, y, self.bounds, self.strides, self.operator_padding, self.dilation_rate)
 
 
-@quantizes(keras.layers.DepthwiseConv2D)
-class QuantDepthwiseConv2D(QuantWeighted, keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D` on int8, one weight scale an output channel; lowered to DEPTHWISE_CONV_2D.
+class QuantDepthwiseConvolution(QuantConvolution):
+    """Mixin for depthwise convolutions of any rank."""
 
-    Args: those of `keras.layers.DepthwiseConv2D`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
-    """
-
-    kernel_axes = (0, 1)
-
-    def build(self, input_shape):
-        check_channels_last(self)
-        super().build(input_shape)
+    @property
+    def kernel_axes(self):
+        return tuple(range(self.rank))
 
     def channel_shape(self):
-        return self.kernel.shape[2:]
+        return self.kernel.shape[-2:]
 
     def product(self, inputs, kernel):
         return ops.depthwise_conv(inputs, kernel, self.strides, self.padding, self.data_format, self.dilation_rate)
 
     def integer_call(self, x, y):
-        return integer.depthwise_conv_2d(
-            x, self.folded_weights(x.params, y), y, self.bounds, self.strides, self.padding, self.dilation_rate
-        )
+        weights = self.folded_weights(x.params, y)
+        return integer.depthwise_conv_2d(x, weights, y, self.bounds, self.strides, self.padding, self.dilation_rate)
 
 
-@quantizes(keras.layers.Conv2DTranspose)
-class QuantConv2DTranspose(QuantWeighted, keras.layers.Conv2DTranspose):
-    """`keras.layers.Conv2DTranspose` on int8, one weight scale a filter; lowered to TRANSPOSE_CONV.
+class QuantTransposedConvolution(QuantConvolution):
+    """Mixin for transposed convolutions of any rank."""
 
-    Args: those of `keras.layers.Conv2DTranspose`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`. The operator
-    has no dilation and no output padding.
-    """
-
-    kernel_axes = (0, 1, 3)
-
-    def build(self, input_shape):
-        check_channels_last(self)
-        if self.output_padding is not None or any(d != 1 for d in self.dilation_rate):
-            raise UnsupportedLayerError(
-                f"Layer '{self.name}': TRANSPOSE_CONV has neither `output_padding` nor dilation. Leave both out. "
-                f"Received: output_padding={self.output_padding}, dilation_rate={self.dilation_rate}"
-            )
-        super().build(input_shape)
+    @property
+    def kernel_axes(self):
+        return (*range(self.rank), self.rank + 1)
 
     def channel_shape(self):
         return (-1, 1)
 
     def product(self, inputs, kernel):
-        return ops.conv_transpose(inputs, kernel, self.strides, self.padding, None, self.data_format)
+        return ops.conv_transpose(
+            inputs, kernel, self.strides, self.padding, self.output_padding, self.data_format, self.dilation_rate
+        )
 
     def integer_call(self, x, y):
-        return integer.transpose_conv(x, self.folded_weights(x.params, y), y, self.bounds, self.strides, self.padding)
+        return integer.transpose_conv(
+            x,
+            self.folded_weights(x.params, y),
+            y,
+            self.bounds,
+            self.strides,
+            self.padding,
+            self.output_padding,
+            self.dilation_rate,
+        )
 
 
-@quantizes(keras.layers.SeparableConv2D)
-class QuantSeparableConv2D(QuantComposite, keras.layers.SeparableConv2D):
-    """`keras.layers.SeparableConv2D` on int8: a `QuantDepthwiseConv2D` and a pointwise `QuantConv2D`.
+@quantizes(keras.layers.Conv2D)
+class QuantConv2D(QuantConvolution, keras.layers.Conv2D):
+    """`keras.layers.Conv2D` on int8, one weight scale a filter; lowered to CONV_2D.
 
-    Args: those of `keras.layers.SeparableConv2D`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
+    Args: those of `keras.layers.Conv2D`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
     """
+
+
+@quantizes(keras.layers.DepthwiseConv2D)
+class QuantDepthwiseConv2D(QuantDepthwiseConvolution, keras.layers.DepthwiseConv2D):
+    """`keras.layers.DepthwiseConv2D` on int8, one weight scale an output channel; lowered to DEPTHWISE_CONV_2D.
+
+    Args: those of `keras.layers.DepthwiseConv2D`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
+    """
+
+
+@quantizes(keras.layers.Conv2DTranspose)
+class QuantConv2DTranspose(QuantTransposedConvolution, keras.layers.Conv2DTranspose):
+    """`keras.layers.Conv2DTranspose` on int8, one weight scale a filter; lowered to TRANSPOSE_CONV.
+
+    The operator has no dilation: a dilated kernel is written with its zeros.
+
+    Args: those of `keras.layers.Conv2DTranspose`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
+    """
+
+
+class QuantSeparableConvolution(QuantComposite):
+    """Mixin for a depthwise and a pointwise convolution; a subclass names the classes of both parts.
+
+    Args:
+        kernel_quantizer, batch_norm, output_quantizer: as in `QuantWeighted`.
+    """
+
+    depthwise_class, pointwise_class = None, None
 
     def __init__(
         self,
@@ -108,7 +132,7 @@ class QuantSeparableConv2D(QuantComposite, keras.layers.SeparableConv2D):
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self.depthwise = QuantDepthwiseConv2D(
+        self.depthwise = self.depthwise_class(
             self.kernel_size,
             strides=self.strides,
             padding=self.padding,
@@ -122,7 +146,7 @@ class QuantSeparableConv2D(QuantComposite, keras.layers.SeparableConv2D):
             kernel_quantizer=_another(kernel_quantizer),
             name=f"{self.name}_depthwise",
         )
-        self.pointwise = QuantConv2D(
+        self.pointwise = self.pointwise_class(
             self.filters,
             1,
             data_format=self.data_format,
@@ -152,7 +176,7 @@ class QuantSeparableConv2D(QuantComposite, keras.layers.SeparableConv2D):
         return self.pointwise.last_part
 
     def copy_weights(self, layer):
-        """Take the weights of a float `keras.layers.SeparableConv2D`."""
+        """Take the weights of the float layer."""
         self.depthwise.kernel.assign(layer.depthwise_kernel)
         self.pointwise.kernel.assign(layer.pointwise_kernel)
         if layer.use_bias:
@@ -163,6 +187,16 @@ class QuantSeparableConv2D(QuantComposite, keras.layers.SeparableConv2D):
             **super().get_config(),
             **{key: value for key, value in self.pointwise.get_config().items() if key in _OWN_ARGUMENTS},
         }
+
+
+@quantizes(keras.layers.SeparableConv2D)
+class QuantSeparableConv2D(QuantSeparableConvolution, keras.layers.SeparableConv2D):
+    """`keras.layers.SeparableConv2D` on int8: a `QuantDepthwiseConv2D` and a pointwise `QuantConv2D`.
+
+    Args: those of `keras.layers.SeparableConv2D`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
+    """
+
+    depthwise_class, pointwise_class = QuantDepthwiseConv2D, QuantConv2D
 
 
 _OWN_ARGUMENTS = ("kernel_quantizer", "batch_norm", "output_quantizer")

@@ -5,7 +5,7 @@ import importlib
 
 import keras
 
-_QUANTIZED, _OPERATIONS = {}, {}
+_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS, _REFUSED = {}, {}, set(), {}
 
 
 def register_quantized_layer(*float_classes, package="Custom"):
@@ -44,15 +44,16 @@ def quantized_class(operation):
     return _QUANTIZED.get(type(operation))
 
 
-def computes(*names):
+def computes(*names, constants=False):
     """Decorator: the function makes the quantized layer of these `keras.ops` operations.
 
     It takes `(operation, args, **arguments)`: the operation object, which holds the parameters that are no tensors; what it
-    is called with; and the arguments that every layer gets (`name`, a fused `activation`). The layer is called with the
-    operation's tensors, in a list if there are several.
+    is called with, in the order of its `call`; and the arguments that every layer gets (`name`, a fused `activation`). The
+    layer is called with the operation's tensors, in a list if there are several.
 
     Args:
         *names: classes of `keras.src.ops` by module and name, "numpy.Add"; those that this Keras lacks are left out.
+        constants: whether the factory reads those of `args` that are no tensors; otherwise they are refused.
     """
 
     def decorate(factory):
@@ -60,6 +61,8 @@ def computes(*names):
             operation = getattr(importlib.import_module(f"keras.src.ops.{module}"), name, None)
             if operation is not None:
                 _OPERATIONS[operation] = factory
+                if constants:
+                    _TAKES_CONSTANTS.add(operation)
         return factory
 
     return decorate
@@ -68,3 +71,25 @@ def computes(*names):
 def operation_factory(operation):
     """The function that makes the quantized layer of a `keras.ops` operation object, or `None`; see `computes`."""
     return _OPERATIONS.get(type(operation))
+
+
+def takes_constants(operation):
+    """Whether the factory of a `keras.ops` operation object reads operands that are no tensors; see `computes`."""
+    return type(operation) in _TAKES_CONSTANTS
+
+
+def refuses(reason, *names):
+    """Say why Keras layers have no quantized form, and the way out.
+
+    Args:
+        reason: a sentence or two.
+        *names: of classes in `keras.layers`; those that this Keras lacks are left out.
+    """
+    for name in names:
+        if hasattr(keras.layers, name):
+            _REFUSED[getattr(keras.layers, name)] = reason
+
+
+def reason_against(layer):
+    """Why a Keras layer has no quantized form, or `None`; holds for subclasses too."""
+    return next((_REFUSED[cls] for cls in type(layer).__mro__ if cls in _REFUSED), None)

@@ -1,12 +1,17 @@
 """Quantized layers that only move data: they keep the input's grid and compute nothing."""
 
+import math
+
 import keras
 
+from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
-from keras_quant.layers.registry import quantizes
+from keras_quant.layers.registry import computes, quantizes
 
 
-class _Movement(QuantLayer):
+class Movement(QuantLayer):
+    """Mixin: the output holds the input's values, or zeros, on the input's grid."""
+
     keeps_grid = True
 
     def integer_call(self, x, y):
@@ -15,25 +20,118 @@ class _Movement(QuantLayer):
 
 
 @quantizes(keras.layers.Flatten)
-class QuantFlatten(_Movement, keras.layers.Flatten):
+class QuantFlatten(Movement, keras.layers.Flatten):
     """`keras.layers.Flatten` on int8; lowered to RESHAPE. Args: those of `keras.layers.Flatten`."""
 
 
 @quantizes(keras.layers.Reshape)
-class QuantReshape(_Movement, keras.layers.Reshape):
+class QuantReshape(Movement, keras.layers.Reshape):
     """`keras.layers.Reshape` on int8; lowered to RESHAPE. Args: those of `keras.layers.Reshape`."""
 
 
 @quantizes(keras.layers.Permute)
-class QuantPermute(_Movement, keras.layers.Permute):
+class QuantPermute(Movement, keras.layers.Permute):
     """`keras.layers.Permute` on int8; lowered to TRANSPOSE. Args: those of `keras.layers.Permute`."""
 
 
 @quantizes(keras.layers.ZeroPadding2D)
-class QuantZeroPadding2D(_Movement, keras.layers.ZeroPadding2D):
+class QuantZeroPadding2D(Movement, keras.layers.ZeroPadding2D):
     """`keras.layers.ZeroPadding2D` on int8; lowered to PAD. Args: those of `keras.layers.ZeroPadding2D`."""
 
 
 @quantizes(keras.layers.Cropping2D)
-class QuantCropping2D(_Movement, keras.layers.Cropping2D):
+class QuantCropping2D(Movement, keras.layers.Cropping2D):
     """`keras.layers.Cropping2D` on int8; lowered to STRIDED_SLICE. Args: those of `keras.layers.Cropping2D`."""
+
+
+def check_batch_stays(stays, name, received):
+    """Refuse an operation that does not keep the first axis as it is."""
+    if not stays:
+        raise UnsupportedLayerError(
+            f"Operation '{name}' moves, cuts or merges the batch, whose size the runtime sets. Leave the first axis whole "
+            f"and work on the others. Received: {received}"
+        )
+
+
+def axes_of(axis, rank, name):
+    """An operation's `axis` (one, several, or `None` for all) as non-negative integers, none of them the batch."""
+    axes = range(rank) if axis is None else axis if isinstance(axis, (list, tuple)) else [axis]
+    axes = [int(a) % rank for a in axes]
+    check_batch_stays(0 not in axes, name, f"axis={axis}")
+    return axes
+
+
+def reshaped(shape, newshape):
+    """What `ops.reshape` makes of one sample.
+
+    Args:
+        shape: of the input, with the batch.
+        newshape: of the operation; the batch is -1, `None` or a size there.
+
+    Returns:
+        The output's shape without the batch, or `None` where that is not all of one sample.
+    """
+    if not newshape or any(size is None for size in (*shape[1:], *newshape[1:])):
+        return None
+    total, (batch, *sample) = math.prod(shape[1:]), newshape
+    if -1 in sample:
+        known = -math.prod(sample)
+        sample[sample.index(-1)] = total // known if known else 0
+    return tuple(sample) if math.prod(sample) == total and batch in (-1, None, shape[0]) else None
+
+
+@computes("numpy.Reshape")
+def _reshape(operation, args, **arguments):
+    sample = reshaped(args[0].shape, operation.newshape)
+    received = f"newshape={operation.newshape} of a tensor of shape {args[0].shape}"
+    check_batch_stays(sample is not None, arguments["name"], received)
+    return QuantReshape(sample, **arguments)
+
+
+@computes("numpy.ExpandDims", "numpy.Squeeze")
+def _expand_or_squeeze(operation, args, **arguments):
+    before, after = args[0].shape, operation.compute_output_spec(_spec(args[0])).shape
+    stays = len(after) > 0 and after[0] == before[0] and math.prod(after[1:]) == math.prod(before[1:])
+    # Only a fixed batch of one could pass for another axis of size one.
+    stays = stays and 0 not in _named_axes(operation, len(after if len(after) > len(before) else before))
+    check_batch_stays(stays, arguments["name"], f"axis={operation.axis} of a tensor of shape {before}")
+    return QuantReshape(after[1:], **arguments)
+
+
+def _named_axes(operation, rank):
+    axis = () if operation.axis is None else operation.axis
+    return [a % rank for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
+
+
+def _spec(value):
+    return keras.KerasTensor(value.shape, dtype=value.dtype)
+
+
+@computes("numpy.Transpose")
+def _transpose(operation, args, **arguments):
+    rank = len(args[0].shape)
+    axes = range(rank)[::-1] if operation.axes is None else operation.axes
+    return _permute([a % rank for a in axes], **arguments)
+
+
+@computes("numpy.Swapaxes")
+def _swapaxes(operation, args, **arguments):
+    order = list(range(len(args[0].shape)))
+    a, b = operation.axis1, operation.axis2
+    order[a], order[b] = order[b], order[a]
+    return _permute(order, **arguments)
+
+
+@computes("numpy.Moveaxis")
+def _moveaxis(operation, args, **arguments):
+    rank = len(args[0].shape)
+    sources, destinations = ([a % rank for a in axes] for axes in (operation.source, operation.destination))
+    order = [axis for axis in range(rank) if axis not in sources]
+    for destination, source in sorted(zip(destinations, sources)):
+        order.insert(destination, source)
+    return _permute(order, **arguments)
+
+
+def _permute(order, **arguments):
+    check_batch_stays(order[0] == 0, arguments["name"], f"the order of axes {tuple(order)}")
+    return QuantPermute(tuple(order[1:]), **arguments)

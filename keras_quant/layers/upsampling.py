@@ -10,6 +10,13 @@ from keras_quant.layers.conv import check_channels_last
 from keras_quant.layers.registry import quantizes
 
 
+def check_interpolation(layer):
+    if layer.interpolation not in ("nearest", "bilinear"):
+        raise UnsupportedLayerError(
+            f"Layer '{layer.name}': no int8 kernel interpolates '{layer.interpolation}'. Use 'nearest' or 'bilinear'."
+        )
+
+
 @quantizes(keras.layers.UpSampling2D)
 class QuantUpSampling2D(QuantLayer, keras.layers.UpSampling2D):
     """`keras.layers.UpSampling2D` on int8, nearest or bilinear. Keeps the input's grid.
@@ -24,10 +31,7 @@ class QuantUpSampling2D(QuantLayer, keras.layers.UpSampling2D):
 
     def build(self, input_shape):
         check_channels_last(self)
-        if self.interpolation not in ("nearest", "bilinear"):
-            raise UnsupportedLayerError(
-                f"Layer '{self.name}': no int8 kernel interpolates '{self.interpolation}'. Use 'nearest' or 'bilinear'."
-            )
+        check_interpolation(self)
         super().build(input_shape)
 
     def _train(self, inputs, quantizer):

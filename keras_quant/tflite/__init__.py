@@ -1,5 +1,6 @@
 """Lowering to TFLite operators, the flatbuffer, and the runtime that judges it."""
 
+from keras_quant.tflite.aarch64 import Emulator
 from keras_quant.tflite.export import export_tflite
 from keras_quant.tflite.file import read_model
 from keras_quant.tflite.lower import register_lowering
@@ -8,6 +9,7 @@ from keras_quant.tflite.report import ExportReport, describe
 from keras_quant.tflite.runtime import Runtime
 
 __all__ = [
+    "Emulator",
     "ExportReport",
     "ParityReport",
     "Runtime",

@@ -11,20 +11,25 @@ MOST_INPUTS = 5
 @lowers(QuantConcatenate)
 def concatenation(lowering, layer, inputs, output):
     y = lowering.activation(output)
-    moved = [on_grid(lowering, x, y, output, index) for index, x in enumerate(inputs)]
+    # By tensor: one that is joined twice is moved once.
+    moved = {x.index: on_grid(lowering, x, y, output, index) for index, x in enumerate(inputs)}
     axis = layer.axis if layer.axis >= 0 else layer.axis + len(y.shape)
-    return join(lowering, moved, y, output, axis)
+    return join(lowering, [moved[x.index] for x in inputs], y, output, axis)
 
 
 def join(lowering, tensors, y, output, axis):
     """Concatenate any number of tensors on one grid into `y`, a few at a time."""
     while len(tensors) > MOST_INPUTS:
-        head, rest = tensors[:MOST_INPUTS], tensors[MOST_INPUTS:]
-        shape = list(head[0].shape[1:])
-        shape[axis - 1] = sum(t.shape[axis] for t in head)
-        part = lowering.writer.activation(f"{output.name}/part", shape, y.scale, y.zero_point)
-        tensors = [_concatenate(lowering, head, part, axis), *rest]
+        groups = [tensors[i : i + MOST_INPUTS] for i in range(0, len(tensors), MOST_INPUTS)]
+        tensors = [_part(lowering, group, y, output, axis) if len(group) > 1 else group[0] for group in groups]
     return _concatenate(lowering, tensors, y, axis)
+
+
+def _part(lowering, tensors, y, output, axis):
+    shape = list(tensors[0].shape[1:])
+    shape[axis - 1] = sum(t.shape[axis] for t in tensors)
+    part = lowering.writer.activation(f"{output.name}/part", shape, y.scale, y.zero_point)
+    return _concatenate(lowering, tensors, part, axis)
 
 
 def _concatenate(lowering, tensors, y, axis):

@@ -10,7 +10,7 @@ from keras_quant.graph import trace
 from keras_quant.graph.graph import Value
 from keras_quant.integer import QuantParams
 from keras_quant.layers import QuantLayer
-from keras_quant.tflite.writer import Writer
+from keras_quant.tflite.writer import TensorType, Writer
 
 _RULES = {}
 
@@ -74,14 +74,15 @@ class Lowering:
         self.inputs = {}
         self.path = ""
 
-    def activation(self, output, name=None, shape=None, params=None):
-        """A new int8 tensor: the rule's output, or with `name` an intermediate one beside it."""
+    def activation(self, output, name=None, shape=None, params=None, kind=TensorType.INT8):
+        """A new tensor of integers: the rule's output, or with `name` an intermediate one beside it."""
         params = params or output.params
         return self.writer.activation(
             f"{output.name}/{name}" if name else output.name,
             output.shape if shape is None else shape,
             ops.convert_to_numpy(params.scale),
             ops.convert_to_numpy(params.zero_point),
+            kind,
         )
 
     def ints(self, output, name, values):

@@ -9,9 +9,11 @@ from keras_quant.tflite.lower import lowers
 def multiply(lowering, layer, inputs, output):
     y = lowering.activation(output)
     a, b = inputs
-    lowering.check_ratio("MUL", a.scale * b.scale / y.scale, 2.0**-16, 2.0**8)
+    ratio = a.scale * b.scale / y.scale
+    lowering.check_ratio("MUL", ratio, 2.0**-16, 2.0**8)
     activation = fused_activation(layer)
-    lowering.operator("MUL", inputs, y, 2, (1, 14, 0), "MulOptions", fusedActivationFunction=activation)
+    version, since = (3, (1, 15, 0)) if ratio >= 1 else (2, (1, 14, 0))
+    lowering.operator("MUL", inputs, y, version, since, "MulOptions", fusedActivationFunction=activation)
     return y
 
 

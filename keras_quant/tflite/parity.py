@@ -1,5 +1,6 @@
 """Does the file compute what Keras computes? The runtime answers."""
 
+import contextlib
 import dataclasses
 
 import keras
@@ -8,9 +9,10 @@ from keras import ops, tree
 
 from keras_quant import backend
 from keras_quant.data import input_batches, number_of_batches
-from keras_quant.errors import ModelFileError
+from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.graph import trace
 from keras_quant.layers import annotation
+from keras_quant.tflite.aarch64 import Emulator
 from keras_quant.tflite.file import read_model
 from keras_quant.tflite.lower import lower, without_rule
 from keras_quant.tflite.report import text
@@ -80,7 +82,7 @@ class ParityReport:
         return f"{text} ({self.samples:,} samples)"
 
 
-def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="auto"):
+def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host"):
     """Compare a file with the model it was exported from; see `keras_quant.verify`."""
     content, model = read_model(path)
     graph = trace(qmodel, keep_float=True)
@@ -92,14 +94,28 @@ def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="
     inside = _tensors_inside(qmodel, model) if intermediates else {}
     if inside:
         content = repack(model, extra_outputs=sorted(set(inside.values())))
-    runtime = Runtime(content, path)
-    compare = _Comparison(outputs, inside, _keras_side(qmodel, graph, list(inside)), runtime)
     progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
-    for arrays in input_batches(data, graph.inputs, steps):
-        compare.add(dict(zip(inputs, arrays)))
-        if progress is not None:
-            progress.add(1)
+    with _runtime(content, path, target) as runtime:
+        compare = _Comparison(outputs, inside, _keras_side(qmodel, graph, list(inside)), runtime)
+        for arrays in input_batches(data, graph.inputs, steps):
+            compare.add(dict(zip(inputs, arrays)))
+            if progress is not None:
+                progress.add(1)
     return ParityReport(str(path), compare.samples, list(compare.outputs.values()), list(compare.inside.values()))
+
+
+@contextlib.contextmanager
+def _runtime(content, path, target):
+    """The `Runtime` of a file's bytes on a target."""
+    if target == "host":
+        yield Runtime(content, path)
+    elif isinstance(target, Emulator):
+        yield target.runtime(content, path)
+    elif target == "aarch64":
+        with Emulator() as emulator:
+            yield emulator.runtime(content, path)
+    else:
+        raise QuantizationError(f"A file runs on 'host', on 'aarch64' or on an `Emulator`. Received: target={target!r}")
 
 
 class _Comparison:

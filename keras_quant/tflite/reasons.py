@@ -9,7 +9,8 @@ _REASONS = {
     "SOFTMAX": ("XNNPACK's SOFTMAX is float", "At the end of the model leave it out and take the largest logit."),
     "GELU": ("XNNPACK's GELU is float", f"Use {_FUNCTIONS}."),
     "CAST": _TABLE,
-    "GATHER": _TABLE,
+    "GATHER": ("XNNPACK has none", "Take runs of neighbouring elements, or along another axis than the last."),
+    "REVERSE_V2": ("XNNPACK has none, and slices would take longer", ""),
     "AVERAGE_POOL_2D": ("XNNPACK's AVERAGE_POOL_2D is float", "Export with keras_quant, which lowers it otherwise."),
     "RELU": ("XNNPACK's RELU is float", "Export with keras_quant, which lowers it to QUANTIZE or fuses it."),
     "RELU6": ("XNNPACK's RELU6 is float", "Export with keras_quant, which lowers it to QUANTIZE or fuses it."),
@@ -30,7 +31,7 @@ def explain(name, dtypes):
     """
     if is_float(dtypes):
         return "it computes in float", "Give its layer a quantized form, see `keras_quant.layers`."
-    if name == "ADD" and "int32" in dtypes:
+    if name in ("ADD", "GATHER") and "int32" in dtypes:
         return _TABLE
     if any(dtype.startswith("int16") for dtype in dtypes):
         return "XNNPACK has no int16 kernels", "Use int8 activations for this layer."

@@ -9,7 +9,7 @@ from keras_quant.tflite.lower import lowers
 def requantize(lowering, x, y):
     """QUANTIZE `x` onto the grid of `y`."""
     lowering.check_ratio("QUANTIZE", x.scale / y.scale, 2.0**-8, 2.0**7)
-    lowering.operator("QUANTIZE", [x], y, 2, (1, 15, 0), "QuantizeOptions")
+    lowering.operator("QUANTIZE", [x], y, 1, (1, 14, 0), "QuantizeOptions")
     return y
 
 
@@ -31,5 +31,5 @@ def leaky_relu(lowering, layer, x, output):
     lowering.check_ratio("LEAKY_RELU", x.scale / y.scale, 2.0**-8, 2.0**7)
     alpha = float(np.float32(layer.negative_slope))
     lowering.check_ratio("LEAKY_RELU's negative side", x.scale / y.scale * abs(alpha), 2.0**-8, 2.0**7)
-    lowering.operator("LEAKY_RELU", [x], y, 2, (2, 3, 0), "LeakyReluOptions", alpha=alpha)
+    lowering.operator("LEAKY_RELU", [x], y, 1, (1, 13, 1), "LeakyReluOptions", alpha=alpha)
     return y

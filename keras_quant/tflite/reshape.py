@@ -24,21 +24,36 @@ def transpose(lowering, layer, x, output):
 
 
 @lowers(QuantZeroPadding2D)
-def pad(lowering, layer, x, output):
-    y = lowering.activation(output)
-    amounts = lowering.ints(output, "amounts", [(0, 0), *layer.padding, (0, 0)])
+def zero_padding(lowering, layer, x, output):
+    return pad(lowering, x, output, [*layer.padding, (0, 0)])
+
+
+@lowers(QuantCropping2D)
+def cropping(lowering, layer, x, output):
+    (top, _), (left, _) = layer.cropping
+    height, width, channels = output.shape
+    return cut(lowering, x, output, [(top, top + height), (left, left + width), (0, channels)])
+
+
+def pad(lowering, x, output, widths, name=None):
+    """PAD with the zero point by `(before, after)` for each axis after the batch; nothing where all are zero."""
+    if not any(map(any, widths)):
+        return x
+    shape = [before + size + after for size, (before, after) in zip(x.shape[1:], widths)]
+    y = lowering.activation(output, name, shape)
+    amounts = lowering.ints(output, f"{name or 'pad'}_amounts", [(0, 0), *widths])
     lowering.operator("PAD", [x, amounts], y, 2, (1, 14, 0), "PadOptions")
     return y
 
 
-@lowers(QuantCropping2D)
-def strided_slice(lowering, layer, x, output):
-    y = lowering.activation(output)
-    (top, _), (left, _) = layer.cropping
-    height, width, channels = output.shape
-    begin = lowering.ints(output, "begin", [0, top, left, 0])
-    end = lowering.ints(output, "end", [0, top + height, left + width, channels])
-    steps = lowering.ints(output, "steps", [1, 1, 1, 1])
+def cut(lowering, x, output, ranges, name=None):
+    """STRIDED_SLICE of the `range(begin, end)` for each axis after the batch; nothing where all are whole."""
+    if list(ranges) == [(0, size) for size in x.shape[1:]]:
+        return x
+    y = lowering.activation(output, name, [end - begin for begin, end in ranges])
+    begin = lowering.ints(output, "begin", [0, *(begin for begin, _ in ranges)])
+    end = lowering.ints(output, "end", [0, *(end for _, end in ranges)])
+    steps = lowering.ints(output, "steps", [1] * len(x.shape))
     # The batch, whatever it is at run time.
     masks = {"beginMask": 1, "endMask": 1}
     lowering.operator("STRIDED_SLICE", [x, begin, end, steps], y, 2, (1, 14, 0), "StridedSliceOptions", **masks)

@@ -8,6 +8,8 @@ from keras_quant.tflite import (  # noqa: F401
     constant,
     conv,
     dense,
+    depth_to_space,
+    gather,
     matmul,
     maximum,
     multiply,

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_quant.errors import ModelFileError
+from keras_quant.errors import EmulatorError, ModelFileError
 
 
 class Runtime:
@@ -17,13 +17,16 @@ class Runtime:
         content: bytes of a `.tflite` file.
         path: for messages.
         threads: number of threads.
+        interpreter: makes the interpreter; LiteRT's own on this machine by default.
     """
 
-    def __init__(self, content, path="model", threads=1):
+    def __init__(self, content, path="model", threads=1, interpreter=Interpreter):
         try:
             with _quiet():
-                self.interpreter = Interpreter(model_content=content, num_threads=threads)
+                self.interpreter = interpreter(model_content=content, num_threads=threads)
                 self.interpreter.allocate_tensors()
+        except EmulatorError:
+            raise
         except (RuntimeError, ValueError) as error:
             cause = str(error).strip().splitlines()[0]
             raise ModelFileError(f"LiteRT cannot load '{path}': {cause}. Export it again.") from error

@@ -47,19 +47,20 @@ class Writer:
         self.min_version = (1, 14, 0)
         self.names = set()
 
-    def activation(self, name, shape, scale, zero_point):
-        """Add an int8 tensor that is computed at run time; `shape` without the batch.
+    def activation(self, name, shape, scale, zero_point, kind=TensorType.INT8):
+        """Add a tensor of integers that is computed at run time; `shape` without the batch.
 
         Args:
             name: wanted name; made unique.
             shape: without the batch dimension.
             scale, zero_point: of its grid.
+            kind: `TensorType` of the integers.
 
         Returns:
             `Tensor`.
         """
         scale, zero_point = np.float32(scale), int(zero_point)
-        index, name, full = self._computed(name, shape, TensorType.INT8, [scale], [zero_point])
+        index, name, full = self._computed(name, shape, kind, [scale], [zero_point])
         return Tensor(index, name, full, scale, zero_point)
 
     def integers(self, name, shape):

@@ -1,5 +1,6 @@
 """Pooling, resizing and softmax: random integers, against LiteRT."""
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -38,10 +39,10 @@ def test_mean_and_sum_equal_litert(seed, size, axes, keepdims, name):
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 2**31), st.tuples(*[st.integers(2, 7)] * 2), st.tuples(*[st.integers(1, 5)] * 2))
-def test_resize_bilinear_equals_litert(seed, size, factor):
+@given(st.integers(0, 2**31), st.tuples(*[st.integers(1, 40)] * 2), st.tuples(*[st.integers(1, 40)] * 2))
+def test_resize_bilinear_equals_litert(seed, size, wanted):
     x, sx, zx, _ = random(seed, (2, *size, 3))
-    height, width = size[0] * factor[0], size[1] * factor[1]
+    height, width = wanted
     ours = integers(integer.resize_bilinear(quantized(x, sx, zx), height, width), grid(sx, zx))
     operands = lambda writer, fed: [fed[0], writer.constant("size", np.array([height, width], np.int32))]
     op = OneOp(
@@ -55,6 +56,19 @@ def test_resize_bilinear_equals_litert(seed, size, factor):
         halfPixelCenters=True,
     )
     np.testing.assert_array_equal(ours, op.run())
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**31), st.tuples(*[st.integers(1, 60)] * 2), st.tuples(*[st.integers(1, 60)] * 2))
+def test_resize_nearest_equals_litert_and_keras(seed, size, wanted):
+    x, sx, zx, _ = random(seed, (2, *size, 3))
+    ours = integers(integer.resize_nearest(quantized(x, sx, zx), *wanted), grid(sx, zx))
+    operands = lambda writer, fed: [fed[0], writer.constant("size", np.array(wanted, np.int32))]
+    fields = {"operands": operands, "halfPixelCenters": True}
+    options = "ResizeNearestNeighborOptions"
+    op = OneOp("RESIZE_NEAREST_NEIGHBOR", [(x, sx, zx)], ours.shape[1:], (sx, zx), 3, options, **fields)
+    np.testing.assert_array_equal(ours, op.run())
+    np.testing.assert_array_equal(ours, keras.ops.image.resize(x.astype("float32"), wanted, interpolation="nearest"))
 
 
 @pytest.mark.parametrize("traced", [False, True])

@@ -36,7 +36,6 @@ PLAIN = {
     "add": lambda: functional(lambda x: L.ReLU()(L.Add()([x, L.Conv2D(6, 1)(x)]))),
     "concatenate": lambda: functional(lambda x: L.Concatenate()([L.Conv2D(4, 1)(x), L.Conv2D(2, 1)(x), x])),
     "max_pooling": lambda: sequential(L.MaxPooling2D(3, 2, padding="same"), L.Conv2D(3, 1)),
-    "average_pooling_padded": lambda: sequential(L.AveragePooling2D(3, 1, padding="same")),
     "global_average": lambda: sequential(L.Conv2D(4, 3, activation="relu"), L.GlobalAveragePooling2D(keepdims=True)),
 }
 NORMALIZED = {

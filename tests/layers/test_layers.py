@@ -16,10 +16,23 @@ ARGUMENTS = {
     "QuantDepthwiseConv2D": {"kernel_size": 3, "depth_multiplier": 2},
     "QuantSeparableConv2D": {"filters": 4, "kernel_size": 3, "activation": "silu"},
     "QuantConv2DTranspose": {"filters": 4, "kernel_size": 3, "strides": 2},
+    "QuantConv1D": {"filters": 4, "kernel_size": 3, "padding": "causal"},
+    "QuantDepthwiseConv1D": {"kernel_size": 3},
+    "QuantSeparableConv1D": {"filters": 4, "kernel_size": 3, "activation": "silu"},
+    "QuantConv1DTranspose": {"filters": 4, "kernel_size": 3, "strides": 2},
     "QuantDense": {"units": 3, "activation": "softmax"},
     "QuantAveragePooling2D": {"pool_size": 2},
+    "QuantAveragePooling1D": {"pool_size": 2},
     "QuantReshape": {"target_shape": (-1,)},
     "QuantPermute": {"dims": (3, 1, 2)},
+    "QuantRepeatVector": {"n": 3},
+    "QuantSlice": {"slices": [(1, -1), (None, None, -2)], "target_shape": (10, 36)},
+    "QuantTake": {"indices": [[3, -1], [4, 5]]},
+    "QuantFlip": {"axis": [1, -1]},
+    "QuantRoll": {"shift": [2, -1], "axis": [1, 2]},
+    "QuantRepeat": {"repeats": [1, 2, 0, 3, 1, 1], "axis": 3},
+    "QuantTile": {"repeats": (1, 2, 3)},
+    "QuantPad": {"pad_width": [(1, 2), (0, 3), (0, 0)], "mode": "reflect"},
     "QuantRescaling": {"scale": 0.5, "offset": [1.0, 2, 3, 4, 5, 6]},
     "QuantNormalization": {"mean": 1.0, "variance": [1.0, 2, 3, 4, 5, 6]},
     "QuantActivation": {"activation": "sigmoid"},
@@ -39,6 +52,11 @@ ARGUMENTS = {
     "QuantStandardize": {"axis": [3]},
     "QuantStochasticDepth": {"drop_path_rate": 0.5},
     "QuantTable": {"function": "softplus", "offset": 0.5},
+    "QuantResize": {"height": 8, "width": 18, "interpolation": "nearest"},
+    "QuantResizing": {"height": 7, "width": 20, "crop_to_aspect_ratio": True},
+    "QuantCenterCrop": {"height": 7, "width": 12},
+    "QuantDepthToSpace": {"block_size": 2},
+    "QuantSpaceToDepth": {"block_size": 3},
     "QuantUpSampling2D": {"size": 2, "interpolation": "bilinear"},
 }
 SEVERAL_INPUTS = (
@@ -65,7 +83,7 @@ def make(kind, **extra):
 
 
 def model_of(layer, name):
-    shape = (12, 6) if name == "QuantSpatialDropout1D" else (12, 12, 6)
+    shape = (6,) if name == "QuantRepeatVector" else (12, 6) if "1D" in name else (12, 12, 6)
     inputs = [keras.Input(shape) for _ in range(2 if name in SEVERAL_INPUTS else 1)]
     return keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0]))
 

@@ -16,6 +16,8 @@ def squeeze_and_excite(x):
     return L.Multiply()([x, gate])
 
 
+SHUFFLED = [i * 355 % 864 for i in range(100)]
+
 ON_XNNPACK = {
     "conv_same_strided": lambda: sequential(L.Conv2D(8, 3, strides=2, padding="same")),
     "conv_valid_uneven": lambda: sequential(L.Conv2D(8, (3, 2), strides=(2, 1), activation="relu")),
@@ -31,6 +33,10 @@ ON_XNNPACK = {
     "transpose_valid": lambda: sequential(L.Conv2DTranspose(8, 4, strides=2)),
     "transpose_small_kernel": lambda: sequential(L.Conv2DTranspose(8, 2, strides=3)),
     "transpose_pointwise": lambda: sequential(L.Conv2DTranspose(8, 1, strides=2, padding="same")),
+    "transpose_dilated": lambda: sequential(L.Conv2DTranspose(8, 3, dilation_rate=(2, 1), padding="same")),
+    "transpose_output_padding": lambda: sequential(
+        L.Conv2DTranspose(8, 3, strides=2, padding="same", output_padding=0), L.Conv2DTranspose(4, 3, 3, output_padding=2)
+    ),
     "transpose_normalized": lambda: sequential(L.Conv2DTranspose(8, 3), L.BatchNormalization(), L.ReLU()),
     "dense": lambda: sequential(L.Flatten(), L.Dense(7, activation="relu"), L.Dense(3)),
     "dense_on_images": lambda: sequential(L.Dense(7), L.BatchNormalization(), L.Activation("relu6")),
@@ -65,12 +71,23 @@ ON_XNNPACK = {
     "average_pooling_of_all": lambda: sequential(L.AveragePooling2D(12), L.Flatten(), L.Dense(3)),
     "global_average_pooling": lambda: sequential(L.Conv2D(4, 3, activation="relu"), L.GlobalAveragePooling2D()),
     "global_max_pooling": lambda: sequential(L.GlobalMaxPooling2D(keepdims=True), L.Flatten(), L.Dense(3)),
+    "global_max_pooling_of_conv": lambda: sequential(L.Conv2D(4, 3), L.GlobalMaxPooling2D(), L.Dense(3)),
+    "pooling_operations": lambda: functional(
+        lambda x: ops.average_pool(ops.max_pool(L.Conv2D(4, 3)(x), 2), (2, 1), strides=(1, 2), padding="valid")
+    ),
     "padding_and_cropping": lambda: sequential(
         L.ZeroPadding2D(((1, 2), (3, 0))), L.Conv2D(4, 3), L.Cropping2D(((0, 1), (2, 1)))
     ),
     "upsampling_nearest": lambda: sequential(L.UpSampling2D(2), L.Conv2D(3, 1), L.UpSampling2D((3, 1))),
     "upsampling_nearest_large": lambda: sequential(L.UpSampling2D((7, 2))),
     "upsampling_bilinear": lambda: sequential(L.Conv2D(3, 1), L.UpSampling2D((2, 3), interpolation="bilinear")),
+    "resizing_bilinear": lambda: sequential(L.Resizing(20, 17), L.Conv2D(3, 1), L.Resizing(7, 5)),
+    "resizing_nearest_up": lambda: sequential(L.Resizing(18, 16, "nearest"), L.Conv2D(3, 1), L.Resizing(36, 16, "nearest")),
+    "resizing_nearest_down": lambda: sequential(L.Resizing(4, 6, "nearest"), L.Conv2D(3, 1), L.Resizing(3, 4, "nearest")),
+    "resizing_cropped": lambda: sequential(L.Resizing(10, 15, crop_to_aspect_ratio=True)),
+    "resizing_padded": lambda: sequential(L.Resizing(6, 10, pad_to_aspect_ratio=True), L.Conv2D(3, 1)),
+    "resizing_operation": lambda: functional(lambda x: ops.image.resize(x, (8, 24), interpolation="nearest")),
+    "center_crop": lambda: sequential(L.CenterCrop(7, 4), L.Conv2D(3, 3), L.CenterCrop(5, 2)),
     "movement": lambda: sequential(L.Permute((2, 3, 1)), L.Reshape((6, 144)), L.Flatten(), L.Dense(3)),
     "dropout_and_kin": lambda: sequential(
         L.Conv2D(3, 3),
@@ -114,17 +131,102 @@ ON_XNNPACK = {
     "operations_fuse_activations": lambda: functional(lambda x: ops.relu(x + L.Conv2D(6, 1)(x))),
 }
 
+# Operations that only move data, as functions of an image.
+MOVEMENT = {
+    "transpose": lambda x: ops.transpose(x, (0, 3, 1, 2)),
+    "swapaxes": lambda x: ops.swapaxes(x, 1, -1),
+    "moveaxis": lambda x: ops.moveaxis(x, (1, 3), (3, 2)),
+    "reshape": lambda x: ops.reshape(x, (-1, 24, 36)),
+    "reshape_of_open_batch": lambda x: ops.reshape(x, (ops.shape(x)[0], -1, 6))[:, ::2],
+    "expand_and_squeeze": lambda x: ops.squeeze(ops.expand_dims(L.GlobalAveragePooling2D()(x), (1, -1)), 1),
+    "flip": lambda x: ops.flip(x, 1),
+    "flip_vector": lambda x: ops.flip(L.GlobalMaxPooling2D()(x), 1),
+    "slice": lambda x: x[:, 1:-1, 2:, :3],
+    "slice_steps": lambda x: x[:, 1::3, ::5, ::2],
+    "slice_steps_back": lambda x: x[:, ::-1, 10:2:-3, :],
+    "slice_integers": lambda x: x[:, 0, :, -2],
+    "slice_new_axes": lambda x: x[:, None, 2:, ..., -1:, None],
+    "split": lambda x: L.Add()(ops.split(L.Conv2D(6, 1)(x), 2, axis=-1)),
+    "split_at": lambda x: ops.concatenate(ops.split(x, [2, 7], axis=1)[::-1], axis=1),
+    "unstack": lambda x: ops.add(*ops.unstack(x, axis=-1)[1:3]),
+    "stack": lambda x: ops.stack([L.Conv2D(6, 1)(x), x, L.Conv2D(6, 1)(x)], axis=1),
+    "stack_unstacked": lambda x: ops.stack(ops.unstack(x, axis=1)[::-1], axis=-1),
+    "stack_one": lambda x: ops.stack([x], axis=2),
+    "hstack": lambda x: ops.hstack([x, L.Conv2D(6, 1)(x)]),
+    "repeat": lambda x: ops.repeat(x, 3, axis=2),
+    "repeat_unevenly": lambda x: ops.repeat(x, [1, 2, 3, 0, 1, 1], axis=-1),
+    "repeat_vector": lambda x: L.RepeatVector(9)(L.GlobalAveragePooling2D()(x)),
+    "tile": lambda x: ops.tile(x, (1, 2, 7, 1)),
+    "tile_often": lambda x: ops.tile(x[:, :2, :2], 100),
+    "broadcast_to": lambda x: ops.broadcast_to(x[:, :1, :, :1], (None, 5, 12, 9)),
+    "pad": lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 3), (1, 0))),
+    "pad_reflect": lambda x: ops.pad(x, ((0, 0), (1, 2), (3, 3), (0, 0)), mode="reflect"),
+    "pad_symmetric": lambda x: ops.pad(x, ((0, 0), (1, 2), (3, 3), (0, 0)), mode="symmetric"),
+    "pad_edge": lambda x: ops.pad(x, ((0, 0), (8, 2), (3, 3), (0, 0)), mode="edge"),
+    "take": lambda x: ops.take(x, [4, 5, 0, -1, 2], axis=1),
+    "take_one": lambda x: ops.take(x, 3, axis=1),
+    "take_matrix": lambda x: ops.take(x, [[0, 1], [5, 3]], axis=2),
+    "roll": lambda x: ops.roll(x, (2, -5), axis=(1, 2)),
+    "roll_round": lambda x: ops.roll(x, 15, axis=1),
+}
+ON_XNNPACK.update({name: lambda build=build: functional(build) for name, build in MOVEMENT.items()})
+if hasattr(ops, "depth_to_space"):
+    ON_XNNPACK["blocks"] = lambda: functional(
+        lambda x: ops.space_to_depth(ops.depth_to_space(L.Conv2D(8, 3, padding="same")(x), 2), 3)
+    )
+
+SEQUENCE = (24, 6)
+
+
+def sequence(*layers):
+    return sequential(*layers, shape=SEQUENCE)
+
+
+ON_XNNPACK |= {
+    "conv1d_same_strided": lambda: sequence(L.Conv1D(8, 3, strides=2, padding="same")),
+    "conv1d_dilated": lambda: sequence(L.Conv1D(8, 3, dilation_rate=3, activation="relu6"), L.Conv1D(4, 1)),
+    "conv1d_causal": lambda: sequence(L.Conv1D(8, 3, padding="causal", dilation_rate=2, activation="tanh")),
+    "conv1d_causal_strided": lambda: sequence(L.Conv1D(8, 4, strides=3, padding="causal", use_bias=False)),
+    "conv1d_grouped": lambda: sequence(L.Conv1D(12, 3, groups=3, padding="same")),
+    "conv1d_normalized": lambda: sequence(L.Conv1D(8, 3), L.BatchNormalization(), L.ReLU(), L.Flatten(), L.Dense(3)),
+    "conv1d_between_sums": lambda: functional(
+        lambda x: L.ReLU()(L.Add()([x, L.BatchNormalization()(L.Conv1D(6, 3, padding="same")(x))])), SEQUENCE
+    ),
+    "depthwise1d": lambda: sequence(L.DepthwiseConv1D(3, strides=2, padding="same", depth_multiplier=2)),
+    "depthwise1d_normalized": lambda: sequence(L.DepthwiseConv1D(5), L.BatchNormalization(), L.ReLU(6.0)),
+    "depthwise1d_dilated": lambda: sequence(L.DepthwiseConv1D(3, dilation_rate=2, activation="silu")),
+    "separable1d": lambda: sequence(L.SeparableConv1D(8, 3, strides=2, depth_multiplier=2, activation="relu")),
+    "separable1d_normalized": lambda: sequence(L.SeparableConv1D(8, 3), L.BatchNormalization(), L.ReLU()),
+    "transpose1d_same": lambda: sequence(L.Conv1DTranspose(8, 3, strides=2, padding="same", activation="relu")),
+    "transpose1d_valid": lambda: sequence(L.Conv1DTranspose(8, 2, strides=3), L.Conv1DTranspose(4, 5)),
+    "transpose1d_dilated": lambda: sequence(L.Conv1DTranspose(8, 3, dilation_rate=2), L.BatchNormalization()),
+    "transpose1d_output_padding": lambda: sequence(L.Conv1DTranspose(8, 3, 2, output_padding=1)),
+    "max_pooling1d": lambda: sequence(L.MaxPooling1D(3, 2, padding="same"), L.Conv1D(4, 3), L.MaxPooling1D(2)),
+    "average_pooling1d": lambda: sequence(L.AveragePooling1D(2), L.Conv1D(4, 1), L.AveragePooling1D(3, 2)),
+    "average_pooling1d_of_all": lambda: sequence(L.AveragePooling1D(24), L.Flatten(), L.Dense(3)),
+    "pooling1d_operations": lambda: functional(lambda x: ops.max_pool(ops.average_pool(x, 3, 2), 2), SEQUENCE),
+    "global_average_pooling1d": lambda: sequence(L.Conv1D(4, 3, activation="relu"), L.GlobalAveragePooling1D(keepdims=True)),
+    "global_pooling1d_joined": lambda: functional(
+        lambda x: L.Concatenate()([L.GlobalAveragePooling1D()(x), L.GlobalMaxPooling1D()(x)]), SEQUENCE
+    ),
+    "padding_and_cropping1d": lambda: sequence(L.ZeroPadding1D((1, 3)), L.Conv1D(4, 3), L.Cropping1D((2, 0))),
+    "upsampling1d": lambda: sequence(L.UpSampling1D(3), L.Conv1D(4, 3), L.UpSampling1D(2)),
+}
+
 TABLE = ["CAST", "ADD", "GATHER"]
+NEAREST = ["RESIZE_NEAREST_NEIGHBOR"]
 OFF_XNNPACK = {
-    "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX"]),
-    "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX"]),
+    "flip_channels": (lambda: functional(lambda x: ops.flip(x, -1)), ["REVERSE_V2"]),
+    "take_channels": (lambda: functional(lambda x: ops.take(x, [5, 3, 0], axis=-1)), ["GATHER"]),
+    "take_at_random": (lambda: functional(lambda x: ops.take(ops.reshape(x, (-1, 864)), SHUFFLED, axis=1)), ["GATHER"]),
+    "resizing_nearest_odd": (lambda: sequential(L.Resizing(37, 41, "nearest"), L.Resizing(36, 35, "nearest")), NEAREST),
     "gelu": (lambda: sequential(L.Conv2D(4, 1, activation="gelu")), ["GELU"]),
     "gelu_approximate": (lambda: functional(keras.ops.gelu), ["GELU"]),
     "softplus": (lambda: sequential(L.Conv2D(4, 1), L.Activation("softplus")), TABLE),
     "mish": (lambda: sequential(L.Conv2D(4, 1), L.Activation("mish")), TABLE),
     "tables_of_operations": (lambda: functional(lambda x: ops.log(ops.exp(x) + 1.0)), TABLE * 2),
     "power": (lambda: functional(lambda x: ops.power(ops.relu(x), 1.5)), TABLE),
-    "attention": (lambda: functional(lambda x: x + L.MultiHeadAttention(2, 4)(x, x), WORDS), ["SOFTMAX"]),
+    "attention": (lambda: functional(lambda x: x + L.MultiHeadAttention(2, 4)(x, x), WORDS), ["SOFTMAX", "QUANTIZE"]),
     "attention_with_dropout": (
         lambda: functional(lambda x: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x), WORDS),
         ["SOFTMAX"],
@@ -138,6 +240,8 @@ OFF_XNNPACK = {
     ),
     "group_normalization": (lambda: sequential(L.Conv2D(8, 3), L.GroupNormalization(2), L.Conv2D(3, 1)), TABLE),
     "unit_normalization": (lambda: sequential(L.UnitNormalization()), TABLE),
+    "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX", "QUANTIZE"]),
+    "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX", "QUANTIZE"]),
 }
 
 

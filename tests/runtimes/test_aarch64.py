@@ -1,0 +1,120 @@
+"""64-bit Arm: the networks of `layers/test_shipping`, which together hold every operator, in one process a processor."""
+
+import ast
+import pathlib
+
+import numpy as np
+import pytest
+from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+import keras_quant as kq
+from keras_quant.tflite import Emulator, Runtime, aarch64, read_model
+from keras_quant.tflite.writer import TensorType, Writer
+from tests.runtimes.shipped import differences, operators_in, whole
+
+# The first without, the second with the dot-product instructions.
+CPUS = ["cortex-a72", "cortex-a76"]
+
+
+@pytest.fixture(scope="module", params=CPUS)
+def arm(request):
+    """One process for all networks; setting it up is `export/aarch64/setup.sh`."""
+    try:
+        emulator = Emulator(request.param)
+    except kq.EmulatorError as error:
+        pytest.skip(str(error))
+    with emulator:
+        yield emulator
+
+
+def operators_that_rules_name():
+    """Names of operators that appear in the lowering's source."""
+    folder, names = pathlib.Path(aarch64.__file__).parent, set()
+    for path in folder.glob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        names |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    # DELEGATE is the runtime's word for a partition.
+    return {name for name in names if name.isupper() and hasattr(BuiltinOperator, name)} - {"DELEGATE"}
+
+
+def test_the_networks_hold_every_operator_that_is_lowered_to(shipped_networks):
+    held = set().union(*(operators_in(read_model(path)[1]) for _, path, _ in shipped_networks.values()))
+    missing = operators_that_rules_name() - held
+    assert not missing, f"Add a network with {sorted(missing)} to a table in tests/layers/test_shipping.py"
+    assert len(held) > 15
+
+
+def test_every_output_and_tensor_inside_is_the_same_here_and_on_arm(arm, shipped_networks):
+    for name, (_, path, x) in shipped_networks.items():
+        file = whole(name, path, x)
+        there = arm.runtime(file.content).run(file.inputs)
+        assert differences(file.outputs, there)[0] == 0, name
+
+
+def test_every_output_on_arm_is_what_keras_predicts(arm, shipped_networks):
+    if arm.cpu == CPUS[0]:
+        pytest.skip("follows from equality with this machine; one processor is asked directly")
+    for name, (qmodel, path, x) in shipped_networks.items():
+        report = kq.verify(qmodel, path, x, verbose=0, target=arm)
+        assert report.elements and report.equal, f"{name}: {report}"
+
+
+@pytest.mark.parametrize("wide", [True, False], ids=["to int16", "to int8"])
+def test_softmax_to_int16_is_the_same_everywhere(arm, wide):
+    """As it is lowered. To int8 the kernel differs on Arm: when it no longer does, SOFTMAX needs no QUANTIZE behind it."""
+    differ = largest = 0
+    for classes in (2, 10, 16, 100, 1000):
+        for scale in (0.01, 0.05, 0.1, 0.3, 0.7):
+            x = np.random.default_rng(classes).normal(0, 60, (200, classes)).round().clip(-128, 127).astype(np.int8)
+            content = softmax_file(classes, scale, wide)
+            (here,), (there,) = Runtime(content).run([x]), arm.runtime(content).run([x])
+            steps = np.abs(here.astype(int) - there)
+            differ, largest = differ + np.count_nonzero(steps), max(largest, steps.max())
+    assert (differ, largest) == (0, 0) if wide else (differ > 0 and largest == 1)
+
+
+def softmax_file(classes, scale, wide):
+    writer = Writer(batch_size=None)
+    x = writer.activation("x", (classes,), scale, 3)
+    y = writer.activation("y", (classes,), 1 / 256, -128)
+    out = writer.activation("wide", (classes,), 1 / 256, 0, TensorType.INT16) if wide else y
+    writer.operator("SOFTMAX", [x], out, 2, (2, 3, 0), "SoftmaxOptions", beta=1.0)
+    if wide:
+        writer.operator("QUANTIZE", [out], y, 1, (1, 14, 0), "QuantizeOptions")
+    return writer.finish({"x": x}, {"y": y}, "softmax")
+
+
+def test_emulator_serves_open_batches_and_reports_bad_files(arm):
+    x = np.zeros((3, 10), np.int8)
+    runtime = arm.runtime(softmax_file(10, 0.1, True))
+    for count in (1, 3, 2):
+        assert runtime.run([x[:count]])[0].shape == (count, 10)
+    with pytest.raises(kq.ModelFileError, match="LiteRT cannot load 'bad.tflite'"):
+        arm.runtime(b"no model at all", "bad.tflite")
+    assert runtime.run([x])[0].shape == (3, 10)
+
+
+def test_an_emulator_that_ended_says_so(arm):
+    with Emulator(arm.cpu) as emulator:
+        emulator._process.kill()
+        with pytest.raises(kq.EmulatorError, match="ended"):
+            emulator.runtime(softmax_file(10, 0.1, True))
+
+
+def test_a_processor_without_folder_is_refused(arm):
+    with pytest.raises(kq.EmulatorError, match="has the processors cortex-a72, cortex-a76. Received: cpu='m68k'"):
+        Emulator("m68k")
+
+
+def test_a_missing_emulator_says_how_to_set_it_up(tmp_path, monkeypatch):
+    with pytest.raises(kq.EmulatorError, match="Set it up once with `bash .*export/aarch64/setup.sh`"):
+        Emulator(folder=tmp_path)
+    monkeypatch.setenv("KERAS_QUANT_AARCH64", str(tmp_path / "none"))
+    with pytest.raises(kq.EmulatorError, match="No emulated Arm in '.*none'"):
+        Emulator()
+
+
+def test_an_unknown_target_is_refused(shipped_networks):
+    qmodel, path, x = shipped_networks["dense"]
+    with pytest.raises(kq.QuantizationError, match="Received: target='arm'"):
+        kq.verify(qmodel, path, x, target="arm")
