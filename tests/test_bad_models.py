@@ -152,9 +152,10 @@ def test_a_layer_that_cannot_be_copied_is_not_kept():
         kq.quantize(model, fallback="float")
 
 
-def test_the_command_line_says_it_in_one_line(tmp_path, capfd):
+def test_the_command_line_says_it_in_one_line(tmp_path, capfd, monkeypatch):
     from keras_quant_cli import main
 
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0")
     sequential(L.LSTM(3, name="memory"), shape=(5, 4)).save(tmp_path / "m.keras")
     np.save(tmp_path / "x.npy", np.zeros((4, 5, 4), "float32"))
     status = main(["quantize", str(tmp_path / "m.keras"), "-o", str(tmp_path / "q.keras")])

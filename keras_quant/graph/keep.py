@@ -47,11 +47,14 @@ def keep_float(node, name, layers, tensors, raw, taken):
 def copy_of(node, name):
     """A float layer or operation like the node's, without its weights."""
     operation = node.operation
+    if isinstance(operation, keras.layers.Lambda):
+        # A config holds the function's bytecode without the module around it, where it finds `tf` and its like.
+        shape, mask = operation._output_shape, operation.mask
+        return keras.layers.Lambda(
+            operation.function, shape, mask, operation.arguments, name=name, dtype=operation.dtype_policy
+        )
     try:
-        config = {**operation.get_config(), "name": name}
-        # Python's own functions load in safe mode only from a file.
-        options = {"safe_mode": False} if isinstance(operation, keras.layers.Lambda) else {}
-        return type(operation).from_config(config, **options)
+        return type(operation).from_config({**operation.get_config(), "name": name})
     except Exception as error:
         raise UnsupportedLayerError(
             f"Layer '{node.path}' ({type(operation).__name__}){location(node)} cannot be copied, so not be kept in float. "
