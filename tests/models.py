@@ -194,7 +194,7 @@ def custom_layers_in_a_sequential():
     return keras.Sequential([image(), ConvUnit(6), SqueezeExcite(6, 2), ConvUnit(8, strides=2), L.Flatten(), L.Dense(2)])
 
 
-@model
+@slow_model
 def mobilenet_blocks():
     x = inputs = image()
     x = ConvUnit(8, strides=2)(x)
@@ -211,7 +211,7 @@ def models_inside_layers():
     )
 
 
-@model
+@slow_model
 def feature_pyramid():
     x = inputs = image(32)
     levels = []
@@ -226,7 +226,7 @@ def feature_pyramid():
     return keras.Model(inputs, outputs)
 
 
-@model
+@slow_model
 def u_net():
     x = inputs = image()
     down = []

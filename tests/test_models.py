@@ -37,7 +37,7 @@ def test_model_ships(build, tmp_path):
     assert parity.intermediates and report.operators
     for ours, theirs in zip(*(keras.tree.flatten(m(x, training=False)) for m in (qmodel, model))):
         assert ours.shape == theirs.shape
-        assert np.corrcoef(np.ravel(ours), np.ravel(theirs))[0, 1] > 0.9
+        assert np.corrcoef(np.ravel(ours), np.ravel(theirs))[0, 1] > 0.8
     qmodel.save(tmp_path / "q.keras")
     kq.export(keras.models.load_model(tmp_path / "q.keras"), tmp_path / "loaded.tflite")
     assert (tmp_path / "loaded.tflite").read_bytes() == (tmp_path / "model.tflite").read_bytes()

@@ -111,6 +111,6 @@ def _check_tensors_only(node):
     others = [x for x in keras.tree.flatten(node.args) if not isinstance(x, Value)]
     if others:
         raise UnsupportedLayerError(
-            f"Operation '{node.path}' ({type(node.operation).__name__}){location(node)} has a constant operand; only tensors "
-            f"have a quantized form there. Use a Rescaling layer. {WAYS_OUT} Received: {others[0]!r}"
+            f"Operation '{node.path}' ({type(node.operation).__name__}){location(node)} has a constant operand; only "
+            f"tensors have a quantized form there. Use a Rescaling layer. {WAYS_OUT} Received: {others[0]!r}"
         )
