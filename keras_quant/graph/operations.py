@@ -63,7 +63,11 @@ def quantized_layer(node, name):
         # Keras wraps whatever a constructor raises; ours says what to do.
         if isinstance(error.__context__, QuantizationError):
             raise error.__context__ from None
-        raise
+        cause = str(error).strip().splitlines()[-1].split("Full object config")[0].strip()
+        raise UnsupportedLayerError(
+            f"Layer '{node.path}' ({type(operation).__name__}) cannot be rebuilt from its `get_config`: "
+            f"{cause.removeprefix('Exception encountered: ')} {WAYS_OUT}"
+        ) from error
 
 
 def inputs_of(node):
