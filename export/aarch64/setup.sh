@@ -15,7 +15,7 @@ for tool in apt-get dpkg "$python"; do
 done
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
-rm -rf "$dir"/ready "$dir"/{apt,root,tools,site,cpus}
+rm -rf "$dir"/{ready,apt,root,tools,site,cpus,qemu}
 
 # Unpack Debian packages of an architecture, with all they depend on if DEPENDENCIES is yes: fetch ARCH TARGET DEPENDENCIES NAME...
 fetch() {
@@ -39,7 +39,8 @@ fetch "$(dpkg --print-architecture)" "$dir/tools" no qemu-user-static
 fetch arm64 "$dir/root" yes python3 libstdc++6 libgomp1
 qemu=$(find "$dir/tools/usr/bin" -name 'qemu-aarch64*' ! -name '*_be*' | head -n 1)
 [ -x "$qemu" ] || { echo "setup.sh: Debian's qemu-user-static holds no qemu-aarch64" >&2; exit 1; }
-ln -sf "$qemu" "$dir/qemu"
+cp -L "$qemu" "$dir/qemu"
+rm -rf "$dir/tools"
 version=$(readlink "$dir/root/usr/bin/python3" | sed 's/^python//')
 
 echo "LiteRT and NumPy for aarch64 and Python $version, from PyPI"

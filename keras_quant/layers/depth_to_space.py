@@ -3,13 +3,14 @@
 import keras
 from keras import ops
 
+from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
 from keras_quant.layers.conv import check_channels_last
 from keras_quant.layers.registry import computes
 
 
 class _Blocks(QuantLayer):
-    """Mixin: blocks of `block_size`² pixels; a subclass gives `float_call`."""
+    """Mixin: blocks of `block_size`² pixels; a subclass gives `float_call` and `fits`."""
 
     keeps_grid = True
 
@@ -17,6 +18,18 @@ class _Blocks(QuantLayer):
         super().__init__(**kwargs)
         self.block_size, self.data_format = block_size, data_format
         check_channels_last(self)
+
+    def fits(self, height, width, channels):
+        """Whether blocks divide such an image."""
+        raise NotImplementedError
+
+    def build(self, input_shape):
+        if self.block_size < 2 or len(input_shape) != 4 or not self.fits(*input_shape[1:]):
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}': blocks of {self.block_size}×{self.block_size} pixels, at least 2×2, have to divide "
+                f"the image evenly. Choose another `block_size`, or pad. Received: shape {tuple(input_shape)}"
+            )
+        super().build(input_shape)
 
     def integer_call(self, x, y):
         return self.float_call(x.integers)
@@ -32,6 +45,9 @@ class QuantDepthToSpace(_Blocks, keras.layers.Layer):
     Args:
         block_size: edge of the blocks that each pixel's channels become.
     """
+
+    def fits(self, height, width, channels):
+        return channels % self.block_size**2 == 0
 
     def float_call(self, inputs):
         size, (height, width, channels) = self.block_size, self.compute_output_shape(inputs.shape)[1:]
@@ -50,6 +66,9 @@ class QuantSpaceToDepth(_Blocks, keras.layers.Layer):
     Args:
         block_size: edge of the blocks that become one pixel's channels.
     """
+
+    def fits(self, height, width, channels):
+        return height % self.block_size == 0 and width % self.block_size == 0
 
     def float_call(self, inputs):
         size, (height, width, channels) = self.block_size, self.compute_output_shape(inputs.shape)[1:]

@@ -83,7 +83,8 @@ def make(kind, **extra):
 
 
 def model_of(layer, name):
-    shape = (6,) if name == "QuantRepeatVector" else (12, 6) if "1D" in name else (12, 12, 6)
+    shapes = {"QuantRepeatVector": (6,), "QuantDepthToSpace": (12, 12, 8)}
+    shape = shapes.get(name, (12, 6) if "1D" in name else (12, 12, 6))
     inputs = [keras.Input(shape) for _ in range(2 if name in SEVERAL_INPUTS else 1)]
     return keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0]))
 

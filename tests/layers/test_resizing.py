@@ -72,3 +72,8 @@ def test_layers_without_a_kernel_say_so_and_what_to_do(name):
     make, shape, message = WITHOUT_FORM[name]
     with pytest.raises(kq.UnsupportedLayerError, match=message):
         kq.quantize(sequential(make(), shape=shape), "int8")
+
+
+def test_blocks_that_do_not_divide_the_image_are_refused():
+    with pytest.raises(kq.UnsupportedLayerError, match="'odd': blocks of 5×5"):
+        kq.layers.QuantSpaceToDepth(5, name="odd")(keras.Input((12, 12, 6)))
