@@ -11,7 +11,8 @@ from keras_quant.errors import (
     UnsupportedLayerError,
 )
 from keras_quant.export import export, verify
+from keras_quant.layers import register_quantized_layer
 from keras_quant.quantize import quantize
-from keras_quant.tflite import ExportReport, ParityReport
+from keras_quant.tflite import ExportReport, ParityReport, register_lowering
 
 __version__ = "0.1.0"

@@ -41,6 +41,11 @@ def fake_quant(x, low, high, bits=8, narrow=False):
     return tf.quantization.fake_quant_with_min_max_vars(x, low, high, num_bits=bits, narrow_range=narrow)
 
 
+def constant_fake_quant(x, low, high):
+    """`fake_quant` with Python floats as the range, which compilers read off the graph."""
+    return tf.quantization.fake_quant_with_min_max_args(x, low, high)
+
+
 def straight_through(values, gradient_of):
     """`values` going forward, the identity on `gradient_of` going back."""
 

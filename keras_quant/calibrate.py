@@ -36,7 +36,7 @@ def calibrate(qmodel, data, steps=None, verbose="auto"):
     Raises:
         CalibrationError: if the data is empty, does not fit the model, or makes a layer's output NaN or infinite.
     """
-    graph = trace(qmodel)
+    graph = trace(qmodel, keep_float=True)
     observed = _observed(graph)
     if not observed:
         raise CalibrationError(f"Model '{qmodel.name}' has no quantized layer. Pass it to `keras_quant.quantize` first.")

@@ -17,7 +17,7 @@ def input_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
     Args:
         data: arrays (one, or a list or dict of them for several inputs), `tf.data.Dataset`, `keras.utils.PyDataset`,
             or an iterable of batches. A batch may be `(x, y)` or `(x, y, sample_weight)`; only `x` is used.
-        inputs: what they are for: objects with a name and a shape, in order (`Graph.inputs`).
+        inputs: what they are for: objects with a name, a shape and a dtype, in order (`Graph.inputs`).
         steps: number of batches; all of them by default.
         batch_size: for arrays.
 
@@ -28,13 +28,17 @@ def input_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
         CalibrationError: if there is no data, or it does not fit the model, or it is not finite.
     """
     specs = [(x.name, tuple(x.shape)) for x in inputs]
+    kinds = [x.dtype for x in inputs]
     count = 0
     for batch in itertools.islice(_batches(data, specs, steps, batch_size), steps):
         arrays = _in_order(batch, specs)
         for (name, shape), array in zip(specs, arrays):
             _check(name, shape, array)
         count += 1
-        yield arrays
+        # An integer input cuts fractions off, as `predict` does.
+        yield [
+            a if kind.startswith(("float", "bfloat")) else a.astype(kind).astype("float32") for a, kind in zip(arrays, kinds)
+        ]
     if not count:
         raise CalibrationError("The data holds no batch. Pass at least one, for instance 100 to 500 training images.")
 

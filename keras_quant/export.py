@@ -6,7 +6,7 @@ from keras_quant.errors import ExportError
 from keras_quant.tflite import export_tflite, verify_tflite
 
 
-def export(qmodel, path, batch_size=1):
+def export(qmodel, path, batch_size=1, fallback=None):
     """Write a quantized model as a fully integer file for the device.
 
     The same model gives the same bytes each time. The signature `serving_default` has the Keras input and output names;
@@ -16,6 +16,9 @@ def export(qmodel, path, batch_size=1):
         qmodel: quantized `keras.Model`, from `quantize` or built of `keras_quant.layers`, calibrated or trained.
         path: ends in `.tflite`. Written to a temporary file beside it and renamed.
         batch_size: of the file; `None` leaves it resizable at run time.
+        fallback: what becomes of a model with a layer that no rule lowers. `None` for an error that names it;
+            "converter" to hand the whole model, with its ranges, to `TFLiteConverter`. That file need not equal `predict`:
+            `verify` says how far it does.
 
     Returns:
         `ExportReport`: bytes, operators and which of them XNNPACK takes, partitions, every tensor's quantization.
@@ -25,7 +28,7 @@ def export(qmodel, path, batch_size=1):
         CalibrationError: if a layer's range was never set.
     """
     _check_suffix(path)
-    return export_tflite(qmodel, path, batch_size)
+    return export_tflite(qmodel, path, batch_size, fallback)
 
 
 def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host"):

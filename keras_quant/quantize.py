@@ -7,9 +7,10 @@ from keras_quant.layers import QuantLayer
 
 PASSES = (expand, lift_constants, fuse_batch_norms, fuse_activations, merge_rescalings)
 POLICIES = ("int8",)
+FALLBACKS = (None, "float")
 
 
-def quantize(model, policy="int8", calibration_data=None, calibration_steps=None):
+def quantize(model, policy="int8", calibration_data=None, calibration_steps=None, fallback=None):
     """Swap a model's layers for quantization-aware ones.
 
     Args:
@@ -18,6 +19,8 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
         calibration_data: whatever `fit` takes; sets the activation ranges at once, see `calibrate`. Without it they are
             set by the first batches of `fit`, or by a later `calibrate`.
         calibration_steps: number of batches of `calibration_data` to use; all by default.
+        fallback: what becomes of a layer that cannot be traced or has no quantized form. `None` for an error; "float" to
+            keep it as it is, between quantized layers. Such a model exports with `export(..., fallback="converter")`.
 
     Returns:
         A new Functional `keras.Model` with the same weights, inputs, outputs and layer paths, not compiled.
@@ -25,12 +28,14 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
     Raises:
         UnsupportedLayerError: for a layer that cannot be traced or has no quantized form.
         QuantizationError: for a model without built inputs, a dynamic shape, weights that are not finite, or an unknown
-            policy.
+            policy or fallback.
         CalibrationError: for calibration data that does not fit.
     """
     if policy not in POLICIES:
         raise QuantizationError(f"`policy` is one of {list(POLICIES)}. Received: policy={policy!r}")
-    graph = trace(model)
+    if fallback not in FALLBACKS:
+        raise QuantizationError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
+    graph = trace(model, keep_float=fallback == "float")
     if any(isinstance(node.operation, QuantLayer) for node in graph.nodes):
         raise QuantizationError(
             f"Model '{model.name}' holds quantized layers already. Quantize the float model, or use this one as it is: "
@@ -38,7 +43,7 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
         )
     for graph_pass in PASSES:
         graph = graph_pass(graph)
-    qmodel = place(graph, model.name)
+    qmodel = place(graph, model.name, fallback)
     if calibration_data is not None:
         calibrate(qmodel, calibration_data, calibration_steps)
     return qmodel

@@ -109,6 +109,9 @@ def _add_quantize(commands):
     parser.add_argument("--calibration", metavar="DATA", type=_file(".npy", ".npz"), help=f"model inputs: {_DATA}")
     parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
     parser.add_argument("--policy", choices=["int8"], default="int8", help="precision of the layers; default: %(default)s")
+    parser.add_argument(
+        "--fallback", choices=["float"], help="keep layers without quantized form in float; otherwise they are an error"
+    )
     parser.set_defaults(check=lambda args: _check_steps(parser, args))
 
 
@@ -123,6 +126,11 @@ def _add_export(commands):
     parser.add_argument("output", metavar="OUT.tflite", type=_target(".tflite"))
     parser.add_argument(
         "--batch-size", metavar="N", type=_batch_size, default=1, help="of the file; 'none' leaves it resizable; default: 1"
+    )
+    parser.add_argument(
+        "--fallback",
+        choices=["converter"],
+        help="let TFLiteConverter write a model that holds layers without a lowering rule; otherwise they are an error",
     )
 
 

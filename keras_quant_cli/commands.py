@@ -39,7 +39,7 @@ def run(args):
 def quantize(args):
     model = load_model(args.model)
     data = None if args.calibration is None else load_inputs(args.calibration, model)
-    qmodel = kq.quantize(model, args.policy)
+    qmodel = kq.quantize(model, args.policy, fallback=args.fallback)
     if data is not None:
         kq.calibrate(qmodel, data, args.steps, verbose=_verbose())
     save_model(qmodel, args.output)
@@ -48,7 +48,7 @@ def quantize(args):
 
 
 def export(args):
-    print(kq.export(load_model(args.model), args.output, args.batch_size))
+    print(kq.export(load_model(args.model), args.output, args.batch_size, args.fallback))
 
 
 def verify(args):

@@ -25,7 +25,7 @@ def inspect(args):
 def keras_tables(path):
     """The layers of a `.keras` file, as a list of one `rich.table.Table`."""
     model = load_model(path)
-    graph = trace(model)
+    graph = trace(model, keep_float=True)
     if any(isinstance(node.operation, QuantLayer) for node in graph.nodes):
         return [_quantized_table(path, model, graph)]
     return [_float_table(path, model, functools.reduce(lambda graph, step: step(graph), PASSES, graph))]

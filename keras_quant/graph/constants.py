@@ -22,6 +22,11 @@ def _arithmetic(*names):
     return decorate
 
 
+def is_arithmetic(operation):
+    """Whether the operation, with a constant, becomes a layer here."""
+    return type(operation) in _ARITHMETIC
+
+
 def lift_constants(graph):
     """An operation between a tensor and a constant becomes a layer that holds the constant.
 

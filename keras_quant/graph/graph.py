@@ -34,6 +34,8 @@ class Node:
         outputs: `Value`s, in the structure that the operation returns.
         batch_norm: a `BatchNormalization` layer that joins this one, or `None`.
         activation: an activation function that joins this one, or `None`.
+        training: the `training` that it, or a layer around it, is called with whatever the caller says, or `None`.
+        source: file and line of the `call` that holds it, or `None` where that is Keras's.
     """
 
     operation: Any
@@ -43,6 +45,8 @@ class Node:
     outputs: Any
     batch_norm: Any = None
     activation: Any = None
+    training: Any = None
+    source: str | None = None
 
     @property
     def inputs(self):

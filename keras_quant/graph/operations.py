@@ -3,12 +3,15 @@
 import inspect
 
 import keras
+from keras import tree
 from keras.src.ops import nn
 
 from keras_quant import layers
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.graph.explain import WAYS_OUT, location
 from keras_quant.graph.graph import Value
 from keras_quant.layers.base import FUSED_ACTIVATIONS, activation_layer
+from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.layers.registry import takes_constants
 
 _FUNCTIONS = {nn.Relu: keras.activations.relu, nn.Relu6: keras.activations.relu6}
@@ -41,10 +44,17 @@ def quantized_layer(node, name):
     is_quantized = isinstance(operation, layers.QuantLayer)
     cls = type(operation) if is_quantized else layers.quantized_class(operation)
     if cls is None:
+        kind = "Layer" if isinstance(operation, keras.layers.Layer) else "Operation"
         raise UnsupportedLayerError(
-            f"Layer '{node.path}' ({type(operation).__name__}) has no quantized form. "
-            "Replace it by layers that have one (see `keras_quant.layers`)."
+            f"{kind} '{node.path}' ({type(operation).__name__}){location(node)} has no quantized form. {WAYS_OUT}"
         )
+    if issubclass(cls, QuantIdentityInInference) and node.training is not None:
+        if node.training:
+            raise UnsupportedLayerError(
+                f"Layer '{node.path}' ({type(operation).__name__}){location(node)} is called with `training=True` and so "
+                f"acts in inference, too, which no operator does. Call it without."
+            )
+        return layers.QuantIdentity(name=name)
     own_config = hasattr(cls, "config_of") and not is_quantized
     config = cls.config_of(operation) if own_config else operation.get_config()
     try:
@@ -53,14 +63,22 @@ def quantized_layer(node, name):
         # Keras wraps whatever a constructor raises; ours says what to do.
         if isinstance(error.__context__, QuantizationError):
             raise error.__context__ from None
-        raise
+        cause = str(error).strip().splitlines()[-1].split("Full object config")[0].strip()
+        raise UnsupportedLayerError(
+            f"Layer '{node.path}' ({type(operation).__name__}) cannot be rebuilt from its `get_config`: "
+            f"{cause.removeprefix('Exception encountered: ')} {WAYS_OUT}"
+        ) from error
 
 
 def inputs_of(node):
     """What the quantized layer of a node is called with: a `Value`, or a list of them."""
-    if isinstance(node.operation, keras.layers.Layer):
-        return node.args[0]
     values = node.inputs
+    if (
+        isinstance(node.operation, keras.layers.Layer)
+        and len(node.args) == 1
+        and len(tree.flatten(node.args)) == len(values)
+    ):
+        return node.args[0]
     return values if len(values) > 1 else values[0]
 
 
@@ -79,7 +97,8 @@ def activation_of(operation):
 def _fused_arguments(node):
     fused = {}
     if node.batch_norm is not None:
-        fused["batch_norm"] = keras.saving.serialize_keras_object(node.batch_norm)
+        batch_norm = type(node.batch_norm).from_config({**node.batch_norm.get_config(), "dtype": "float32"})
+        fused["batch_norm"] = keras.saving.serialize_keras_object(batch_norm)
     if node.activation is not None:
         fused["activation"] = node.activation
     return fused
@@ -96,6 +115,6 @@ def _check_tensors_only(node):
     others = [x for x in keras.tree.flatten(node.args) if not isinstance(x, Value)]
     if others:
         raise UnsupportedLayerError(
-            f"Operation '{node.path}' ({type(node.operation).__name__}) has a constant operand; only tensors have a "
-            f"quantized form there. Use a Rescaling layer. Received: {others[0]!r}"
+            f"Operation '{node.path}' ({type(node.operation).__name__}){location(node)} has a constant operand; only "
+            f"tensors have a quantized form there. Use a Rescaling layer. {WAYS_OUT} Received: {others[0]!r}"
         )

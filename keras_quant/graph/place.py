@@ -4,12 +4,13 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_quant.errors import QuantizationError
+from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.graph.keep import keep_float
 from keras_quant.graph.operations import inputs_of, quantized_layer
 from keras_quant.layers import QuantIdentity, Quantize
 
 
-def place(graph, name):
+def place(graph, name, fallback=None):
     """Build the quantized model.
 
     Layers keep their paths ("/" becomes "." in Keras's layer names); outputs keep their names.
@@ -17,6 +18,7 @@ def place(graph, name):
     Args:
         graph: fused `Graph` of a float model.
         name: of the new model.
+        fallback: "float" to keep a layer without quantized form as it is; otherwise it is an error.
 
     Returns:
         A Functional `keras.Model`, its grids not yet set.
@@ -27,13 +29,25 @@ def place(graph, name):
     tensors = {v: Quantize(name=_unique(f"{v.name}_quantize", taken))(x) for v, x in zip(graph.inputs, inputs)}
     layers = {}
     for node in graph.nodes:
-        layer = layers.get(id(node.operation))
-        if layer is None:
-            layer = layers[id(node.operation)] = quantized_layer(node, _unique(node.path.replace("/", "."), taken))
-        tensors[node.output] = layer(tree.map_structure(lambda v: tensors[v], inputs_of(node)))
-        copy_weights(node, layer)
+        layer_name = layers[id(node.operation)].name if id(node.operation) in layers else _unique(_dotted(node.path), taken)
+        try:
+            tensors[node.output] = _quantized(node, layer_name, layers, tensors)
+        except UnsupportedLayerError:
+            if fallback != "float":
+                raise
+            keep_float(node, layer_name, layers, tensors, dict(zip(graph.inputs, inputs)), taken)
     outputs = _named_outputs(graph, tensors, taken)
-    return keras.Model(tree.pack_sequence_as(graph.input_structure, inputs), outputs, name=name)
+    # TensorFlow takes no scope that begins with an underscore, as the name of a model of class `_Private` does.
+    return keras.Model(tree.pack_sequence_as(graph.input_structure, inputs), outputs, name=name.lstrip("_") or "model")
+
+
+def _quantized(node, name, layers, tensors):
+    """The output of a node's quantized layer, which is made at its first call."""
+    layer = layers.get(id(node.operation)) or quantized_layer(node, name)
+    outputs = layer(tree.map_structure(lambda v: tensors[v], inputs_of(node)))
+    layers[id(node.operation)] = layer
+    copy_weights(node, layer)
+    return outputs
 
 
 def _named_outputs(graph, tensors, taken):
@@ -42,7 +56,7 @@ def _named_outputs(graph, tensors, taken):
     for value, name in zip(tree.flatten(graph.outputs), graph.output_names):
         tensor = tensors[value]
         if not isinstance(graph.outputs, dict) and tensor._keras_history.operation.name != name and name not in taken:
-            tensor = QuantIdentity(name=_unique(name.replace("/", "."), taken))(tensor)
+            tensor = QuantIdentity(name=_unique(_dotted(name), taken))(tensor)
         flat.append(tensor)
     return tree.pack_sequence_as(graph.outputs, flat)
 
@@ -52,14 +66,16 @@ def copy_weights(node, layer):
     source = node.operation
     if not isinstance(source, keras.layers.Layer):
         return
-    layer.trainable = source.trainable
+    frozen = isinstance(source, keras.layers.BatchNormalization) and node.training is False
+    layer.trainable = source.trainable and not frozen
     if hasattr(layer, "copy_weights"):
         layer.copy_weights(source)
     else:
         _copy_by_name(node.path, source, layer)
     if node.batch_norm is not None:
         holder = layer if hasattr(layer, "batch_norm") else layer.pointwise
-        holder.batch_norm.trainable = node.batch_norm.trainable
+        # Called with `training=False`, as the base in transfer learning is: its statistics stay.
+        holder.batch_norm.trainable = node.batch_norm.trainable and node.training is not False
         _copy_by_name(node.batch_norm.name, node.batch_norm, holder.batch_norm)
 
 
@@ -76,6 +92,10 @@ def _copy_by_name(path, source, target):
                 f"Weight '{variable.name}' of layer '{path}' holds NaN or infinite values. Train or load the model anew."
             )
         own[variable.name].assign(value)
+
+
+def _dotted(path):
+    return path.replace("/", ".")
 
 
 def _unique(name, taken):

@@ -1,7 +1,6 @@
 """Any Keras model → the flat graph of its leaves, without a change to the model."""
 
-import re
-import traceback
+import inspect
 
 import keras
 from keras import tree
@@ -9,6 +8,8 @@ from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.graph.constants import is_arithmetic
+from keras_quant.graph.explain import WAYS_OUT, NoAssignments, call_site, untraceable
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
 from keras_quant.layers import annotate, annotation, reason_against
@@ -16,7 +17,7 @@ from keras_quant.layers.base import GridInputs, KernelCall
 from keras_quant.layers.reshape import reshaped
 
 
-def trace(model):
+def trace(model, keep_float=False):
     """Trace a model into its leaf graph.
 
     Functional and Sequential models are followed along their own graph; everything else that is no leaf (a subclassed
@@ -26,6 +27,7 @@ def trace(model):
 
     Args:
         model: a built `keras.Model`.
+        keep_float: whether a layer that cannot be looked into becomes a leaf that computes in float, instead of an error.
 
     Returns:
         `Graph`.
@@ -35,7 +37,7 @@ def trace(model):
         QuantizationError: if the model has no built input, or a dimension other than the batch is dynamic.
     """
     inputs, structure = _model_inputs(model)
-    tracer = _Tracer()
+    tracer = _Tracer(keep_float)
     outputs = tracer.open(model, (tree.pack_sequence_as(structure, inputs),), {}, prefix="")
     return Graph(inputs, outputs, _output_names(model, outputs), tracer.nodes, structure)
 
@@ -47,16 +49,30 @@ def _model_inputs(model):
     if functional is not None:
         structure = functional._inputs_struct
         # The InputLayer's name: that of the tensor is numbered anew in each process.
-        inputs = [Value(tuple(x.shape), x.dtype, x._keras_history.operation.name) for x in functional.inputs]
+        inputs = [Value(tuple(x.shape), _kind(x), x._keras_history.operation.name) for x in functional.inputs]
     else:
         structure, inputs = _built_inputs(model)
     for value in inputs:
+        _check_kind(value)
         if any(size is None for size in value.shape[1:]):
             raise QuantizationError(
                 f"Input '{value.name}' has a dynamic dimension besides the batch; the runtime plans memory for one size. "
                 f"Rebuild the model with a fixed size. Received: shape {value.shape}"
             )
     return inputs, tree.map_structure(lambda _: 0, structure)
+
+
+def _kind(tensor):
+    special = [kind for kind in ("sparse", "ragged") if getattr(tensor, kind, False)]
+    return special[0] if special else tensor.dtype
+
+
+def _check_kind(value):
+    if value.dtype in ("string", "sparse", "ragged") or value.dtype.startswith("complex"):
+        raise QuantizationError(
+            f"Input '{value.name}' holds {value.dtype} values; the device takes dense tensors of numbers. Do what turns it "
+            f"into one in the data pipeline, and begin the model behind it. Received: {value.dtype}"
+        )
 
 
 def _built_inputs(model):
@@ -95,68 +111,133 @@ def _output_names(model, outputs):
     return unique
 
 
-# Frames that are not the user's.
-_INSIDE = re.compile(r"[/\\\\](keras|tensorflow|keras_quant)[/\\\\]")
-
-
 class _Tracer:
-    def __init__(self):
+    def __init__(self, keep_float):
+        self.keep_float = keep_float
         self.nodes = []
+        self.source = None
 
-    def visit(self, operation, args, kwargs, prefix):
-        """The output `Value`s of one call, after recording the leaves that it amounts to."""
+    def visit(self, operation, args, kwargs, prefix, training=None):
+        """The output `Value`s of one call, after recording the leaves that it amounts to.
+
+        `training` is the flag that the layers around this one were called with.
+        """
+        training = _training_flag(operation, kwargs, training)
         if isinstance(operation, KernelCall) or not isinstance(operation, keras.layers.Layer):
-            return self._leaf(operation, args, kwargs, prefix)
+            return self._leaf(operation, args, kwargs, prefix, training)
         if not isinstance(operation, GridInputs) and has_quantized_form(operation):
-            return self._leaf(operation, args, kwargs, prefix)
-        reason = reason_against(operation)
+            return self._leaf(operation, args, kwargs, prefix, training)
+        path, reason = f"{prefix}{operation.name}", reason_against(operation)
+        if reason is not None and not self.keep_float:
+            raise UnsupportedLayerError(
+                f"Layer '{path}' ({type(operation).__name__}) has no quantized form. {reason} {WAYS_OUT}"
+            )
         if reason is not None:
-            path, kind = f"{prefix}{operation.name}", type(operation).__name__
-            raise UnsupportedLayerError(f"Layer '{path}' ({kind}) has no quantized form. {reason}")
+            return self._leaf(operation, args, kwargs, prefix, training)
         # The parts of a quantized layer carry its name in theirs.
         inside = prefix if isinstance(operation, GridInputs) else f"{prefix}{operation.name}/"
-        return self.open(operation, args, kwargs, inside)
+        count = len(self.nodes)
+        try:
+            outputs = self.open(operation, args, kwargs, inside, training)
+            if not _is_whole(operation, self.nodes[count:], self.keep_float):
+                return outputs
+            del self.nodes[count:]
+            return self._leaf(operation, args, kwargs, prefix, training)
+        except UnsupportedLayerError:
+            if not self.keep_float or isinstance(operation, GridInputs):
+                raise
+            del self.nodes[count:]
+            return self._leaf(operation, args, kwargs, prefix, training)
 
-    def open(self, operation, args, kwargs, prefix):
+    def open(self, operation, args, kwargs, prefix, training=None):
         """Look inside: follow the keras nodes between symbolic inputs and outputs."""
         functional = _as_functional(operation)
         if functional is not None:
-            return self._follow(functional.inputs, functional._outputs_struct, tree.flatten(args[0]), prefix)
+            values = _flat_inputs(functional, args[0] if args else kwargs["inputs"])
+            return self._follow(functional.inputs, functional._outputs_struct, values, prefix, training)
         # A value may be there twice: a tensor joined with itself.
         symbols = {x: _symbol(x) for x in tree.flatten((args, kwargs)) if isinstance(x, Value)}
         fill = lambda x: symbols[x] if isinstance(x, Value) else x
         layers = [operation, *operation._flatten_layers(include_self=False)]
         before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
+        source, self.source = self.source, call_site(operation) or self.source
         try:
             symbolic_args, symbolic_kwargs = tree.map_structure(fill, (args, kwargs))
-            outputs = operation.call(*symbolic_args, **symbolic_kwargs)
-            return self._follow(list(symbols.values()), outputs, list(symbols), prefix)
+            if "training" in inspect.signature(operation.call).parameters:
+                # As in inference, whatever the default is; `None` lets the layers inside know their own caller's flag.
+                symbolic_kwargs["training"] = training
+            with NoAssignments():
+                outputs = operation.call(*symbolic_args, **symbolic_kwargs)
+            _check_outputs(outputs)
+            return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training)
         except QuantizationError:
             raise
         except Exception as error:
-            raise UnsupportedLayerError(_explain(operation, prefix, error)) from error
+            raise untraceable(operation, prefix.rstrip("/") or operation.name, error) from error
         finally:
+            self.source = source
             for layer, inbound, outbound in before:
                 del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
 
-    def _follow(self, symbols, outputs, values, prefix):
+    def _follow(self, symbols, outputs, values, prefix, training):
         """Visit the keras nodes that lead from `symbols` to `outputs`."""
         known = {id(symbol): value for symbol, value in zip(symbols, values)}
         fill = lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else x
         for node in _nodes_between(known, tree.flatten(outputs)):
             args, kwargs = tree.map_structure(fill, (node.arguments.args, node.arguments.kwargs))
-            results = self.visit(node.operation, args, kwargs, prefix)
+            results = self.visit(node.operation, args, kwargs, prefix, training)
             for symbol, value in zip(node.outputs, tree.flatten(results)):
                 known[id(symbol)] = value
         return tree.map_structure(lambda x: known[id(x)], outputs)
 
-    def _leaf(self, operation, args, kwargs, prefix):
+    def _leaf(self, operation, args, kwargs, prefix, training):
         path = prefix + operation.name
-        spec = _output_spec(operation, args, kwargs)
+        try:
+            spec = _output_spec(operation, args, kwargs)
+        except QuantizationError:
+            raise
+        except Exception as error:
+            raise untraceable(operation, path, error) from error
         outputs = tree.map_structure(lambda x: Value(tuple(x.shape), x.dtype, path, annotation(x)), spec)
         operation = operation.layer if isinstance(operation, KernelCall) else operation
-        self.nodes.append(Node(operation, path, args, kwargs, outputs))
+        self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
+
+
+def _is_whole(operation, nodes, keep_float):
+    """Whether a layer is better known by its own name than by the operations without quantized form inside it.
+
+    So is a layer of Keras's, and, where it is to be kept, one whose weights such an operation reads.
+    """
+    if isinstance(operation, (GridInputs, keras.Model)):
+        return False
+    odd = [n for n in nodes if not isinstance(n.operation, keras.layers.Layer) and not has_quantized_form(n.operation)]
+    odd = [n for n in odd if not is_arithmetic(n.operation)]
+    of_keras = type(operation).__module__.startswith("keras.") and not operation._layers
+    holds_weights = keep_float and any(isinstance(x, keras.Variable) for n in odd for x in tree.flatten((n.args, n.kwargs)))
+    return bool(odd) and (holds_weights or (of_keras and not isinstance(operation, keras.layers.Lambda)))
+
+
+def _training_flag(operation, kwargs, outer):
+    """What a call says about `training`; Keras also writes down a default of `True`, which says nothing."""
+    flag = kwargs.get("training")
+    if flag is None:
+        return outer
+    default = inspect.signature(operation.call).parameters.get("training")
+    return outer if flag is True and default is not None and default.default is True else flag
+
+
+def _flat_inputs(functional, inputs):
+    """What a nested functional model is called with, in the order of its inputs; by name where it is called so."""
+    if isinstance(inputs, dict) and not isinstance(functional._inputs_struct, dict):
+        return [inputs[x.name] for x in functional.inputs]
+    return tree.flatten(inputs)
+
+
+def _check_outputs(outputs):
+    strange = [x for x in tree.flatten(outputs) if not isinstance(x, keras.KerasTensor)]
+    if strange:
+        raise TypeError(f"`call` returns something that does not depend on its input. Received: {type(strange[0]).__name__}")
 
 
 def _output_spec(operation, args, kwargs):
@@ -193,14 +274,3 @@ def _nodes_between(known, outputs):
             stack.append((tensor, True))
             stack.extend((x, False) for x in reversed(node.input_tensors))
     return ordered
-
-
-def _explain(operation, prefix, error):
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _INSIDE.search(f.filename)]
-    where = next((f"{f.filename}:{f.lineno}" for f in reversed(frames)), None)
-    path = prefix.rstrip("/") or operation.name
-    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
-        f"Layer '{path}' ({type(operation).__name__}) cannot be traced{f' at {where}' if where else ''}: {cause} "
-        "Its `call` has to run on symbolic tensors: Keras layers and `keras.ops`, no Python control flow on values."
-    )

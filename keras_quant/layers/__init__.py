@@ -66,7 +66,14 @@ from keras_quant.layers.pooling1d import (
 from keras_quant.layers.prelu import QuantPReLU
 from keras_quant.layers.reduce import QuantMax, QuantMean, QuantMin, QuantSum
 from keras_quant.layers.refused import refuses
-from keras_quant.layers.registry import computes, operation_factory, quantized_class, quantizes, reason_against
+from keras_quant.layers.registry import (
+    computes,
+    operation_factory,
+    quantized_class,
+    quantizes,
+    reason_against,
+    register_quantized_layer,
+)
 from keras_quant.layers.relu import QuantAbsolute, QuantClip, QuantLeakyReLU, QuantReLU
 from keras_quant.layers.repeat import QuantRepeat, QuantRepeatVector, QuantTile
 from keras_quant.layers.reshape import (

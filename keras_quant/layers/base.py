@@ -1,7 +1,7 @@
 """What all quantized layers share: the grids of inputs and output, and the two kinds of arithmetic."""
 
 import keras
-from keras import tree
+from keras import ops, tree
 
 from keras_quant import backend, quantizers
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
@@ -118,6 +118,10 @@ class QuantLayer(GridInputs):
     def last_part(self):
         """The layer that makes the output."""
         return self.afterwards[-1] if self.afterwards else self
+
+    def __dir__(self):
+        # Keras saves and loads what it finds here, and would load a layer that is its own last part without end.
+        return [name for name in super().__dir__() if name != "last_part"]
 
     def activate(self, x):
         """Apply the fused activation."""
@@ -250,6 +254,8 @@ class Quantize(QuantLayer, keras.layers.Layer):
         return inputs
 
     def main_call(self, inputs, training=None):
+        if not backend.is_symbolic(inputs):
+            inputs = self.float_call(inputs)
         if training or annotation(inputs) is not None or backend.is_symbolic(inputs):
             return super().main_call(inputs, training)
         y = self.output_quantizer.params()
@@ -257,7 +263,8 @@ class Quantize(QuantLayer, keras.layers.Layer):
         return annotate(integers * y.scale, self.output_quantizer, Quantized(integers, y))
 
     def float_call(self, inputs):
-        return inputs
+        # Pixels and features may come as integers.
+        return inputs if inputs.dtype == "float32" else ops.cast(inputs, "float32")
 
     def integer_call(self, x, y):
         return requantize(x, y)

@@ -3,8 +3,9 @@
 import keras
 from keras.src.applications.convnext import StochasticDepth
 
+from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
-from keras_quant.layers.registry import quantizes
+from keras_quant.layers.registry import computes, quantizes
 
 
 class QuantIdentityInInference(QuantLayer):
@@ -42,6 +43,16 @@ QuantGaussianNoise = _identity(keras.layers.GaussianNoise)
 QuantStochasticDepth = _identity(StochasticDepth)
 
 
+# Image augmentation. Those that also act in inference (Equalization, AutoContrast, RandomCrop) are not among them.
+_AUGMENTATIONS = (
+    "AugMix CutMix MixUp RandAugment RandomBrightness RandomColorDegeneration RandomColorJitter RandomContrast "
+    "RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert "
+    "RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness RandomShear RandomTranslation "
+    "RandomZoom Solarization"
+).split()
+AUGMENTATIONS = [_identity(getattr(keras.layers, name)) for name in _AUGMENTATIONS if hasattr(keras.layers, name)]
+
+
 @quantizes(keras.layers.ActivityRegularization)
 class QuantActivityRegularization(QuantIdentityInInference, keras.layers.ActivityRegularization):
     """`keras.layers.ActivityRegularization` in a quantized model: adds its loss, absent on the device."""
@@ -56,3 +67,13 @@ class QuantIdentity(QuantIdentityInInference, keras.layers.Layer):
 
     def train_arithmetic(self, inputs):
         return inputs
+
+
+@computes("core.ConvertToTensor", "numpy.Copy", "core.Cast")
+def _identity_of(operation, args, **arguments):
+    dtype = getattr(operation, "dtype", None)
+    if dtype is not None and not keras.backend.standardize_dtype(dtype).startswith(("float", "bfloat")):
+        raise UnsupportedLayerError(
+            f"Operation '{arguments['name']}' casts to {dtype}; an int8 model computes real numbers."
+        )
+    return QuantIdentity(**arguments)

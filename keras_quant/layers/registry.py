@@ -1,5 +1,6 @@
 """Which quantized layer stands for which Keras layer or operation."""
 
+import functools
 import importlib
 
 import keras
@@ -7,15 +8,35 @@ import keras
 _QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS, _REFUSED = {}, {}, set(), {}
 
 
-def quantizes(*float_classes):
-    """Class decorator: the class is the quantized form of these Keras layers, and is known to Keras for loading."""
+def register_quantized_layer(*float_classes, package="Custom"):
+    """Class decorator: `quantize` puts the class wherever one of these layers stands, and Keras can load it.
+
+    The quantized layer is made of the float layer's `get_config`, gets its variables by name, and is called with its one
+    tensor, or with a list where the float layer takes several. It is a `keras_quant.layers.QuantLayer` (one operator) or
+    `QuantComposite` (several quantized layers).
+
+        @keras_quant.register_quantized_layer(MyLayer)
+        class QuantMyLayer(keras_quant.layers.QuantLayer, MyLayer):
+            ...
+
+    Args:
+        *float_classes: subclasses of `keras.layers.Layer`; theirs are not included.
+        package: as in `keras.saving.register_keras_serializable`.
+    """
+    for float_class in float_classes:
+        if not (isinstance(float_class, type) and issubclass(float_class, keras.layers.Layer)):
+            raise TypeError(f"`register_quantized_layer` takes the float layers' classes. Received: {float_class!r}")
 
     def decorate(cls):
         for float_class in float_classes:
             _QUANTIZED[float_class] = cls
-        return keras.saving.register_keras_serializable(package="keras_quant")(cls)
+        return keras.saving.register_keras_serializable(package=package)(cls)
 
     return decorate
+
+
+# What this package's own layers use.
+quantizes = functools.partial(register_quantized_layer, package="keras_quant")
 
 
 def quantized_class(operation):

@@ -3,8 +3,19 @@
 from keras_quant.tflite.aarch64 import Emulator
 from keras_quant.tflite.export import export_tflite
 from keras_quant.tflite.file import read_model
+from keras_quant.tflite.lower import register_lowering
 from keras_quant.tflite.parity import ParityReport, verify_tflite
 from keras_quant.tflite.report import ExportReport, describe
 from keras_quant.tflite.runtime import Runtime
 
-__all__ = ["Emulator", "ExportReport", "ParityReport", "Runtime", "describe", "export_tflite", "read_model", "verify_tflite"]
+__all__ = [
+    "Emulator",
+    "ExportReport",
+    "ParityReport",
+    "Runtime",
+    "describe",
+    "export_tflite",
+    "read_model",
+    "register_lowering",
+    "verify_tflite",
+]

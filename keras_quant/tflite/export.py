@@ -3,23 +3,44 @@
 from keras import tree
 
 from keras_quant.errors import ExportError
+from keras_quant.graph import trace
 from keras_quant.tflite import rules  # noqa: F401  registers the lowering rules
 from keras_quant.tflite.file import write_atomically
-from keras_quant.tflite.lower import lower
+from keras_quant.tflite.lower import check, lower, without_rule
 from keras_quant.tflite.report import describe
 from keras_quant.tflite.writer import parse
 
 DESCRIPTION = "keras_quant"
+FALLBACKS = (None, "converter")
 
 
-def export_tflite(qmodel, path, batch_size=1):
+def export_tflite(qmodel, path, batch_size=1, fallback=None):
     """Write a quantized model as a fully integer `.tflite`; see `keras_quant.export`."""
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise ExportError(f"`batch_size` is a positive integer, or None for resizable. Received: batch_size={batch_size!r}")
+    if fallback not in FALLBACKS:
+        raise ExportError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
+    graph = trace(qmodel, keep_float=True)
+    if fallback == "converter" and without_rule(graph):
+        content, layers = _converted(qmodel, graph, batch_size), None
+    else:
+        content, layers = _lowered(qmodel, batch_size)
+    report = describe(path, content, parse(content), layers)
+    write_atomically(path, content)
+    return report
+
+
+def _converted(qmodel, graph, batch_size):
+    check(qmodel, graph)
+    # TensorFlow's converter takes its time to import, and no other file needs it.
+    from keras_quant.tflite.converter import convert
+
+    return convert(graph, batch_size)
+
+
+def _lowered(qmodel, batch_size):
     lowering, graph = lower(qmodel, batch_size)
     inputs = {value.name: lowering.inputs[value] for value in graph.inputs}
     outputs = {name: lowering.tensors[v] for name, v in zip(graph.output_names, tree.flatten(graph.outputs))}
     content = lowering.writer.finish(inputs, outputs, DESCRIPTION)
-    report = describe(path, content, parse(content), lowering.layers)
-    write_atomically(path, content)
-    return report
+    return content, lowering.layers

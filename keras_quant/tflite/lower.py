@@ -15,11 +15,20 @@ from keras_quant.tflite.writer import TensorType, Writer
 _RULES = {}
 
 
-def lowers(*classes):
-    """Decorator: the function lowers these quantized layer classes.
+def register_lowering(*classes):
+    """Decorator: the function is the rule by which `export` turns these quantized layers into TFLite operators.
 
     A rule takes `(lowering, layer, inputs, output)`: the `Lowering`, the layer, its input `Tensor`s (one, or a list as the
     layer takes them) and an `Output`, and returns the `Tensor` that holds the result.
+
+        @keras_quant.register_lowering(QuantMyLayer)
+        def my_layer(lowering, layer, x, output):
+            y = lowering.activation(output)
+            lowering.operator("NEG", [x], y, version=1, since=(1, 14, 0))
+            return y
+
+    Args:
+        *classes: subclasses of `keras_quant.layers.QuantLayer`; theirs are included.
     """
 
     def decorate(rule):
@@ -28,6 +37,10 @@ def lowers(*classes):
         return rule
 
     return decorate
+
+
+# What this package's own rules use.
+lowers = register_lowering
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +128,13 @@ def lower(qmodel, batch_size=1):
         ExportError: for a layer without integer form.
         CalibrationError: for a layer whose range was never set.
     """
-    graph = trace(qmodel)
-    _check(qmodel, graph)
+    graph = trace(qmodel, keep_float=True)
+    check_layers(graph)
+    check(qmodel, graph)
     lowering = Lowering(batch_size)
     for node in graph.nodes:
         lowering.path = node.path
-        if _is_entrance(node, lowering):
+        if _enters(node):
             _enter(node, lowering)
             continue
         inputs = tree.map_structure(lambda v: lowering.tensors[v] if isinstance(v, Value) else v, node.args[0])
@@ -130,7 +144,7 @@ def lower(qmodel, batch_size=1):
     return lowering, graph
 
 
-def _is_entrance(node, lowering):
+def _enters(node):
     return all(value.note is None for value in node.inputs)
 
 
@@ -152,28 +166,52 @@ def _enter(node, lowering):
 
 
 def _rule(node):
-    for cls in type(node.operation).__mro__:
-        if cls in _RULES:
-            return _RULES[cls]
-    raise ExportError(f"Layer '{node.path}' ({type(node.operation).__name__}) has no rule for lowering to TFLite operators.")
+    return next((_RULES[cls] for cls in type(node.operation).__mro__ if cls in _RULES), None)
 
 
-def _check(qmodel, graph):
-    """All that can be wrong with the model, before anything is written."""
+def without_rule(graph):
+    """The nodes that no rule lowers: layers that compute in float, and quantized ones that have no rule."""
+    return [n for n in graph.nodes if not isinstance(n.operation, QuantLayer) or (_rule(n) is None and not _enters(n))]
+
+
+def check_layers(graph):
+    """Refuse what `without_rule` finds.
+
+    Raises:
+        ExportError: with every such layer.
+    """
+    missing = without_rule(graph)
+    bare = [n for n in missing if not isinstance(n.operation, QuantLayer)]
+    if bare:
+        raise ExportError(
+            f"{_names(bare)} in float. Use its form in `keras_quant.layers`, pass the model to `keras_quant.quantize` "
+            'first, register a form with `keras_quant.register_quantized_layer`, or export with `fallback="converter"`.'
+        )
+    if missing:
+        raise ExportError(
+            f"Layer {', '.join(map(_name, missing))} has no rule for lowering to TFLite operators. "
+            'Register one with `keras_quant.register_lowering`, or export with `fallback="converter"`.'
+        )
+
+
+def _name(node):
+    return f"'{node.path}' ({type(node.operation).__name__})"
+
+
+def _names(nodes):
+    return f"Layer {_name(nodes[0])} computes" if len(nodes) == 1 else f"Layers {', '.join(map(_name, nodes))} compute"
+
+
+def check(qmodel, graph):
+    """All else that can be wrong with the model, before anything is written."""
     for node in graph.nodes:
-        if not isinstance(node.operation, QuantLayer):
-            raise ExportError(
-                f"Layer '{node.path}' ({type(node.operation).__name__}) computes in float. Use its form in "
-                "`keras_quant.layers`, or pass the model to `keras_quant.quantize` first."
-            )
-    for node in graph.nodes:
-        for variable in node.operation.variables:
+        for variable in getattr(node.operation, "variables", []):
             if not np.all(np.isfinite(ops.convert_to_numpy(variable))):
                 raise ExportError(
                     f"Weight '{variable.name}' of layer '{node.path}' holds NaN or infinite values. "
                     "Train again from an earlier checkpoint."
                 )
-        if not node.output.note.quantizer.is_set:
+        if any(v.note is not None and not v.note.quantizer.is_set for v in tree.flatten(node.outputs)):
             raise CalibrationError(
                 f"The range of layer '{node.path}' was never set. Call `keras_quant.calibrate` with data, or `fit`, first."
             )

@@ -14,7 +14,7 @@ from keras_quant.graph import trace
 from keras_quant.layers import annotation
 from keras_quant.tflite.aarch64 import Emulator
 from keras_quant.tflite.file import read_model
-from keras_quant.tflite.lower import lower
+from keras_quant.tflite.lower import lower, without_rule
 from keras_quant.tflite.report import text
 from keras_quant.tflite.runtime import Runtime, quantize_array
 from keras_quant.tflite.writer import repack
@@ -85,7 +85,11 @@ class ParityReport:
 def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host"):
     """Compare a file with the model it was exported from; see `keras_quant.verify`."""
     content, model = read_model(path)
-    graph = trace(qmodel)
+    graph = trace(qmodel, keep_float=True)
+    if intermediates and without_rule(graph):
+        raise ModelFileError(
+            f"'{path}' was made by TFLiteConverter, whose tensors inside are not the model's. Leave out `intermediates`."
+        )
     inputs, outputs = _signature(qmodel, graph, path, model)
     inside = _tensors_inside(qmodel, model) if intermediates else {}
     if inside:

@@ -204,6 +204,23 @@ def repack(model, extra_outputs=()):
     return _pack(model)
 
 
+def name_signature(model, inputs, outputs):
+    """The bytes of a parsed model under the signature `serving_default`, its inputs and outputs renamed.
+
+    Args:
+        model: `schema.ModelT` with one signature; it is changed.
+        inputs, outputs: dicts from the names in the signature to those wanted, in the order wanted.
+    """
+    (signature,) = model.signatureDefs
+    named = []
+    for entries, names in ((signature.inputs, inputs), (signature.outputs, outputs)):
+        index = {entry.name.decode(): int(entry.tensorIndex) for entry in entries}
+        named.append({wanted: index[name] for name, wanted in names.items()})
+    model.signatureDefs = [_signature(*named)]
+    model.buffers = [b if b.data is None else _AlignedBuffer(b.data) for b in model.buffers]
+    return _pack(model)
+
+
 def _pack(model):
     builder = flatbuffers.Builder(sum(b.data.nbytes for b in model.buffers if b.data is not None) + (1 << 16))
     builder.Finish(model.Pack(builder), b"TFL3")

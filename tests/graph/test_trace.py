@@ -154,8 +154,15 @@ def test_a_layer_without_quantized_form_is_named():
 
 
 def test_an_activation_without_quantized_form_names_its_layer():
-    with pytest.raises(kq.UnsupportedLayerError, match="'elu' of layer 'odd' has no quantized form"):
-        kq.quantize(sequential(L.Conv2D(3, 3, activation="elu", name="odd")))
+    with pytest.raises(kq.UnsupportedLayerError, match="'glu' of layer 'odd' has no quantized form"):
+        kq.quantize(sequential(L.Conv2D(4, 3), L.Activation("glu", name="odd")))
+
+
+def test_an_activation_that_keras_cannot_load_names_its_layer():
+    with pytest.raises(
+        kq.UnsupportedLayerError, match=r"'odd' \(Conv2D\) cannot be rebuilt.*'sign'.*register_keras_serializ"
+    ):
+        kq.quantize(sequential(L.Conv2D(4, 3, activation=keras.ops.sign, name="odd")))
 
 
 def test_a_quantized_model_is_not_quantized_again():

@@ -1,0 +1,66 @@
+"""Where in the user's code a layer stands, and what to do about one that has no integer form."""
+
+import importlib.util
+import inspect
+import os
+import traceback
+
+import keras
+
+from keras_quant.errors import UnsupportedLayerError
+
+WAYS_OUT = (
+    "Give it a quantized form with `keras_quant.register_quantized_layer`, or keep it in float with "
+    '`quantize(..., fallback="float")` and export with `fallback="converter"`.'
+)
+# Frames in here are not the user's; nor is code made at run time.
+_PACKAGES = [os.path.dirname(importlib.util.find_spec(name).origin) for name in ("keras", "tensorflow", "keras_quant")]
+_NOT_THE_USERS = (*(package + os.sep for package in _PACKAGES), "<")
+
+
+class AssignmentError(Exception):
+    """A layer changes a variable while it is called."""
+
+
+class NoAssignments(keras.StatelessScope):
+    """While a layer is traced: whoever assigns a variable is told, and the variable stays as it is."""
+
+    def __init__(self):
+        super().__init__(initialize_variables=False)
+
+    def add_update(self, update):
+        name = getattr(update[0], "path", update[0].name)
+        raise AssignmentError(f"it changes the variable '{name}' in each call, and a file for the device keeps no state.")
+
+
+def untraceable(operation, path, error):
+    """The `UnsupportedLayerError` for a layer whose `call` does not run on symbolic tensors.
+
+    Args:
+        operation: the layer.
+        path: of the layer in the model.
+        error: what its `call` raised.
+    """
+    what = f"Layer '{path}' ({type(operation).__name__})"
+    if type(operation).__module__.startswith("keras.") and not isinstance(operation, keras.layers.Lambda):
+        return UnsupportedLayerError(f"{what} has no quantized form. {WAYS_OUT}")
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_THE_USERS)]
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else call_site(operation)
+    cause = str(error).strip().splitlines()[0].strip() if str(error).strip() else type(error).__name__
+    cause = cause if cause.endswith((".", "!", "?")) else f"{cause}."
+    rule = "" if isinstance(error, AssignmentError) else " `call` has to be Keras layers and `keras.ops` throughout."
+    return UnsupportedLayerError(f"{what} cannot be traced{f' at {where}' if where else ''}: {cause}{rule} {WAYS_OUT}")
+
+
+def location(node):
+    """Text " at file:line" of the `call` that holds a node; empty where that is Keras's."""
+    return f" at {node.source}" if node.source else ""
+
+
+def call_site(layer):
+    """File and line of a layer's own `call` (or a Lambda's function), or `None` for Keras's layers."""
+    function = layer.function if isinstance(layer, keras.layers.Lambda) else type(layer).call
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or code.co_filename.startswith(_NOT_THE_USERS):
+        return None
+    return f"{code.co_filename}:{code.co_firstlineno}"

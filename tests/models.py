@@ -1,0 +1,310 @@
+"""Models as people write them: each function builds one; `MODELS` lists all of them."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.custom_layers import ConvUnit, InvertedResidual, Parallel, SqueezeExcite
+
+L, ops = keras.layers, keras.ops
+MODELS = []
+
+
+def model(build, *marks):
+    MODELS.append(pytest.param(build, id=build.__name__, marks=marks))
+    return build
+
+
+def slow_model(build):
+    return model(build, pytest.mark.slow)
+
+
+def image(size=16, channels=3, **options):
+    return keras.Input((size, size, channels), **options)
+
+
+def head(x, classes=4, name="logits"):
+    return L.Dense(classes, name=name)(L.GlobalAveragePooling2D()(x))
+
+
+def unit(x, filters, **options):
+    return L.ReLU()(L.BatchNormalization()(L.Conv2D(filters, 3, padding="same", use_bias=False, **options)(x)))
+
+
+@model
+def nested_three_deep():
+    def wrap(name, inner, channels):
+        x = keras.Input((16, 16, channels))
+        return keras.Model(x, inner(x), name=name)
+
+    innermost = keras.Sequential(
+        [keras.Input((16, 16, 8)), L.Conv2D(8, 3, padding="same"), L.BatchNormalization()], name="c"
+    )
+    middle = wrap("b", lambda x: L.ReLU()(innermost(L.Conv2D(8, 1)(x))), 3)
+    outer = wrap("a", lambda x: L.MaxPooling2D()(middle(x)), 3)
+    x = image()
+    return keras.Model(x, head(outer(x)))
+
+
+@slow_model
+def transfer_learning():
+    base = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
+    base.trainable = False
+    x = inputs = image(32)
+    x = keras.Sequential([L.RandomFlip("horizontal"), L.RandomRotation(0.1), L.RandomZoom(0.1)], name="augment")(x)
+    x = base(L.Rescaling(1 / 127.5, offset=-1)(x), training=False)
+    x = L.Dropout(0.2)(L.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, L.Dense(5, activation="softmax")(x))
+
+
+@slow_model
+def base_in_a_sequential():
+    base = keras.applications.MobileNet((32, 32, 3), alpha=0.25, include_top=False, pooling="avg", weights=None)
+    base.trainable = False
+    return keras.Sequential(
+        [keras.Input((32, 32, 3)), L.Rescaling(1 / 255), base, L.Dense(8, "relu"), L.Dense(3, "sigmoid")]
+    )
+
+
+@model
+def frozen_base():
+    x = image()
+    base = keras.Model(x, L.Dropout(0.5)(unit(unit(x, 4, strides=2), 6)), name="base")
+    base.trainable = False
+    x = image()
+    return keras.Model(x, head(base(L.RandomFlip("horizontal")(x), training=False)))
+
+
+@model
+def augmented_in_front():
+    augment = keras.Sequential([L.RandomTranslation(0.1, 0.1), L.RandomContrast(0.1), L.RandomBrightness(0.1)])
+    return keras.Sequential([image(), augment, L.Normalization(mean=[0.1, 0, 0.2], variance=[1, 2, 1]), *plain()])
+
+
+def plain():
+    return L.Conv2D(6, 3, activation="relu"), L.MaxPooling2D(), L.Flatten(), L.Dense(3)
+
+
+@model
+def layers_called_twice():
+    conv, norm = L.Conv2D(3, 3, padding="same"), L.BatchNormalization()
+    x = inputs = image()
+    for _ in range(2):
+        x = L.ReLU()(norm(conv(x)))
+    return keras.Model(inputs, head(x))
+
+
+@model
+def siamese():
+    x = image()
+    tower = keras.Model(x, L.Dense(8)(L.Flatten()(L.MaxPooling2D(4)(unit(x, 6)))), name="tower")
+    left, right = image(name="left"), image(name="right")
+    a, b = tower(left), tower(right)
+    close = L.Dense(1, activation="sigmoid", name="same")(L.Concatenate()([L.Subtract()([a, b]), L.Multiply()([a, b])]))
+    return keras.Model([left, right], close)
+
+
+@model
+def dicts_in_and_out():
+    picture, extra = image(name="picture"), keras.Input((5,), name="extra")
+    x = L.Concatenate()([L.Flatten()(L.AveragePooling2D(4)(unit(picture, 4))), L.Dense(6, activation="relu")(extra)])
+    outputs = {"kind": L.Dense(3, activation="softmax")(x), "box": {"corner": L.Dense(2)(x), "size": L.Dense(2, "relu")(x)}}
+    flat = {"kind": outputs["kind"], **outputs["box"]}
+    return keras.Model({"picture": picture, "extra": extra}, flat)
+
+
+@model
+def dict_between_models():
+    x = image()
+    backbone = keras.Model(x, {"fine": unit(x, 4), "coarse": L.MaxPooling2D()(unit(x, 6))}, name="backbone")
+    x = image(name="photo")
+    maps = backbone(x)
+    joined = L.Concatenate()([L.MaxPooling2D()(maps["fine"]), maps["coarse"]])
+    return keras.Model(x, [head(joined), L.Conv2D(1, 1, name="mask")(maps["fine"])])
+
+
+@model
+def residuals_into_concatenations():
+    x = inputs = image()
+    x = stem = unit(x, 6)
+    for _ in range(2):
+        y = unit(L.Concatenate()([L.Add()([x, unit(x, 6)]), stem]), 6)
+        x = L.ReLU()(L.Add()([y, x]))
+    return keras.Model(inputs, head(L.Concatenate()([x, stem, L.Add()([x, stem])])))
+
+
+@model
+def output_that_is_an_intermediate():
+    x = inputs = image()
+    features = unit(x, 6)
+    logits = head(L.Conv2D(6, 3)(features))
+    return keras.Model(inputs, [features, logits, L.Activation("sigmoid")(logits)])
+
+
+@model
+def the_same_output_twice():
+    x = image()
+    y = head(unit(x, 4))
+    return keras.Model(x, [y, y])
+
+
+@model
+def pixels_as_integers():
+    x = inputs = image(dtype="uint8", name="pixels")
+    return keras.Model(inputs, head(unit(L.Rescaling(1 / 255)(x), 4)))
+
+
+@model
+def integer_features_beside_an_image():
+    picture, counts = image(name="picture"), keras.Input((4,), dtype="int32", name="counts")
+    dense = L.Dense(6, activation="relu")(ops.cast(counts, "float32"))
+    return keras.Model([picture, counts], L.Dense(2)(L.Concatenate()([L.GlobalMaxPooling2D()(unit(picture, 6)), dense])))
+
+
+@model
+def mixed_precision():
+    with_policy = lambda cls, *args, **options: cls(*args, dtype="mixed_float16", **options)
+    x = inputs = image()
+    x = with_policy(L.ReLU)(with_policy(L.BatchNormalization)(with_policy(L.Conv2D, 6, 3)(x)))
+    x = with_policy(L.Dense, 8, activation="relu")(with_policy(L.Flatten)(L.MaxPooling2D(4)(x)))
+    return keras.Model(inputs, L.Dense(3, activation="softmax", dtype="float32")(x))
+
+
+@model
+def half_precision():
+    return keras.Sequential([image(), L.Conv2D(6, 3, dtype="bfloat16"), L.BatchNormalization(dtype="bfloat16"), *plain()])
+
+
+@model
+def partly_frozen():
+    x = inputs = image()
+    x = L.BatchNormalization(trainable=False)(L.Conv2D(6, 3, trainable=False)(x))
+    return keras.Model(inputs, head(L.Conv2D(6, 3, activation="relu6")(x)))
+
+
+@model
+def lambdas():
+    x = inputs = image()
+    x = L.Lambda(lambda t: ops.relu(t), name="rectify")(L.Conv2D(6, 3)(x))
+    return keras.Model(inputs, head(L.Lambda(lambda pair: pair[0] + pair[1])([x, L.Conv2D(6, 1)(x)])))
+
+
+@model
+def custom_layers_in_a_sequential():
+    return keras.Sequential([image(), ConvUnit(6), SqueezeExcite(6, 2), ConvUnit(8, strides=2), L.Flatten(), L.Dense(2)])
+
+
+@slow_model
+def mobilenet_blocks():
+    x = inputs = image()
+    x = ConvUnit(8, strides=2)(x)
+    for filters, strides in ((8, 1), (12, 2), (12, 1)):
+        x = InvertedResidual(filters, strides=strides, expand=2)(x)
+    return keras.Model(inputs, head(x))
+
+
+@model
+def models_inside_layers():
+    x = image()
+    return keras.Model(
+        x, head(Parallel([keras.Sequential([L.Conv2D(4, k, padding="same"), L.ReLU()]) for k in (1, 3, 5)])(x))
+    )
+
+
+@slow_model
+def feature_pyramid():
+    x = inputs = image(32)
+    levels = []
+    for filters in (6, 8, 10):
+        x = L.MaxPooling2D()(unit(x, filters))
+        levels.append(x)
+    top, outputs = None, []
+    for level in reversed(levels):
+        lateral = L.Conv2D(6, 1)(level)
+        top = lateral if top is None else L.Add()([L.UpSampling2D(interpolation="nearest")(top), lateral])
+        outputs.append(L.Conv2D(3, 3, padding="same", name=f"level_{len(outputs)}")(top))
+    return keras.Model(inputs, outputs)
+
+
+@slow_model
+def u_net():
+    x = inputs = image()
+    down = []
+    for filters in (4, 8):
+        x = unit(unit(x, filters), filters)
+        down.append(x)
+        x = L.MaxPooling2D()(x)
+    x = unit(x, 8)
+    for skip in reversed(down):
+        x = L.Concatenate()([L.Conv2DTranspose(skip.shape[-1], 2, strides=2)(x), skip])
+        x = unit(x, skip.shape[-1])
+    return keras.Model(inputs, L.Conv2D(2, 1, activation="softmax")(x))
+
+
+@model
+def a_cut_of_another_model():
+    whole = keras.Sequential([image(), L.Conv2D(6, 3, name="first"), L.ReLU(), L.Conv2D(8, 3, name="last"), L.Flatten()])
+    return keras.Model(whole.inputs, [whole.get_layer("last").output, L.MaxPooling2D()(whole.get_layer("first").output)])
+
+
+@model
+def inputs_by_keyword():
+    picture, gate = image(name="picture"), keras.Input((4,), name="gate")
+    y = L.Conv2D(4, 3)(inputs=picture)
+    y = L.Multiply()(inputs=[y, L.Reshape((1, 1, 4))(L.Dense(4, activation="sigmoid")(inputs=gate))])
+    return keras.Model([picture, gate], head(y))
+
+
+class _Loops(keras.Model):
+    def __init__(self, widths):
+        super().__init__()
+        self.stages = [[ConvUnit(width), L.MaxPooling2D()] for width in widths]
+        self.heads = {"color": L.Dense(3), "shape": L.Dense(2, activation="softmax")}
+        self.pool = L.GlobalAveragePooling2D()
+
+    def call(self, x, training=False):
+        for convolution, pool in self.stages:
+            x = pool(convolution(x, training=training))
+        x = self.pool(x)
+        return {name: layer(x) for name, layer in self.heads.items()}
+
+
+@model
+def subclassed_with_loops():
+    built = _Loops((4, 6, 8))
+    built(np.zeros((1, 16, 16, 3), "float32"))
+    return built
+
+
+class _TwoInputs(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.tower = keras.Sequential([L.Conv2D(4, 3, activation="relu"), L.GlobalMaxPooling2D()])
+        self.last = L.Dense(2)
+
+    def call(self, inputs):
+        a, b = self.tower(inputs["a"]), self.tower(inputs["b"])
+        return self.last(ops.concatenate([a, ops.subtract(a, b)], axis=-1))
+
+
+@model
+def subclassed_with_a_dict():
+    built = _TwoInputs()
+    built({name: np.zeros((1, 16, 16, 3), "float32") for name in "ab"})
+    return built
+
+
+class _Encoder(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.blocks = keras.Sequential([ConvUnit(6), SqueezeExcite(6, 2)])
+        self.drop = L.Dropout(0.3)
+
+    def call(self, x, training=None):
+        return self.drop(self.blocks(x, training=training), training=training)
+
+
+@model
+def subclassed_inside_functional():
+    x = image()
+    return keras.Model(x, head(_Encoder()(x)))

@@ -1,0 +1,164 @@
+"""What cannot be quantized is one error: layer, file and line, and what to do."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_quant as kq
+from tests.helpers import functional, sequential
+
+L, ops = keras.layers, keras.ops
+# Every message offers all of these.
+WAYS_OUT = r"register_quantized_layer.*fallback=\"float\".*fallback=\"converter\""
+HERE = r"test_bad_models\.py:\d+"
+
+
+class Branching(L.Layer):
+    def call(self, x):
+        if ops.sum(x) > 0:
+            return x
+        return -x
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+class Counting(L.Layer):
+    def build(self, shape):
+        self.count = self.add_weight(name="count", shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.count.assign_add(1.0)
+        return ops.relu(x)
+
+
+class Noisy(L.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return x + keras.random.normal((8, 8, 3), seed=self.seed_generator)
+
+
+class OtherLibrary(tf.Module):
+    def __call__(self, x):
+        return tf.nn.softsign(x)
+
+
+class Wrapper(L.Layer):
+    def __init__(self, module, **kwargs):
+        super().__init__(**kwargs)
+        self.module = module
+
+    def call(self, x):
+        return self.module(x)
+
+
+class NumberOut(L.Layer):
+    def call(self, x):
+        return 1.0
+
+    def compute_output_shape(self, shape):
+        return ()
+
+
+class ManyOperations(L.Layer):
+    def call(self, x):
+        return ops.relu(ops.cumprod(x, axis=1))
+
+
+BAD = {
+    "control flow on values": (Branching(name="odd"), rf"'odd' \(Branching\) cannot be traced at .*{HERE}"),
+    "a variable that counts": (Counting(name="odd"), rf"'odd' \(Counting\).*{HERE}: it changes the variable '.*odd/count'"),
+    "random numbers": (Noisy(name="odd"), rf"'odd' \(Noisy\).*{HERE}: it changes the variable '.*seed"),
+    "a TensorFlow lambda": (
+        L.Lambda(lambda x: tf.nn.softsign(x), name="odd"),
+        rf"'odd' \(Lambda\) cannot be traced at .*{HERE}",
+    ),
+    "another library": (Wrapper(OtherLibrary(), name="odd"), rf"'odd' \(Wrapper\) cannot be traced at .*{HERE}"),
+    "an operation": (
+        ManyOperations(name="odd"),
+        rf"Operation 'odd/cumprod\w*' \(Cumprod\) at .*{HERE} has no quantized form",
+    ),
+    "a volume": (L.Conv3D(2, 1, name="odd"), r"'odd' \(Conv3D\).* no quantized form"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_layer_is_named(name):
+    layer, message = BAD[name]
+    shape = (8, 8, 3, 1) if name == "a volume" else (8, 8, 3)
+    with pytest.raises(kq.UnsupportedLayerError, match=message) as caught:
+        kq.quantize(sequential(layer, shape=shape))
+    if name != "a volume":
+        caught.match(WAYS_OUT)
+
+
+def test_the_path_leads_to_the_layer_inside():
+    inner = sequential(L.Conv2D(3, 1), Branching(name="odd"), shape=(8, 8, 3))
+    inner.name = "inner"
+    with pytest.raises(kq.UnsupportedLayerError, match=r"Layer 'inner/odd' \(Branching\)"):
+        kq.quantize(functional(lambda x: inner(x), shape=(8, 8, 3)))
+
+
+def test_tracing_leaves_a_counter_as_it_is():
+    layer = Counting(name="odd")
+    model = sequential(layer, shape=(8, 8, 3))
+    with pytest.raises(kq.UnsupportedLayerError):
+        kq.quantize(model)
+    assert float(layer.count) == 0
+
+
+@pytest.mark.parametrize("cls", [L.LSTM, L.GRU, L.SimpleRNN])
+def test_recurrent_layers_are_named(cls):
+    with pytest.raises(kq.UnsupportedLayerError, match=rf"Layer 'memory' \({cls.__name__}\).* no quantized form"):
+        kq.quantize(sequential(cls(3, name="memory"), shape=(5, 4)))
+
+
+def test_an_output_that_does_not_depend_on_the_input():
+    with pytest.raises(
+        kq.UnsupportedLayerError, match=r"'odd' \(NumberOut\).*does not depend on its input. Received: float"
+    ):
+        kq.quantize(functional(lambda x: NumberOut(name="odd")(x), shape=(8, 8, 3)))
+
+
+@pytest.mark.parametrize("cls", [L.Dropout, L.GaussianNoise])
+def test_a_layer_forced_to_act_in_inference(cls):
+    with pytest.raises(kq.UnsupportedLayerError, match="'odd'.*`training=True`"):
+        kq.quantize(functional(lambda x: cls(0.5, name="odd")(x, training=True), shape=(8, 8, 3)))
+
+
+def test_text_is_refused():
+    words = keras.Input((1,), dtype="string", name="words")
+    with pytest.raises(kq.QuantizationError, match="Input 'words' holds string values.*data pipeline"):
+        kq.quantize(keras.Model(words, L.Identity()(words)))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "ragged"])
+def test_sparse_and_ragged_inputs_are_refused(kind):
+    try:
+        x = keras.Input((4,), name="odd", **{kind: True})
+    except TypeError:
+        pytest.skip(f"this Keras has no {kind} inputs")
+    with pytest.raises(kq.QuantizationError, match=f"Input 'odd' holds {kind} values"):
+        kq.quantize(keras.Model(x, L.Identity()(x)))
+
+
+def test_a_layer_that_cannot_be_copied_is_not_kept():
+    model = sequential(Wrapper(OtherLibrary(), name="odd"), shape=(8, 8, 3))
+    with pytest.raises(kq.UnsupportedLayerError, match=r"'odd' \(Wrapper\).*cannot be copied.*get_config"):
+        kq.quantize(model, fallback="float")
+
+
+def test_the_command_line_says_it_in_one_line(tmp_path, capfd, monkeypatch):
+    from keras_quant_cli import main
+
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0")
+    sequential(L.LSTM(3, name="memory"), shape=(5, 4)).save(tmp_path / "m.keras")
+    np.save(tmp_path / "x.npy", np.zeros((4, 5, 4), "float32"))
+    status = main(["quantize", str(tmp_path / "m.keras"), "-o", str(tmp_path / "q.keras")])
+    lines = capfd.readouterr().err.splitlines()
+    assert status == 2 and len(lines) == 1 and "Layer 'memory' (LSTM)" in lines[0]
+    assert not (tmp_path / "q.keras").exists()
