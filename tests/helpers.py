@@ -51,9 +51,19 @@ def ship(qmodel, folder, x, **options):
     return report, parity
 
 
-def quantize_and_ship(model, folder, x=None, **options):
+def quantize_and_ship(model, folder, x=None, near_float=True, **options):
     """Quantize a float model, calibrate, export, compare; returns the quantized model and the export's report."""
     x = images(shape=model.input_shape[1:]) if x is None else x
     qmodel = kq.quantize(shake(model), "int8", x)
     report, _ = ship(qmodel, folder, x, **options)
+    if near_float:
+        assert_near_float(model, qmodel, x)
     return qmodel, report
+
+
+def assert_near_float(model, qmodel, x, decibels=15):
+    """Exact or not, it has to be the same function: the signal is well above the quantization noise."""
+    for wanted, got in zip(keras.tree.flatten(model(x, training=False)), keras.tree.flatten(qmodel(x, training=False))):
+        wanted, got = np.asarray(wanted, "float64"), np.asarray(got, "float64")
+        signal, noise = np.sum(wanted**2), np.sum((wanted - got) ** 2)
+        assert signal >= 10 ** (decibels / 10) * noise, f"{10 * np.log10(signal / noise):.1f} dB"

@@ -182,9 +182,9 @@ def test_verify_on_arm(files, capfd, tmp_path, monkeypatch):
 
 
 def test_inspect_names_layers_without_quantized_form(tmp_path, capfd):
-    sequential(L.Conv2D(4, 3), L.Activation("elu", name="odd")).save(tmp_path / "m.keras")
+    sequential(L.Conv2D(4, 3), L.Activation("sparsemax", name="odd")).save(tmp_path / "m.keras")
     status, out, _ = in_process(capfd, "inspect", tmp_path / "m.keras")
-    assert status == 0 and "1 of 2 have a quantized form" in out and "none: Activation 'elu' of layer 'odd'" in out
+    assert status == 0 and "1 of 2 have a quantized form" in out and "none: Activation 'sparsemax' of layer 'odd'" in out
 
 
 # --- errors ---
@@ -227,13 +227,13 @@ def test_damaged_files_are_one_line(files, tmp_path, capfd):
         fails_in_process(capfd, "quantize", model, "-o", out, "--calibration", tmp_path / name)
     assert not out.exists()
     assert "text.tflite" in fails_in_process(capfd, "inspect", tmp_path / "text.tflite")
-    assert "computes in float" in fails_in_process(capfd, "export", model, tmp_path / "out.tflite")
+    assert "compute in float" in fails_in_process(capfd, "export", model, tmp_path / "out.tflite")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_errors_of_a_process_are_one_line(files):
     """Nothing that TensorFlow prints on its own gets through."""
-    assert "computes in float" in fails("export", files / "float.keras", files / "none.tflite")
+    assert "compute in float" in fails("export", files / "float.keras", files / "none.tflite")
 
 
 def test_failed_write_leaves_the_old_file(files, tmp_path, capfd, monkeypatch):

@@ -24,7 +24,7 @@ def cifar10_test(count):
     return np.stack(x).astype("float32"), np.array(y)
 
 
-@pytest.mark.parametrize("name", ["resnet8_cifar10", "mobilenet_v2_cifar10"])
+@pytest.mark.parametrize("name", ["resnet8_cifar10", pytest.param("mobilenet_v2_cifar10", marks=pytest.mark.slow)])
 def test_trained_network(name, tmp_path):
     x, y = cifar10_test(CALIBRATION + TEST)
     model = keras.models.load_model(DATA / f"{name}.keras")

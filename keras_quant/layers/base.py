@@ -295,11 +295,16 @@ def activation_layer(function, name, **kwargs):
 
 
 def computes_activation(*functions, **arguments):
-    """Class decorator: the class, called with `arguments`, computes these activation functions as a layer of its own."""
+    """Class decorator: the class, called with `arguments`, computes these activation functions as a layer of its own.
+
+    Functions that not every supported Keras has are given by name.
+    """
 
     def decorate(cls):
         for function in functions:
-            _ACTIVATION_LAYERS[function] = lambda **kwargs: cls(**arguments, **kwargs)
+            known = getattr(keras.activations, function, None) if isinstance(function, str) else function
+            if known is not None:
+                _ACTIVATION_LAYERS[known] = lambda **kwargs: cls(**arguments, **kwargs)
         return cls
 
     return decorate

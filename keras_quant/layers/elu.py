@@ -24,6 +24,11 @@ class QuantELU(QuantLayer, keras.layers.ELU):
         if alpha != 1:
             self.afterwards.append(QuantLeakyReLU(alpha, name=f"{self.name}_slope"))
 
+    @classmethod
+    def config_of(cls, layer):
+        """Constructor arguments from the float layer, whose own config leaves `alpha` out."""
+        return {"name": layer.name, "alpha": layer.alpha}
+
     def float_call(self, inputs):
         return keras.activations.elu(inputs)
 
@@ -32,6 +37,9 @@ class QuantELU(QuantLayer, keras.layers.ELU):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "alpha": self.alpha}
 
 
 @computes_activation(keras.activations.selu)

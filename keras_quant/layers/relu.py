@@ -90,7 +90,7 @@ class QuantAbsolute(QuantLayer, keras.layers.Layer):
         return input_shape
 
 
-@computes_activation(keras.activations.hard_tanh, low=-1.0, high=1.0)
+@computes_activation("hard_tanh", low=-1.0, high=1.0)
 @keras.saving.register_keras_serializable(package="keras_quant")
 class QuantClip(_PinnedRange, QuantLayer, keras.layers.Layer):
     """`keras.ops.clip` with bounds around zero on int8: the clamp of the output's own grid; lowered to QUANTIZE.

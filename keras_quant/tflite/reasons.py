@@ -33,7 +33,9 @@ def explain(name, dtypes):
         return "it computes in float", "Give its layer a quantized form, see `keras_quant.layers`."
     if name in ("ADD", "GATHER") and "int32" in dtypes:
         return _TABLE
-    if any(dtype.startswith("int16") for dtype in dtypes):
+    if name == "QUANTIZE" and dtypes == {"int8", "int16"}:
+        return _REASONS["SOFTMAX"]
+    if name != "SOFTMAX" and any(dtype.startswith("int16") for dtype in dtypes):
         return "XNNPACK has no int16 kernels", "Use int8 activations for this layer."
     if name in _REASONS:
         return _REASONS[name]

@@ -229,7 +229,7 @@ OFF_XNNPACK = {
     "attention": (lambda: functional(lambda x: x + L.MultiHeadAttention(2, 4)(x, x), WORDS), ["SOFTMAX", "QUANTIZE"]),
     "attention_with_dropout": (
         lambda: functional(lambda x: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x), WORDS),
-        ["SOFTMAX"],
+        ["SOFTMAX", "QUANTIZE"],
     ),
     "division_by_a_tensor": (lambda: functional(lambda x: x / (ops.abs(x) + 1.0)), TABLE),
     "layer_normalization": (lambda: sequential(L.Conv2D(8, 3), L.LayerNormalization(), L.Conv2D(3, 1)), TABLE),
@@ -245,10 +245,14 @@ OFF_XNNPACK = {
 }
 
 
+# Keras traces these operations and cannot compute them in float on TensorFlow.
+KERAS_CANNOT_RUN = ("reshape_of_open_batch", "broadcast_to", "pad_edge")
+
+
 @pytest.mark.lowest
 @pytest.mark.parametrize("name", ON_XNNPACK)
 def test_device_equals_keras_in_one_partition(name, tmp_path):
-    _, report = quantize_and_ship(ON_XNNPACK[name](), tmp_path)
+    _, report = quantize_and_ship(ON_XNNPACK[name](), tmp_path, near_float=name not in KERAS_CANNOT_RUN)
     assert report.off_xnnpack == ()
     assert report.partitions == 1
 
