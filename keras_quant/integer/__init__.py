@@ -17,6 +17,8 @@ from keras_quant.integer.activation import logistic, tanh
 from keras_quant.integer.add import add, subtract
 from keras_quant.integer.conv import conv_2d, depthwise_conv_2d, transpose_conv
 from keras_quant.integer.dense import fully_connected
+from keras_quant.integer.elu import elu
+from keras_quant.integer.gelu import gelu
 from keras_quant.integer.matmul import batch_matmul
 from keras_quant.integer.multiply import multiply
 from keras_quant.integer.params import Quantized, QuantParams, activation_range, to_grid
@@ -24,7 +26,7 @@ from keras_quant.integer.pooling import mean, sum
 from keras_quant.integer.relu import leaky_relu, requantize
 from keras_quant.integer.resize import nearest_indices, resize_bilinear, resize_nearest
 from keras_quant.integer.softmax import softmax
-from keras_quant.integer.table import elu, gelu, look_up, tabulate
+from keras_quant.integer.table import look_up, tabulate
 from keras_quant.integer.weights import FoldedWeights, fold
 
 __all__ = [

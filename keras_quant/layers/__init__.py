@@ -40,6 +40,7 @@ from keras_quant.layers.dropout import (
 from keras_quant.layers.einsum_dense import QuantEinsumDense
 from keras_quant.layers.elu import QuantELU, QuantSELU
 from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake
+from keras_quant.layers.gelu import QuantGELU
 from keras_quant.layers.matmul import QuantEinsum, QuantMatmul
 from keras_quant.layers.maximum import QuantMaximum, QuantMinimum
 from keras_quant.layers.multiply import QuantMultiply, QuantSquare
@@ -86,5 +87,5 @@ from keras_quant.layers.reshape import (
 from keras_quant.layers.resizing import QuantCenterCrop, QuantResize, QuantResizing
 from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, QuantZeroPadding1D
 from keras_quant.layers.slice import QuantSlice
-from keras_quant.layers.table import QuantGELU, QuantPower, QuantTable
+from keras_quant.layers.table import QuantPower, QuantTable
 from keras_quant.layers.upsampling import QuantUpSampling2D

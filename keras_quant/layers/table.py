@@ -29,32 +29,31 @@ _FUNCTIONS = {
 
 
 class _Tabulated(QuantLayer):
-    """Mixin: a function of one value; a subclass gives `function`."""
+    """Mixin: a function of one value; lowered to CAST, ADD and GATHER, which are built-in kernels, with a table in the file.
+
+    A subclass gives `function`.
+    """
 
     def function(self, x):
         """The real function, of a tensor of any float dtype."""
         raise NotImplementedError
 
+    def table(self, x, y):
+        """The 256 int8 outputs for these `QuantParams` of input and output."""
+        return integer.tabulate(x, y, self.function)
+
     def float_call(self, inputs):
         return self.function(inputs)
+
+    def integer_call(self, x, y):
+        return integer.look_up(x, y, self.function)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
 
-class _OwnTable(_Tabulated):
-    """Mixin: the table is in the file; lowered to CAST, ADD and GATHER, which are built-in kernels."""
-
-    def table(self, x, y):
-        """The 256 int8 outputs for these `QuantParams` of input and output."""
-        return integer.tabulate(x, y, self.function)
-
-    def integer_call(self, x, y):
-        return integer.look_up(x, y, self.function)
-
-
 @keras.saving.register_keras_serializable(package="keras_quant")
-class QuantTable(_OwnTable, keras.layers.Layer):
+class QuantTable(_Tabulated, keras.layers.Layer):
     """A function of one value on int8, by a table in the file; exact, but off XNNPACK.
 
     Args:
@@ -79,7 +78,7 @@ class QuantTable(_OwnTable, keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
-class QuantPower(_OwnTable, keras.layers.Layer):
+class QuantPower(_Tabulated, keras.layers.Layer):
     """`x ** exponent` on int8, by a table in the file; exact, but off XNNPACK.
 
     Args:
@@ -96,30 +95,6 @@ class QuantPower(_OwnTable, keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "exponent": self.exponent}
-
-
-@computes_activation(keras.activations.gelu)
-@keras.saving.register_keras_serializable(package="keras_quant")
-class QuantGELU(_Tabulated, keras.layers.Layer):
-    """GELU on int8, both forms; lowered to GELU, a built-in kernel.
-
-    Args:
-        approximate: whether by the hyperbolic tangent.
-        output_quantizer: name, config or object, see `quantizers.get`.
-    """
-
-    def __init__(self, approximate=False, **kwargs):
-        super().__init__(**kwargs)
-        self.approximate = approximate
-
-    def function(self, x):
-        return keras.activations.gelu(x, approximate=self.approximate)
-
-    def integer_call(self, x, y):
-        return integer.gelu(x, y, self.approximate)
-
-    def get_config(self):
-        return {**super().get_config(), "approximate": self.approximate}
 
 
 def _tabulate(name):
@@ -151,8 +126,3 @@ _BY_OPERATION = {
 }
 for _operation, _name in _BY_OPERATION.items():
     computes(_operation)(lambda operation, args, _name=_name, **arguments: QuantTable(_name, **arguments))
-
-
-@computes("nn.Gelu")
-def _gelu(operation, args, **arguments):
-    return QuantGELU(operation.approximate, **arguments)

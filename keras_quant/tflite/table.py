@@ -1,26 +1,12 @@
-"""Rules for functions of one value: ELU, GELU, and a table of the file's own by CAST, ADD, GATHER."""
+"""Rule for functions of one value: a table of the file's own by CAST, ADD, GATHER."""
 
 import numpy as np
 from keras import ops
 
-from keras_quant.layers import QuantELU, QuantGELU, QuantPower, QuantTable
+from keras_quant.layers import QuantPower, QuantTable
 from keras_quant.tflite.conv import params_of
 from keras_quant.tflite.lower import lowers
 from keras_quant.tflite.writer import TensorType
-
-
-@lowers(QuantELU)
-def elu(lowering, layer, x, output):
-    y = lowering.activation(output)
-    lowering.operator("ELU", [x], y, 1, (1, 14, 0))
-    return y
-
-
-@lowers(QuantGELU)
-def gelu(lowering, layer, x, output):
-    y = lowering.activation(output)
-    lowering.operator("GELU", [x], y, 2, (2, 9, 0), "GeluOptions", approximate=layer.approximate)
-    return y
 
 
 @lowers(QuantTable, QuantPower)

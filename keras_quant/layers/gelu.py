@@ -1,0 +1,39 @@
+"""Quantized GELU."""
+
+import keras
+
+from keras_quant import integer
+from keras_quant.layers.base import QuantLayer, computes_activation
+from keras_quant.layers.registry import computes
+
+
+@computes_activation(keras.activations.gelu)
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantGELU(QuantLayer, keras.layers.Layer):
+    """GELU on int8, both forms; lowered to GELU, a built-in kernel.
+
+    Args:
+        approximate: whether by the hyperbolic tangent.
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    def __init__(self, approximate=False, **kwargs):
+        super().__init__(**kwargs)
+        self.approximate = approximate
+
+    def float_call(self, inputs):
+        return keras.activations.gelu(inputs, approximate=self.approximate)
+
+    def integer_call(self, x, y):
+        return integer.gelu(x, y, self.approximate)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "approximate": self.approximate}
+
+
+@computes("nn.Gelu")
+def _gelu(operation, args, **arguments):
+    return QuantGELU(operation.approximate, **arguments)
