@@ -94,7 +94,7 @@ def row(result):
         "of float": f"{result['bytes'] / result['float_bytes']:.2f}",
         "differ": f"{result['differ']:,} of {result['outputs']:,}",
         "inside": f"{result['inside_differ']} of {result['inside']}" if result["inside"] else DASH,
-        "SQNR dB": f"{result['sqnr']:.1f}",
+        "SQNR dB": f"{result['sqnr']:.1f}, {result['varying']:.1f}",
         "converter dB": _converter(result),
         "ms": f"{result['ours_ms']:.2f}",
         "/ converter": f"{result['latency_ratio']:.2f}" if "latency_ratio" in result else DASH,
@@ -114,7 +114,7 @@ def off_xnnpack(result):
 
 def _converter(result):
     if "converter_sqnr" in result:
-        return f"{result['converter_sqnr']:.1f}"
+        return f"{result['converter_sqnr']:.1f}, {result['converter_varying']:.1f}"
     return result["converter_error"].split(":")[0] if "converter_error" in result else DASH
 
 
@@ -145,8 +145,9 @@ files, {exact} of them with no output that differs between `predict` and LiteRT.
 - **float**: operators that read or write floats. **partitions**: pieces that XNNPACK runs. **off XNNPACK**: what it leaves.
 - **MB**, **of float**: the file, and its share of four bytes a weight.
 - **differ**: outputs of 8 inputs that differ between `predict` and LiteRT; **inside**: tensors that do.
-- **SQNR dB**, **converter dB**: of the logits, less their mean over the inputs, against the float model, for this file and
-  for TFLiteConverter's full-integer one from the same calibration data.
+- **SQNR dB**, **converter dB**: of the logits against the float model, for this file and for TFLiteConverter's full-integer
+  one from the same calibration data; then the same where only what differs between the inputs counts as signal, which is
+  strict: random networks magnify every noise.
 - **ms**, **/ converter**: processor time on one thread, and against the converter's file, the two in turn.
 - **s**, **peak MB**: quantize, calibrate and export; memory of that process with TensorFlow and the verification.
 """

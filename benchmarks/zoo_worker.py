@@ -64,7 +64,7 @@ def ours(args):
         "differ": parity.mismatches,
         "inside": len(parity.intermediates),
         "inside_differ": sum(t.mismatches > 0 for t in parity.intermediates),
-        "sqnr": sqnr(logits, on_litert(path, test)),
+        **noise(logits, on_litert(path, test)),
         "quantize_export_s": seconds,
         "peak_mb": clocks.memory("VmHWM"),
     }
@@ -79,7 +79,8 @@ def converter(args):
     path.write_bytes(content)
     partitions = len(Runtime(content, path).partitions())
     report = {"converter_bytes": len(content), "converter_partitions": partitions, "converter_s": seconds}
-    return {**report, "converter_sqnr": sqnr(logits, on_litert(path, test))}
+    found = noise(logits, on_litert(path, test))
+    return {**report, **{f"converter_{key}": value for key, value in found.items()}}
 
 
 def measure_latency(args):
@@ -99,10 +100,11 @@ def on_litert(path, x):
     return (runtime.run([quantize_array(x, runtime.inputs[0])])[0].astype("float32") - zero_point) * scale
 
 
-def sqnr(real, quantized):
-    """Signal to quantization noise in dB; the signal is what depends on the input, the logits less their mean over it."""
-    signal = np.sum((real - real.mean(0)) ** 2, dtype="float64")
-    return float(10 * np.log10(signal / max(np.sum((real - quantized) ** 2, dtype="float64"), 1e-30)))
+def noise(real, quantized):
+    """Signal to quantization noise in dB, and the same where only what depends on the input counts as signal."""
+    power = lambda x: np.sum(x**2, dtype="float64")
+    decibels = lambda signal: float(10 * np.log10(signal / max(power(real - quantized), 1e-30)))
+    return {"sqnr": decibels(power(real)), "varying": decibels(power(real - real.mean(0)))}
 
 
 STAGES = {"make": make, "ours": ours, "converter": converter, "latency": measure_latency}
