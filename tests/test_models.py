@@ -28,6 +28,7 @@ def data_for(model, seed=1):
     return keras.tree.pack_sequence_as(graph.input_structure, [values(spec) for spec in graph.inputs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", MODELS)
 def test_model_ships(build, tmp_path):
     model = shake(build())

@@ -20,8 +20,13 @@ from tests.judges.judges import ai_edge_quantizer
 from tests.judges.reading import differences, operators, within
 
 pytest.importorskip("ai_edge_quantizer", reason="ai-edge-quantizer comes with the `test` extra: pip install '.[test]'")
-# Its own check of the float file asks LiteRT to keep all tensors.
-pytestmark = pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")
+pytestmark = [
+    pytest.mark.slow,
+    # One process makes the files for all.
+    pytest.mark.xdist_group("judges"),
+    # Its own check of the float file asks LiteRT to keep all tensors.
+    pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`"),
+]
 
 SCALES_OF_GRIDS = {(role, "scale"): 1 for role in ("input", "input_1", "input_2", "output")}
 

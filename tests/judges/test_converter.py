@@ -24,6 +24,9 @@ from tests.judges.cases import DENSE, NORMALIZED, PLAIN, case
 from tests.judges.judges import converter
 from tests.judges.reading import differences, kernels, operators, ulps, within
 
+# One process makes the files for all.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("judges")]
+
 
 @functools.cache
 def judged(name, **options):

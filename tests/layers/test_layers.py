@@ -89,6 +89,7 @@ def model_of(layer, name):
     return keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.lowest
 @pytest.mark.parametrize("name", CLASSES)
 def test_built_by_hand_calibrated_and_shipped(name, tmp_path):

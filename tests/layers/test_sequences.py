@@ -30,6 +30,7 @@ def network():
     )
 
 
+@pytest.mark.slow
 def test_sequences_train_save_load_and_ship(tmp_path):
     x, y = images(shape=(24, 6)), np.arange(40) % 3
     qmodel = kq.quantize(shake(network()), "int8", x)
