@@ -71,6 +71,8 @@ SEVERAL_INPUTS = (
 )
 # Bases, and layers that take other shapes than images; `test_shipping` has these.
 UNFIT = ("QuantLayer", "QuantComposite", "Quantize", "QuantMatmul", "QuantDotProductAttention")
+if not hasattr(keras.layers, "RMSNormalization"):
+    UNFIT += ("QuantRMSNormalization",)
 CLASSES = {
     name: cls
     for name, cls in vars(layers).items()
