@@ -7,6 +7,7 @@ from keras_quant import backend, integer
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.affine import QuantHardSigmoid
 from keras_quant.layers.base import (
+    EndsInProduct,
     QuantComposite,
     QuantLayer,
     activation_layer,
@@ -89,7 +90,7 @@ class QuantSoftmax(_FromLogits, keras.layers.Softmax):
         return integer.softmax(x, y)
 
 
-class _Gated(QuantComposite):
+class _Gated(EndsInProduct):
     """Mixin: `x · gate(x)`.
 
     Args:
@@ -110,19 +111,8 @@ class _Gated(QuantComposite):
     def compose(self, inputs, training=None):
         return self.product([inputs, self.gate(inputs, training=training)], training=training)
 
-    @property
-    def last_part(self):
-        return self.product
-
-    @property
-    def output_quantizer(self):
-        return self.product.output_quantizer
-
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    def get_config(self):
-        return {**super().get_config(), "output_quantizer": self.product.get_config()["output_quantizer"]}
 
 
 @computes_activation(keras.activations.silu)

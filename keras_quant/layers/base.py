@@ -356,3 +356,22 @@ class QuantComposite(GridInputs):
     def compute_output_spec(self, inputs, *args, **kwargs):
         shape = self.compute_output_shape(tree.map_structure(lambda x: x.shape, inputs))
         return annotate(keras.KerasTensor(shape, dtype="float32"), self.last_part.output_quantizer)
+
+
+class EndsInProduct(QuantComposite):
+    """Mixin for a composite whose last part is `self.product`, which owns the output's quantizer and shape."""
+
+    @property
+    def last_part(self):
+        return self.product
+
+    @property
+    def output_quantizer(self):
+        """That of the product."""
+        return self.product.output_quantizer
+
+    def compute_output_shape(self, input_shape):
+        return self.product.compute_output_shape(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "output_quantizer": self.product.get_config()["output_quantizer"]}

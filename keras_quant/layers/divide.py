@@ -2,14 +2,14 @@
 
 import keras
 
-from keras_quant.layers.base import QuantComposite
+from keras_quant.layers.base import EndsInProduct
 from keras_quant.layers.multiply import QuantMultiply
 from keras_quant.layers.registry import computes
 from keras_quant.layers.table import QuantTable
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
-class QuantDivide(QuantComposite, keras.layers.Layer):
+class QuantDivide(EndsInProduct, keras.layers.Layer):
     """`a / b` of two tensors on int8: a table of 1/b, and MUL.
 
     Args:
@@ -28,16 +28,6 @@ class QuantDivide(QuantComposite, keras.layers.Layer):
     def compose(self, inputs, training=None):
         a, b = inputs
         return self.product([a, self.reciprocal(b, training=training)], training=training)
-
-    @property
-    def last_part(self):
-        return self.product
-
-    def compute_output_shape(self, input_shape):
-        return self.product.compute_output_shape(input_shape)
-
-    def get_config(self):
-        return {**super().get_config(), "output_quantizer": self.product.get_config()["output_quantizer"]}
 
 
 @computes("numpy.Divide", "numpy.TrueDivide")

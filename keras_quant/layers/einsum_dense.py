@@ -6,14 +6,14 @@ import keras
 from keras import ops
 
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.layers.base import QuantComposite
+from keras_quant.layers.chain import QuantChain
 from keras_quant.layers.dense import QuantDense
 from keras_quant.layers.registry import quantizes
 from keras_quant.layers.reshape import QuantReshape
 
 
 @quantizes(keras.layers.EinsumDense)
-class QuantEinsumDense(QuantComposite, keras.layers.EinsumDense):
+class QuantEinsumDense(QuantChain, keras.layers.EinsumDense):
     """`keras.layers.EinsumDense` where it is a Dense layer over the last axes, on int8: reshapes around a `QuantDense`.
 
     Such as "abc,cd->abd", "abc,cde->abde" and "abcd,cde->abe", of which `MultiHeadAttention` is made.
@@ -24,28 +24,27 @@ class QuantEinsumDense(QuantComposite, keras.layers.EinsumDense):
     def __init__(self, *args, kernel_quantizer="abs_max", output_quantizer="moving_average", **kwargs):
         super().__init__(*args, **kwargs)
         self._quantizers = {"kernel_quantizer": kernel_quantizer, "output_quantizer": output_quantizer}
-        self.parts = []
 
-    def build_parts(self, input_shape):
+    def make_parts(self, input_shape):
         kept, made = self._shape(input_shape)
         self.dense = QuantDense(
             math.prod(made),
             activation=self.activation,
             use_bias=self.bias_axes is not None,
             kernel_initializer=self.kernel_initializer,
+            bias_initializer=self.bias_initializer,
             kernel_regularizer=self.kernel_regularizer,
+            bias_regularizer=self.bias_regularizer,
             kernel_constraint=self.kernel_constraint,
+            bias_constraint=self.bias_constraint,
             name=f"{self.name}_dense",
             **self._quantizers,
         )
-        self.parts = [
+        return [
             QuantReshape([*kept, math.prod(input_shape[1 + len(kept) :])], name=f"{self.name}_flat"),
             self.dense,
             QuantReshape([*kept, *made], name=f"{self.name}_split"),
         ]
-        for part in self.parts:
-            part.build(input_shape)
-            input_shape = part.compute_output_shape(input_shape)
 
     def _shape(self, input_shape):
         """The output's dimensions behind the batch: those of the input that are kept, and those that the kernel makes."""
@@ -70,15 +69,6 @@ class QuantEinsumDense(QuantComposite, keras.layers.EinsumDense):
                 f"its bias along all of them. Received: equation={self.equation!r}, bias_axes={self.bias_axes!r}"
             )
         return inputs, kernel, outputs
-
-    def compose(self, inputs, training=None):
-        for part in self.parts:
-            inputs = part(inputs, training=training)
-        return inputs
-
-    @property
-    def last_part(self):
-        return self.dense.last_part
 
     def compute_output_shape(self, input_shape):
         kept, made = self._shape(input_shape)

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.layers.base import QuantComposite, Quantize, QuantLayer
+from keras_quant.layers.base import EndsInProduct, QuantComposite, Quantize, QuantLayer
 from keras_quant.layers.registry import computes
 from keras_quant.layers.reshape import QuantPermute, QuantReshape
 
@@ -28,7 +28,7 @@ class _BatchMatmul(QuantLayer, keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
-class QuantMatmul(QuantComposite, keras.layers.Layer):
+class QuantMatmul(EndsInProduct, keras.layers.Layer):
     """`keras.ops.matmul` of two tensors with equal leading dimensions on int8; lowered to QUANTIZE and BATCH_MATMUL.
 
     The kernel wants zero point 0 on the right, so that side is moved onto a symmetric grid.
@@ -55,16 +55,6 @@ class QuantMatmul(QuantComposite, keras.layers.Layer):
     def compose(self, inputs, training=None):
         a, b = inputs
         return self.product([a, self.right(b, training=training)], training=training)
-
-    @property
-    def last_part(self):
-        return self.product
-
-    def compute_output_shape(self, input_shape):
-        return self.product.compute_output_shape(input_shape)
-
-    def get_config(self):
-        return {**super().get_config(), "output_quantizer": self.product.get_config()["output_quantizer"]}
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
