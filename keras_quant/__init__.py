@@ -12,6 +12,7 @@ from keras_quant.errors import (
 )
 from keras_quant.export import export, verify
 from keras_quant.layers import register_quantized_layer
+from keras_quant.policy import Policy, PolicyMap
 from keras_quant.quantize import quantize
 from keras_quant.tflite import ExportReport, ParityReport, register_lowering
 

@@ -28,8 +28,18 @@ def clip(x, low, high):
 
 
 def shift_right(x, amount):
-    """Arithmetic shift of int32 values; `keras.ops` has it from Keras 3.9 on."""
+    """Arithmetic shift of integers; `keras.ops` has it from Keras 3.9 on."""
     return tf.bitwise.right_shift(x, tf.cast(amount, x.dtype))
+
+
+def shift_left(x, amount):
+    """Shift of integers to the left."""
+    return tf.bitwise.left_shift(x, tf.cast(amount, x.dtype))
+
+
+def mask_bits(x, mask):
+    """The bits of integers that are set in `mask`."""
+    return tf.bitwise.bitwise_and(x, mask)
 
 
 def fake_quant(x, low, high, bits=8, narrow=False):

@@ -8,7 +8,7 @@ from keras_quant import backend
 from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import CalibrationError
 from keras_quant.graph import trace
-from keras_quant.quantizers.activation import LEVELS
+from keras_quant.integer.params import INT8
 
 # Values kept of one tensor in one batch: enough for a range, little enough for a thousand tensors.
 SAMPLES = 8192
@@ -105,15 +105,16 @@ class _Statistics:
         least, most = self.quantizer.bounds
         low = min(max(self.low, -np.inf if least is None else least), 0.0)
         high = max(min(self.high, np.inf if most is None else most), 0.0)
-        self.quantizer.set_range(*best_range(np.concatenate(self.samples), low, high))
+        self.quantizer.set_range(*best_range(np.concatenate(self.samples), low, high, self.quantizer.type.levels))
 
 
-def best_range(values, low, high):
-    """The range in `[low, high]` with the least mean squared error after quantization to 256 levels.
+def best_range(values, low, high, levels=INT8.levels):
+    """The range in `[low, high]` with the least mean squared error after quantization.
 
     Args:
         values: sample of the tensor, any shape.
         low, high: its extremes; `low <= 0 <= high`.
+        levels: steps from one end of the grid to the other.
 
     Returns:
         `(low, high)`, both scaled down by the same share.
@@ -123,9 +124,9 @@ def best_range(values, low, high):
     values = np.clip(values, low, high)
 
     def error(share):
-        scale = (high - low) * share / LEVELS
+        scale = (high - low) * share / levels
         zero_point = np.rint(-low * share / scale)
-        quantized = np.clip(np.rint(values / scale) + zero_point, 0, LEVELS)
+        quantized = np.clip(np.rint(values / scale) + zero_point, 0, levels)
         return np.mean(((quantized - zero_point) * scale - values) ** 2)
 
     shares = np.linspace(1.0, SMALLEST_SHARE, CANDIDATES)

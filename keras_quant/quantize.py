@@ -4,9 +4,9 @@ from keras_quant.calibrate import calibrate
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import expand, fuse_activations, fuse_batch_norms, lift_constants, merge_rescalings, place, trace
 from keras_quant.layers import QuantLayer
+from keras_quant.policy import as_map
 
 PASSES = (expand, lift_constants, fuse_batch_norms, fuse_activations, merge_rescalings)
-POLICIES = ("int8",)
 FALLBACKS = (None, "float")
 
 
@@ -15,35 +15,38 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
 
     Args:
         model: a built `keras.Model`: Sequential, Functional, nested or subclassed. It is left as it is.
-        policy: precision of the layers: "int8" (weights per channel and activations per tensor).
+        policy: precision of the layers: a name such as "int8" or "int4", a `Policy`, or a `PolicyMap` from layer paths to
+            policies.
         calibration_data: whatever `fit` takes; sets the activation ranges at once, see `calibrate`. Without it they are
             set by the first batches of `fit`, or by a later `calibrate`.
         calibration_steps: number of batches of `calibration_data` to use; all by default.
         fallback: what becomes of a layer that cannot be traced or has no quantized form. `None` for an error; "float" to
-            keep it as it is, between quantized layers. Such a model exports with `export(..., fallback="converter")`.
+            keep it as it is, between quantized layers. A layer that no rule lowers exports with
+            `export(..., fallback="converter")`.
 
     Returns:
         A new Functional `keras.Model` with the same weights, inputs, outputs and layer paths, not compiled.
 
     Raises:
-        UnsupportedLayerError: for a layer that cannot be traced or has no quantized form.
+        UnsupportedLayerError: for a layer that cannot be traced, has no quantized form, or not in the policy's precision.
         QuantizationError: for a model without built inputs, a dynamic shape, weights that are not finite, or an unknown
             policy or fallback.
         CalibrationError: for calibration data that does not fit.
     """
-    if policy not in POLICIES:
-        raise QuantizationError(f"`policy` is one of {list(POLICIES)}. Received: policy={policy!r}")
+    policies = as_map(policy)
     if fallback not in FALLBACKS:
         raise QuantizationError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
-    graph = trace(model, keep_float=fallback == "float")
+    graph = trace(model, keep_float=lambda path: fallback == "float" or policies[path].computes_in_float)
     if any(isinstance(node.operation, QuantLayer) for node in graph.nodes):
         raise QuantizationError(
             f"Model '{model.name}' holds quantized layers already. Quantize the float model, or use this one as it is: "
             "`calibrate`, `fit` and `export` take it."
         )
+    policies.warn_unmatched([node.path for node in graph.nodes])
+    graph = graph.with_policies(policies)
     for graph_pass in PASSES:
         graph = graph_pass(graph)
     qmodel = place(graph, model.name, fallback)
-    if calibration_data is not None:
+    if calibration_data is not None and any(isinstance(layer, QuantLayer) for layer in qmodel._flatten_layers()):
         calibrate(qmodel, calibration_data, calibration_steps)
     return qmodel

@@ -38,7 +38,7 @@ def lift_constants(graph):
     for node in graph.nodes:
         lifted = _ARITHMETIC.get(type(node.operation))
         constants = [x for x in node.args if not _holds_values(x)]
-        if lifted is None or not constants or not node.inputs:
+        if lifted is None or not constants or not node.inputs or node.policy.computes_in_float:
             nodes.append(node)
             continue
         (value,) = node.inputs
@@ -79,6 +79,8 @@ def merge_rescalings(graph):
 def _affine(node):
     """Gain and shift as float64 arrays, if the node is a fixed affine layer; else `None`."""
     operation = node.operation
+    if node.policy.computes_in_float:
+        return None
     if isinstance(operation, (keras.layers.Rescaling, layers.QuantRescaling)):
         return np.float64(operation.scale), np.float64(operation.offset)
     if isinstance(operation, keras.layers.Normalization):

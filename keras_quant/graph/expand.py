@@ -21,7 +21,8 @@ def expand(graph):
     nodes = []
     for node in graph.nodes:
         expansion = _EXPANSIONS.get(type(node.operation))
-        nodes.extend([node] if expansion is None else expansion(node))
+        made = [node] if expansion is None else expansion(node)
+        nodes.extend(dataclasses.replace(n, policy=node.policy, named=node.named) for n in made)
     return dataclasses.replace(graph, nodes=nodes)
 
 

@@ -65,8 +65,15 @@ def _layer_class(operation):
     return type(operation) if isinstance(operation, QuantLayer) else quantized_class(operation)
 
 
+def _wants_another_policy(follower, node):
+    return follower.named and follower.policy != node.policy
+
+
 def join_pairs(graph, join):
-    """Replace node and only reader by what `join(node, reader)` returns, unless that is `None`."""
+    """Replace node and only reader by what `join(node, reader)` returns, unless that is `None`.
+
+    What is joined to a node takes its policy, and is left alone where the map names another one for it.
+    """
     readers = graph.consumers()
     calls = {}
     for node in graph.nodes:
@@ -77,7 +84,7 @@ def join_pairs(graph, join):
             continue
         followers = readers.get(tree.flatten(node.outputs)[0], [])
         while len(followers) == 1 and followers[0] is not None and calls.get(id(node.operation), 1) == 1:
-            if calls[id(followers[0].operation)] > 1:
+            if calls[id(followers[0].operation)] > 1 or _wants_another_policy(followers[0], node):
                 break
             replacement = join(node, followers[0])
             if replacement is None:

@@ -36,6 +36,8 @@ class Node:
         activation: an activation function that joins this one, or `None`.
         training: the `training` that it, or a layer around it, is called with whatever the caller says, or `None`.
         source: file and line of the `call` that holds it, or `None` where that is Keras's.
+        policy: `Policy`, of a float model's node once policies are given out.
+        named: whether a key of the `PolicyMap` matched it, rather than the default.
     """
 
     operation: Any
@@ -47,6 +49,8 @@ class Node:
     activation: Any = None
     training: Any = None
     source: str | None = None
+    policy: Any = None
+    named: bool = False
 
     @property
     def inputs(self):
@@ -77,6 +81,14 @@ class Graph:
     nodes: list
     input_structure: Any = None
 
+    def with_policies(self, policies):
+        """The graph with each node's policy in it.
+
+        Args:
+            policies: `PolicyMap`.
+        """
+        return dataclasses.replace(self, nodes=[_with_policy(node, policies) for node in self.nodes])
+
     def consumers(self):
         """For each value, the nodes that read it; a model's output counts as one more reader, `None`."""
         readers = {}
@@ -103,3 +115,7 @@ class Graph:
             outputs = compute(node, *tree.map_structure(fill, (node.args, node.kwargs)))
             values.update(zip(tree.flatten(node.outputs), tree.flatten(outputs)))
         return values
+
+
+def _with_policy(node, policies):
+    return dataclasses.replace(node, policy=policies[node.path], named=policies.key_for(node.path) is not None)

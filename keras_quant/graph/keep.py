@@ -1,60 +1,55 @@
-"""Layers that stay in float between quantized ones: `quantize(..., fallback="float")`."""
+"""Layers that compute in float between quantized ones: by policy, or by `quantize(..., fallback="float")`."""
 
 import keras
 from keras import tree
 
-from keras_quant.errors import UnsupportedLayerError
+from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.explain import location
 from keras_quant.graph.graph import Value
-from keras_quant.layers import Quantize
+from keras_quant.layers import dynamic_class
+
+# The Keras policies in which a kept layer computes: float16 with float32 variables, for a loss scale to work on.
+_DTYPES = {"float32": "float32", "float16": "mixed_float16", "dynamic": "float32"}
 
 
-def keep_float(node, name, layers, tensors, raw, taken):
-    """Call a copy of a node's float operation, and put what it makes on a grid.
+def keep_float(node, name, policy, placed):
+    """Call a copy of a node's float operation; a quantized layer that reads it quantizes its output.
 
-        conv2d → erf → dense      ⟹      conv2d (int8) → erf → erf_quantize (int8) → dense (int8)
+        conv2d (int8) → erf → dense (int8)      ⟹      conv2d (int8) → erf → erf_quantize (int8) → dense (int8)
 
     Args:
         node: `Node` of the float graph.
         name: of the copy.
-        layers: dict from the `id` of each float operation to what stands for it; the copy is added.
-        tensors: dict from `Value`s to tensors of the new model; the outputs are added.
-        raw: dict from the model's inputs to their tensors before quantization: a layer that takes integers gets those.
-        taken: names of layers in use.
+        policy: `Policy` that computes in float, or `None` to leave the layer's own dtype.
+        placed: what stands so far; layer and outputs are added.
     """
-    key = id(node.operation)
-    first = key not in layers
+    key, dtype = id(node.operation), None if policy is None else _DTYPES[policy.activations]
+    first = key not in placed.layers
     if first:
-        layers[key] = copy_of(node, name)
-    fill = lambda x: _plain_input(x, tensors, raw) if isinstance(x, Value) else x
+        dynamic = policy is not None and policy.activations == "dynamic"
+        placed.layers[key] = _dynamic(node, name, policy) if dynamic else copy_of(node, name, dtype)
+    layer = placed.layers[key]
+    fill = lambda x: placed.tensors[x] if isinstance(x, Value) else x
     args, kwargs = tree.map_structure(fill, (node.args, node.kwargs))
-    outputs = layers[key](*args, **kwargs)
+    outputs = layer(*args, **kwargs)
     if first and isinstance(node.operation, keras.layers.Layer):
-        layers[key].set_weights(node.operation.get_weights())
-        layers[key].trainable = node.operation.trainable
-    outputs = _joined(node, outputs)
-    for value, tensor in zip(tree.flatten(node.outputs), tree.flatten(outputs)):
-        if _is_real(tensor):
-            grid, count = f"{name}_quantize", 0
-            while grid in taken:
-                count += 1
-                grid = f"{name}_quantize_{count}"
-            taken.add(grid)
-            tensor = Quantize(name=grid)(tensor)
-        tensors[value] = tensor
+        layer.set_weights(node.operation.get_weights())
+        layer.trainable = node.operation.trainable
+    outputs = _joined(node, outputs, dtype, placed)
+    placed.tensors.update(zip(tree.flatten(node.outputs), tree.flatten(outputs)))
 
 
-def copy_of(node, name):
+def copy_of(node, name, dtype=None):
     """A float layer or operation like the node's, without its weights."""
     operation = node.operation
     if isinstance(operation, keras.layers.Lambda):
         # A config holds the function's bytecode without the module around it, where it finds `tf` and its like.
         shape, mask = operation._output_shape, operation.mask
         return keras.layers.Lambda(
-            operation.function, shape, mask, operation.arguments, name=name, dtype=operation.dtype_policy
+            operation.function, shape, mask, operation.arguments, name=name, dtype=dtype or operation.dtype_policy
         )
     try:
-        return type(operation).from_config({**operation.get_config(), "name": name})
+        return _copy(operation, name, dtype)
     except Exception as error:
         raise UnsupportedLayerError(
             f"Layer '{node.path}' ({type(operation).__name__}){location(node)} cannot be copied, so not be kept in float. "
@@ -62,19 +57,34 @@ def copy_of(node, name):
         ) from error
 
 
-def _joined(node, x):
+def _copy(operation, name, dtype):
+    config = {**operation.get_config(), "name": name}
+    if dtype is not None and isinstance(operation, keras.layers.Layer):
+        config["dtype"] = dtype
+    return type(operation).from_config(config)
+
+
+def _dynamic(node, name, policy):
+    """The layer whose kernel quantizes activations as it runs; a float copy of a layer for which there is none."""
+    cls = dynamic_class(node.operation)
+    if cls is not None:
+        return cls.from_config({**node.operation.get_config(), "name": name, "dtype": "float32", "policy": policy.name})
+    if node.named:
+        raise QuantizationError(
+            f"Layer '{node.path}' ({type(node.operation).__name__}): no kernel of the runtime quantizes its activations as "
+            f"it runs. The nearest policies that work are 'int8' and 'float32'. Received: policy='{policy.name}'"
+        )
+    return copy_of(node, name, "float32")
+
+
+def _joined(node, x, dtype, placed):
     """What was fused into the node, which in float stands on its own again."""
     if node.batch_norm is not None:
-        norm = type(node.batch_norm).from_config(node.batch_norm.get_config())
+        norm = _copy(node.batch_norm, placed.unique(node.batch_norm.name), dtype)
         x = norm(x)
         norm.set_weights(node.batch_norm.get_weights())
         norm.trainable = node.batch_norm.trainable
-    return x if node.activation is None else keras.layers.Activation(node.activation)(x)
-
-
-def _plain_input(value, tensors, raw):
-    return raw[value] if value in raw and not _is_real(raw[value]) else tensors[value]
-
-
-def _is_real(tensor):
-    return keras.backend.standardize_dtype(tensor.dtype).startswith(("float", "bfloat"))
+    if node.activation is None:
+        return x
+    name = placed.unique(f"{node.path}_{node.activation.__name__}".replace("/", "."))
+    return keras.layers.Activation(node.activation, name=name, dtype=dtype)(x)

@@ -7,6 +7,7 @@ from keras import tree
 from keras.src.ops import nn
 
 from keras_quant import layers
+from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.explain import WAYS_OUT, location
 from keras_quant.graph.graph import Value
@@ -21,21 +22,24 @@ def has_quantized_form(operation):
     return layers.quantized_class(operation) is not None or layers.operation_factory(operation) is not None
 
 
-def quantized_layer(node, name):
+def quantized_layer(node, name, policy):
     """The quantized layer of a node of a float graph, with what was fused into it.
 
     Args:
         node: `Node`.
         name: of the new layer.
+        policy: `Policy` of the new layer, of integers.
 
     Raises:
-        UnsupportedLayerError: if the node has no quantized form.
+        UnsupportedLayerError: if the node has no quantized form, or not in this precision.
     """
     operation, fused = node.operation, _fused_arguments(node)
+    # Layers that are registered from outside need not know of policies to be int8.
+    fused |= {} if policy == policies.get("int8") else {"policy": policy.name}
     if isinstance(operation, keras.layers.Activation):
         if operation.activation is keras.activations.linear:
             return layers.QuantIdentity(name=name)
-        return activation_layer(operation.activation, name=name)
+        return activation_layer(operation.activation, name=name, **fused)
     factory = layers.operation_factory(operation)
     if factory is not None:
         if not takes_constants(operation):

@@ -4,59 +4,136 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.keep import keep_float
 from keras_quant.graph.operations import inputs_of, quantized_layer
-from keras_quant.layers import QuantIdentity, Quantize
+from keras_quant.layers import QuantIdentity, Quantize, annotation
 
 
 def place(graph, name, fallback=None):
     """Build the quantized model.
 
-    Layers keep their paths ("/" becomes "." in Keras's layer names); outputs keep their names.
+    Layers keep their paths ("/" becomes "." in Keras's layer names); outputs keep their names. Where a layer wants integers
+    of a width that the tensor does not have, a `Quantize` goes in between, one for all layers that want the same.
+
+        conv2d (float) → dense (int8), dense_1 (int8)      ⟹      conv2d → conv2d_quantize → dense, dense_1
 
     Args:
-        graph: fused `Graph` of a float model.
+        graph: fused `Graph` of a float model, with policies.
         name: of the new model.
         fallback: "float" to keep a layer without quantized form as it is; otherwise it is an error.
 
     Returns:
         A Functional `keras.Model`, its grids not yet set.
     """
-    taken = set()
     inputs = [keras.Input(batch_shape=v.shape, dtype=v.dtype, name=v.name) for v in graph.inputs]
-    taken.update(v.name for v in graph.inputs)
-    tensors = {v: Quantize(name=_unique(f"{v.name}_quantize", taken))(x) for v, x in zip(graph.inputs, inputs)}
-    layers = {}
+    placed = _Placed(dict(zip(graph.inputs, inputs)))
     for node in graph.nodes:
-        layer_name = layers[id(node.operation)].name if id(node.operation) in layers else _unique(_dotted(node.path), taken)
-        try:
-            tensors[node.output] = _quantized(node, layer_name, layers, tensors)
-        except UnsupportedLayerError:
-            if fallback != "float":
-                raise
-            keep_float(node, layer_name, layers, tensors, dict(zip(graph.inputs, inputs)), taken)
-    outputs = _named_outputs(graph, tensors, taken)
+        _place(node, placed, fallback)
+    outputs = _named_outputs(graph, placed)
     # TensorFlow takes no scope that begins with an underscore, as the name of a model of class `_Private` does.
     return keras.Model(tree.pack_sequence_as(graph.input_structure, inputs), outputs, name=name.lstrip("_") or "model")
 
 
-def _quantized(node, name, layers, tensors):
+class _Placed:
+    """What stands so far.
+
+    Args:
+        inputs: dict from the graph's input `Value`s to tensors.
+
+    Attributes:
+        tensors: dict from `Value`s to tensors of the new model.
+        layers: dict from the `id` of each float operation to what stands for it.
+        taken: names of layers in use.
+    """
+
+    def __init__(self, inputs):
+        self.inputs, self.tensors, self.layers, self.grids = inputs, dict(inputs), {}, {}
+        self.taken = {value.name for value in inputs}
+
+    def unique(self, name):
+        """A name like `name` that no layer has yet."""
+        candidate, count = name, 0
+        while candidate in self.taken:
+            count += 1
+            candidate = f"{name}_{count}"
+        self.taken.add(candidate)
+        return candidate
+
+    def integers(self, value, policy, storage):
+        """A value's tensor as integers of a storage type; of any type for `None`."""
+        note = annotation(self.tensors[value])
+        if note is not None and storage in (None, note.quantizer.type.storage):
+            return self.tensors[value]
+        key = value, policy.storage
+        if key not in self.grids:
+            name = f"{_dotted(value.name)}_quantize" + ("_int16" if policy.storage == "int16" else "")
+            # A model's input stays as wide as the file's input tensor is.
+            wide = policies.Policy("int8", policy.storage if value in self.inputs else policy.activations)
+            self.grids[key] = Quantize(name=self.unique(name), **_policy_argument(wide))(self.tensors[value])
+        return self.grids[key]
+
+    def precision_of(self, value):
+        """The policy that a tensor's own precision amounts to, or `None` for a model's input."""
+        tensor, note = self.tensors[value], annotation(self.tensors[value])
+        if note is not None:
+            return policies.get("int16" if note.quantizer.type.storage == "int16" else "int8")
+        return None if value in self.inputs else policies.get("float16" if tensor.dtype == "float16" else "float32")
+
+
+def _policy_argument(policy):
+    return {} if policy == policies.get("int8") else {"policy": policy}
+
+
+def _place(node, placed, fallback):
+    known = placed.layers.get(id(node.operation))
+    name = known.name if known is not None else placed.unique(_dotted(node.path))
+    policy = _policy_of(node, placed)
+    if policy.computes_in_float:
+        keep_float(node, name, policy, placed)
+        return
+    try:
+        placed.tensors[node.output] = _quantized(node, name, policy, placed)
+    except UnsupportedLayerError:
+        if fallback != "float":
+            raise
+        keep_float(node, name, None, placed)
+
+
+def _policy_of(node, placed):
+    """A node's policy; a layer that only moves data goes along with its input's precision, unless the map names it."""
+    own = placed.precision_of(node.inputs[0]) if node.inputs and not node.named else None
+    if own is None or own.storage == node.policy.storage:
+        return node.policy
+    return own if _only_moves(node) else node.policy
+
+
+def _only_moves(node):
+    try:
+        return getattr(quantized_layer(node, "probe", policies.get("int8")), "keeps_grid", False)
+    except UnsupportedLayerError:
+        return False
+
+
+def _quantized(node, name, policy, placed):
     """The output of a node's quantized layer, which is made at its first call."""
-    layer = layers.get(id(node.operation)) or quantized_layer(node, name)
-    outputs = layer(tree.map_structure(lambda v: tensors[v], inputs_of(node)))
-    layers[id(node.operation)] = layer
+    layer = placed.layers.get(id(node.operation)) or quantized_layer(node, name, policy)
+    storage = getattr(layer, "input_storage", policy.storage)
+    outputs = layer(tree.map_structure(lambda v: placed.integers(v, policy, storage), inputs_of(node)))
+    placed.layers[id(node.operation)] = layer
     copy_weights(node, layer)
     return outputs
 
 
-def _named_outputs(graph, tensors, taken):
+def _named_outputs(graph, placed):
     """Outputs under their Keras names, which a loss or a signature may rely on."""
     flat = []
     for value, name in zip(tree.flatten(graph.outputs), graph.output_names):
-        tensor = tensors[value]
-        if not isinstance(graph.outputs, dict) and tensor._keras_history.operation.name != name and name not in taken:
-            tensor = QuantIdentity(name=_unique(_dotted(name), taken))(tensor)
+        tensor = placed.tensors[value]
+        if not isinstance(graph.outputs, dict) and tensor._keras_history.operation.name != name and name not in placed.taken:
+            cls = keras.layers.Identity if annotation(tensor) is None else QuantIdentity
+            tensor = cls(name=placed.unique(_dotted(name)))(tensor)
         flat.append(tensor)
     return tree.pack_sequence_as(graph.outputs, flat)
 
@@ -96,12 +173,3 @@ def _copy_by_name(path, source, target):
 
 def _dotted(path):
     return path.replace("/", ".")
-
-
-def _unique(name, taken):
-    candidate, count = name, 0
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    taken.add(candidate)
-    return candidate

@@ -27,7 +27,8 @@ def trace(model, keep_float=False):
 
     Args:
         model: a built `keras.Model`.
-        keep_float: whether a layer that cannot be looked into becomes a leaf that computes in float, instead of an error.
+        keep_float: whether a layer that cannot be looked into becomes a leaf that computes in float, instead of an error;
+            or a function that says so of a path.
 
     Returns:
         `Graph`.
@@ -113,7 +114,7 @@ def _output_names(model, outputs):
 
 class _Tracer:
     def __init__(self, keep_float):
-        self.keep_float = keep_float
+        self.keeps_float = keep_float if callable(keep_float) else lambda path: keep_float
         self.nodes = []
         self.source = None
 
@@ -128,7 +129,8 @@ class _Tracer:
         if not isinstance(operation, GridInputs) and has_quantized_form(operation):
             return self._leaf(operation, args, kwargs, prefix, training)
         path, reason = f"{prefix}{operation.name}", reason_against(operation)
-        if reason is not None and not self.keep_float:
+        keep_float = self.keeps_float(path)
+        if reason is not None and not keep_float:
             raise UnsupportedLayerError(
                 f"Layer '{path}' ({type(operation).__name__}) has no quantized form. {reason} {WAYS_OUT}"
             )
@@ -139,12 +141,12 @@ class _Tracer:
         count = len(self.nodes)
         try:
             outputs = self.open(operation, args, kwargs, inside, training)
-            if not _is_whole(operation, self.nodes[count:], self.keep_float):
+            if not _is_whole(operation, self.nodes[count:], keep_float):
                 return outputs
             del self.nodes[count:]
             return self._leaf(operation, args, kwargs, prefix, training)
         except UnsupportedLayerError:
-            if not self.keep_float or isinstance(operation, GridInputs):
+            if not keep_float or isinstance(operation, GridInputs):
                 raise
             del self.nodes[count:]
             return self._leaf(operation, args, kwargs, prefix, training)

@@ -1,4 +1,6 @@
-"""The exact arithmetic of the int8 kernels that the exported file runs on: one documented formula per TFLite operator.
+"""The exact arithmetic of the kernels that the exported file runs on: one documented formula per TFLite operator.
+
+The formulas are those of int8; `kernels` finds those of int16, which `int16.py` has.
 
 Conventions, the same in every file:
 
@@ -13,8 +15,10 @@ Conventions, the same in every file:
 `tests/integer/` holds each formula against LiteRT itself.
 """
 
+from keras_quant.integer import int16
 from keras_quant.integer.activation import logistic, tanh
 from keras_quant.integer.add import add, subtract
+from keras_quant.integer.arithmetic import kernels
 from keras_quant.integer.conv import conv_2d, depthwise_conv_2d, transpose_conv
 from keras_quant.integer.dense import fully_connected
 from keras_quant.integer.elu import elu
@@ -42,6 +46,8 @@ __all__ = [
     "fold",
     "fully_connected",
     "gelu",
+    "int16",
+    "kernels",
     "leaky_relu",
     "logistic",
     "look_up",

@@ -6,8 +6,7 @@ XNNPACK: `qs8-qc8w-gemm`, `-igemm` and `-dwconv` with float32 requantization (`m
 
 from keras import ops
 
-from keras_quant.integer.params import rescale
-from keras_quant.integer.weights import accumulate
+from keras_quant.integer.arithmetic import weighted_sum
 
 
 def conv_2d(x, weights, y, bounds=(None, None), strides=1, padding="valid", dilation_rate=1):
@@ -16,7 +15,7 @@ def conv_2d(x, weights, y, bounds=(None, None), strides=1, padding="valid", dila
     def product(inputs, kernel):
         return ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)
 
-    return rescale(accumulate(product, x, weights, _axes(weights, [-2])), weights.multiplier, y, bounds)
+    return weighted_sum(product, x, weights, _axes(weights, [-2]), y, bounds)
 
 
 def depthwise_conv_2d(x, weights, y, bounds=(None, None), strides=1, padding="valid", dilation_rate=1):
@@ -25,7 +24,7 @@ def depthwise_conv_2d(x, weights, y, bounds=(None, None), strides=1, padding="va
     def product(inputs, kernel):
         return ops.depthwise_conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)
 
-    return rescale(accumulate(product, x, weights, _axes(weights, [])), weights.multiplier, y, bounds)
+    return weighted_sum(product, x, weights, _axes(weights, []), y, bounds)
 
 
 def transpose_conv(x, weights, y, bounds=(None, None), strides=1, padding="valid", output_padding=None, dilation_rate=1):
@@ -34,7 +33,7 @@ def transpose_conv(x, weights, y, bounds=(None, None), strides=1, padding="valid
     def product(inputs, kernel):
         return ops.conv_transpose(inputs, kernel, strides, padding, output_padding, "channels_last", dilation_rate)
 
-    return rescale(accumulate(product, x, weights, _axes(weights, [-1])), weights.multiplier, y, bounds)
+    return weighted_sum(product, x, weights, _axes(weights, [-1]), y, bounds)
 
 
 def _axes(weights, channel_axes):

@@ -2,8 +2,7 @@
 
 from keras import ops
 
-from keras_quant.integer.params import rescale
-from keras_quant.integer.weights import accumulate
+from keras_quant.integer.arithmetic import kernels
 
 
 def fully_connected(x, weights, y, bounds=(None, None)):
@@ -15,4 +14,5 @@ def fully_connected(x, weights, y, bounds=(None, None)):
         y: `QuantParams` of the output.
         bounds: of the fused activation.
     """
-    return rescale(accumulate(ops.matmul, x, weights, (0,)), weights.multiplier, y, bounds)
+    own = kernels(y)
+    return own.rescale_rows(own.accumulate(ops.matmul, x, weights, (0,)), weights, y, bounds)

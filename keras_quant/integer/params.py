@@ -11,26 +11,70 @@ INT8_MIN, INT8_MAX = -128, 127
 
 
 @dataclasses.dataclass(frozen=True)
+class IntegerType:
+    """A range of integers.
+
+    Attributes:
+        low, high: the smallest and the largest.
+        storage: name of the type that holds them in the file: "int8" or "int16".
+    """
+
+    low: int
+    high: int
+    storage: str
+
+    @property
+    def levels(self):
+        """Steps from the smallest to the largest."""
+        return self.high - self.low
+
+
+def integer_type(bits):
+    """The `IntegerType` of `bits` bits, which int8 holds up to 8 bits."""
+    return IntegerType(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, "int8" if bits <= 8 else "int16")
+
+
+INT8, INT16 = integer_type(8), integer_type(16)
+
+
+@dataclasses.dataclass(frozen=True)
 class QuantParams:
-    """How int8 values stand for real ones: `real = scale * (q - zero_point)`.
+    """How integers stand for real numbers: `real = scale * (q - zero_point)`.
 
     Attributes:
         scale: float32 scalar.
-        zero_point: integer-valued float32 scalar in [-128, 127].
+        zero_point: integer-valued float32 scalar.
+        type: `IntegerType`.
     """
 
     scale: Any
     zero_point: Any
+    type: IntegerType = INT8
 
     @property
     def low(self):
         """The smallest centred integer."""
-        return INT8_MIN - self.zero_point
+        return self.type.low - self.zero_point
 
     @property
     def high(self):
         """The largest centred integer."""
-        return INT8_MAX - self.zero_point
+        return self.type.high - self.zero_point
+
+    @property
+    def kernel(self):
+        """The grid on which a kernel of the storage type makes the tensor: its upper clamp is this grid's."""
+        return self if self.is_full else QuantParams(self.scale, INT8.high - self.high)
+
+    @property
+    def stored(self):
+        """The grid that the tensor has in the file once its lower end is clamped, too: by QUANTIZE from `kernel`."""
+        return self if self.is_full else QuantParams(self.scale, INT8.low - self.low)
+
+    @property
+    def is_full(self):
+        """Whether the integers fill their storage type."""
+        return self.type in (INT8, INT16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +109,7 @@ def activation_range(y, bounds=(None, None)):
 
 
 def to_grid(x, y):
-    """QUANTIZE from float32: `rint(x · (1/s_y))`, clamped; XNNPACK multiplies by the rounded reciprocal.
+    """QUANTIZE from float32, to int8 and to int16: `rint(x · (1/s_y))`, clamped. The kernels multiply by the reciprocal.
 
     Args:
         x: float32 tensor of real values.

@@ -5,7 +5,6 @@ import math
 from keras import ops
 
 from keras_quant import backend
-from keras_quant.integer.params import INT8_MAX, INT8_MIN
 
 
 def mean(x, y, axes, keepdims=False):
@@ -33,11 +32,12 @@ def sum(x, y, axes, keepdims=False):
 def _requantized_sum(x, y, axes, keepdims, multiplier):
     # Products in float64 are exact: no compiler can round them and the sum together.
     multiplier, count = _wide(multiplier), _count(x, axes)
-    zero_points = _float32(_wide(x.params.zero_point) * count * multiplier)
-    offset = _float32(_wide(y.zero_point) - _wide(zero_points))
-    total = ops.sum(_wide(x.integers + x.params.zero_point), axis=axes, keepdims=keepdims)
+    x_zero, y_zero = x.params.stored.zero_point, y.kernel.zero_point
+    zero_points = _float32(_wide(x_zero) * count * multiplier)
+    offset = _float32(_wide(y_zero) - _wide(zero_points))
+    total = ops.sum(_wide(x.integers + x_zero), axis=axes, keepdims=keepdims)
     scaled = _float32(_wide(_float32(_wide(_float32(total)) * multiplier)) + _wide(offset))
-    return backend.clip(backend.round_half_even(scaled), INT8_MIN, INT8_MAX) - y.zero_point
+    return backend.clip(backend.round_half_even(scaled) - y_zero, y.low, y.high)
 
 
 def _count(x, axes):

@@ -14,7 +14,8 @@ def look_up(x, y, function):
         y: `QuantParams` of the output.
         function: real function of a float64 tensor.
     """
-    return take(tabulate(x.params, y, function) - y.zero_point, x)
+    table = tabulate(x.params, y.kernel, function) - y.kernel.zero_point
+    return take(backend.clip(table, y.low, y.high), x)
 
 
 def tabulate(x, y, function):

@@ -19,19 +19,21 @@ class FoldedWeights:
     """What the file holds of a weighted layer.
 
     Attributes:
-        kernel: integers in [-127, 127] as float32, in the Keras kernel's layout.
+        kernel: symmetric integers, in [-127, 127] for 8 bits, as float32, in the Keras kernel's layout.
         bias: integers as float64, `(channels,)`, to be stored as int32.
         scale: float32 `(channels,)`.
-        multiplier: float32 `(channels,)`, `float32(s_x · s_w) / s_y` in the kernels' order of operations.
+        multiplier: float32 `(channels,)`, `float32(s_x · s_w) / s_y` in XNNPACK's order of operations.
+        exact_multiplier: float64 `(channels,)`, for the kernels of int16.
     """
 
     kernel: Any
     bias: Any
     scale: Any
     multiplier: Any
+    exact_multiplier: Any = None
 
 
-def fold(kernel, kernel_scale, bias, gain, x, y, channel_shape):
+def fold(kernel, kernel_scale, bias, gain, x, y, channel_shape, limit=127):
     """Fold a per-channel gain and bias into symmetric per-channel integer weights.
 
     Symmetric per-channel scales commute with a per-channel gain g: `g·w = (g·s)·(w/s)`, so the integers are those that
@@ -45,6 +47,7 @@ def fold(kernel, kernel_scale, bias, gain, x, y, channel_shape):
         gain: float `(channels,)`.
         x, y: `QuantParams` of the layer's input and output.
         channel_shape: shape that broadcasts `(channels,)` against `kernel`.
+        limit: largest integer weight.
 
     Returns:
         `FoldedWeights`. Scales are computed in float64 and rounded once, so that eager, graph and XLA execution agree.
@@ -58,12 +61,13 @@ def fold(kernel, kernel_scale, bias, gain, x, y, channel_shape):
     to_integer = ops.where(ops.equal(scale, folded), ops.sign(gain) / own, gain / scale)
     scale = ops.cast(scale, "float32")
     to_integer = ops.reshape(ops.cast(to_integer, "float32"), channel_shape)
-    limit = 2.0**31 - 2.0**8
+    bias_limit = 2.0**31 - 2.0**8
     return FoldedWeights(
-        kernel=backend.clip(backend.round_half_even(kernel * to_integer), -127.0, 127.0),
-        bias=backend.clip(backend.round_half_even(wide(bias) / (sx * wide(scale))), -limit, limit),
+        kernel=backend.clip(backend.round_half_even(kernel * to_integer), -float(limit), float(limit)),
+        bias=backend.clip(backend.round_half_even(wide(bias) / (sx * wide(scale))), -bias_limit, bias_limit),
         scale=scale,
         multiplier=(x.scale * scale) / y.scale,
+        exact_multiplier=sx * wide(scale) / sy,
     )
 
 

@@ -37,6 +37,7 @@ from keras_quant.layers.dropout import (
     QuantSpatialDropout2D,
     QuantStochasticDepth,
 )
+from keras_quant.layers.dynamic import DynamicConv2D, DynamicDense, dynamic_class
 from keras_quant.layers.einsum_dense import QuantEinsumDense
 from keras_quant.layers.elu import QuantELU, QuantSELU
 from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake

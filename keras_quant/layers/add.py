@@ -6,6 +6,7 @@ from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import FusedActivation, QuantLayer
 from keras_quant.layers.registry import computes, quantizes
+from keras_quant.policy import NARROW
 
 
 def check_ranks(layer, shapes):
@@ -20,6 +21,7 @@ class _QuantSum(FusedActivation, QuantLayer):
     """Two inputs, one kernel; shapes broadcast."""
 
     formula = None
+    activation_types = (*NARROW, "int16")
 
     def build(self, input_shape):
         check_ranks(self, input_shape)
@@ -33,7 +35,7 @@ class _QuantSum(FusedActivation, QuantLayer):
 
     def integer_call(self, inputs, y):
         a, b = inputs
-        return type(self).formula(a, b, y, self.bounds)
+        return getattr(integer.kernels(y), self.formula)(a, b, y, self.bounds)
 
 
 @quantizes(keras.layers.Subtract)
@@ -43,7 +45,7 @@ class QuantSubtract(_QuantSum, keras.layers.Subtract):
     Args: those of `keras.layers.Subtract`, `activation` (relu and relu6 are fused) and `output_quantizer`.
     """
 
-    formula = staticmethod(integer.subtract)
+    formula = "subtract"
 
 
 @quantizes(keras.layers.Add)
@@ -53,7 +55,7 @@ class QuantAdd(_QuantSum, keras.layers.Add):
     Args: those of `keras.layers.Add`, `activation` (relu and relu6 are fused) and `output_quantizer`.
     """
 
-    formula = staticmethod(integer.add)
+    formula = "add"
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -63,7 +65,7 @@ class QuantAdd(_QuantSum, keras.layers.Add):
         super().build(input_shape)
         total = input_shape[0]
         for index, shape in enumerate(input_shape[1:-1]):
-            partial = QuantAdd(name=f"{self.name}_partial_{index}")
+            partial = QuantAdd(policy=self.policy, name=f"{self.name}_partial_{index}")
             partial.build([total, shape])
             self.partial_sums.append(partial)
             total = partial.compute_output_shape([total, shape])

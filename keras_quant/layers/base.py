@@ -4,8 +4,9 @@ import keras
 from keras import ops, tree
 
 from keras_quant import backend, quantizers
+from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
-from keras_quant.integer import Quantized, requantize, to_grid
+from keras_quant.integer import Quantized, kernels, to_grid
 from keras_quant.layers.annotation import annotate, annotation
 
 # Activations that int8 kernels apply by clamping their output, as the real bounds they clamp to.
@@ -17,21 +18,49 @@ FUSED_ACTIVATIONS = {
 
 
 class GridInputs:
-    """Mixin: inputs that no quantized layer made (a model's own input, a float layer's output) are quantized first.
+    """Mixin: inputs that are not integers of the policy's type are quantized first.
 
-    Which inputs those are is seen at the first call; each gets a `Quantize` layer in `input_layers`.
+    Such are a model's own input, a float layer's output, integers of another width. Which inputs those are is seen at the
+    first call; each gets a `Quantize` layer in `input_layers`.
+
+    Args:
+        policy: name or `Policy`; activations are of a type in `activation_types`.
     """
 
-    def __init__(self, *args, **kwargs):
+    # What the kernels take, as the `activations` of policies.
+    activation_types = policies.NARROW
+
+    def __init__(self, *args, policy="int8", **kwargs):
         super().__init__(*args, **kwargs)
+        self.policy = policies.get(policy)
+        if self.policy.activations not in self.activation_types:
+            raise UnsupportedLayerError(self._refusal())
         self.built = False  # some Keras classes have nothing to build; here there are grids
         self.input_layers = {}
 
     def __call__(self, inputs, *args, **kwargs):
         flat = tree.flatten(inputs)
         if not self.built:
-            self._add_input_layers([slot for slot, x in enumerate(flat) if annotation(x) is None])
+            self._add_input_layers([slot for slot, x in enumerate(flat) if not self._takes(x)])
         return super().__call__(inputs, *args, **kwargs)
+
+    def _refusal(self):
+        cls, given = type(self), self.policy
+        near = policies.Policy(given.weights if given.weights in policies.NARROW else "int8", "int8").name
+        kind = "in float as a quantized layer" if given.computes_in_float else f"on {given.activations}"
+        return (
+            f"Layer '{self.name}' ({cls.__name__.removeprefix('Quant')}) cannot compute {kind}: no kernel of the runtime "
+            f"does what it needs. The nearest policy that works is '{near}'. Received: policy='{given.name}'"
+        )
+
+    @property
+    def input_storage(self):
+        """The integer type that inputs have to have, or `None` where any will do."""
+        return self.policy.storage
+
+    def _takes(self, x):
+        note = annotation(x)
+        return note is not None and self.input_storage in (None, note.quantizer.type.storage)
 
     def quantize_inputs(self, inputs, training=None):
         """The inputs, each on a grid."""
@@ -39,7 +68,7 @@ class GridInputs:
         return tree.pack_sequence_as(inputs, flat)
 
     def _on_grid(self, slot, x, training):
-        if annotation(x) is not None:
+        if self._takes(x):
             return x
         if str(slot) not in self.input_layers:
             raise QuantizationError(
@@ -50,12 +79,17 @@ class GridInputs:
 
     def _add_input_layers(self, slots):
         self.input_layers = {
-            str(slot): Quantize(name=f"{self.name}_input" + (f"_{slot}" if int(slot) else "")) for slot in slots
+            str(slot): Quantize(policy=self.policy, name=f"{self.name}_input" + (f"_{slot}" if int(slot) else ""))
+            for slot in slots
         }
 
     def __dir__(self):
         # Keras saves what it finds among a layer's attributes; one that is the layer itself would have no end.
         return [name for name in super().__dir__() if name != "last_part"]
+
+    def get_config(self):
+        config = super().get_config()
+        return config if self.policy == policies.get("int8") else {**config, "policy": self.policy.name}
 
     def get_build_config(self):
         # Loading builds a layer before it is called, so which inputs it quantizes itself has to be said.
@@ -82,7 +116,8 @@ class QuantLayer(GridInputs):
     A subclass gives `integer_call`, and `float_call` where the Keras class's `call` is not the float arithmetic.
 
     Args:
-        output_quantizer: name, config or object, see `quantizers.get`.
+        policy: name or `Policy`: the precision of what follows.
+        output_quantizer: name, config or object, see `quantizers.get`; by default the policy's.
     """
 
     # Output on the grid of the (first) input: no quantizer of its own.
@@ -92,14 +127,15 @@ class QuantLayer(GridInputs):
     # Whether the kernel can clamp its output to a fused activation, kept in `self.activation`.
     fuses_activation = False
 
-    def __init__(self, *args, output_quantizer="moving_average", **kwargs):
+    def __init__(self, *args, output_quantizer=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.afterwards = []
         if self.fuses_activation and self.activation not in FUSED_ACTIVATIONS:
-            self.afterwards.append(activation_layer(self.activation, name=f"{self.name}_activation"))
+            self.afterwards.append(self.activation_layer(self.activation))
         if self.fixed_grid is not None:
             output_quantizer = quantizers.FixedGrid(*self.fixed_grid)
-        self.output_quantizer = None if self.keeps_grid else quantizers.get(output_quantizer)
+        own = self.policy.output_quantizer() if output_quantizer is None else quantizers.get(output_quantizer)
+        self.output_quantizer = None if self.keeps_grid else own
         if self.output_quantizer is not None:
             self.output_quantizer.bounds = self.bounds
 
@@ -108,6 +144,15 @@ class QuantLayer(GridInputs):
         for layer in self.afterwards:
             layer.build(self.compute_output_shape(input_shape))
         self.built = True
+
+    def activation_layer(self, function):
+        """The layer that computes an activation which the kernel does not fuse."""
+        other = {} if self.policy == policies.get("int8") else {"policy": self.policy}
+        return activation_layer(function, name=f"{self.name}_activation", **other)
+
+    @property
+    def input_storage(self):
+        return None if self.keeps_grid and "int16" in self.activation_types else self.policy.storage
 
     @property
     def bounds(self):
@@ -238,14 +283,18 @@ def quantized_values(x):
 
 @keras.saving.register_keras_serializable(package="keras_quant")
 class Quantize(QuantLayer, keras.layers.Layer):
-    """Put a real-valued tensor on an int8 grid: the entrance of a quantized model.
+    """Put a real-valued tensor on a grid of integers: the entrance of a quantized model.
 
-    At a model's input it costs nothing on the device, whose input tensor simply has this grid. On a tensor that lies on
-    another grid it is the operator QUANTIZE.
+    At a model's input it costs nothing on the device, whose input tensor simply has this grid. On the output of a float
+    layer, and on a tensor that lies on another grid, it is the operator QUANTIZE.
 
     Args:
-        output_quantizer: name, config or object, see `quantizers.get`.
+        policy: name or `Policy`: the width of the integers.
+        output_quantizer: name, config or object, see `quantizers.get`; by default the policy's.
     """
+
+    activation_types = (*policies.NARROW, "int16")
+    input_storage = None
 
     def _add_input_layers(self, slots):
         pass
@@ -267,7 +316,7 @@ class Quantize(QuantLayer, keras.layers.Layer):
         return inputs if inputs.dtype == "float32" else ops.cast(inputs, "float32")
 
     def integer_call(self, x, y):
-        return requantize(x, y)
+        return kernels(x.params, y).requantize(x, y)
 
     def compute_output_shape(self, input_shape):
         return input_shape

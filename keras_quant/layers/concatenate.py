@@ -8,6 +8,7 @@ from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.annotation import annotation
 from keras_quant.layers.base import QuantLayer, quantized_values
 from keras_quant.layers.registry import computes, quantizes
+from keras_quant.policy import NARROW
 
 
 class OnOneGrid(QuantLayer):
@@ -19,7 +20,7 @@ class OnOneGrid(QuantLayer):
 
     def connect(self, inputs):
         for note in map(annotation, inputs):
-            if note is not None and note.quantizer.tieable:
+            if note is not None and note.quantizer.tieable and note.quantizer.type == self.output_quantizer.type:
                 self.output_quantizer.tie(note.quantizer)
 
     def is_tied(self, quantizer):
@@ -38,15 +39,17 @@ class OnOneGrid(QuantLayer):
         quantized = quantized_values(x)
         if self.is_tied(annotation(x).quantizer):
             return quantized
-        return integer.Quantized(integer.requantize(quantized, y), y)
+        return integer.Quantized(integer.kernels(y).requantize(quantized, y), y)
 
 
 @quantizes(keras.layers.Concatenate)
 class QuantConcatenate(OnOneGrid, keras.layers.Concatenate):
     """`keras.layers.Concatenate` on int8; lowered to CONCATENATION.
 
-    Args: those of `keras.layers.Concatenate`, and `output_quantizer`.
+    Args: those of `keras.layers.Concatenate`, and `policy`, `output_quantizer`.
     """
+
+    activation_types = (*NARROW, "int16")
 
     def build(self, input_shape):
         if self.axis % len(input_shape[0]) == 0:

@@ -8,6 +8,7 @@ from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantComposite
 from keras_quant.layers.registry import quantizes
 from keras_quant.layers.weighted import QuantWeighted
+from keras_quant.policy import NARROW
 
 
 def check_channels_last(layer):
@@ -21,9 +22,17 @@ def check_channels_last(layer):
 class QuantConvolution(QuantWeighted):
     """Mixin for convolutions of any rank."""
 
+    activation_types = (*NARROW, "int16")
+
     @property
     def kernel_axes(self):
         return tuple(range(self.rank + 1))
+
+    @property
+    def is_pointwise(self):
+        """Whether it is a product along the last axis at each place, as a Dense layer is."""
+        plain = self.groups == 1 and self.operator_padding != "causal"
+        return plain and all(size == 1 for size in (*self.kernel_size, *self.strides))
 
     @property
     def operator_padding(self):
@@ -32,6 +41,8 @@ class QuantConvolution(QuantWeighted):
 
     def build(self, input_shape):
         check_channels_last(self)
+        if self.is_pointwise:
+            self.check_pairs(input_shape[-1])
         super().build(input_shape)
 
     def product(self, inputs, kernel):
@@ -44,6 +55,8 @@ class QuantConvolution(QuantWeighted):
 
 class QuantDepthwiseConvolution(QuantConvolution):
     """Mixin for depthwise convolutions of any rank."""
+
+    is_pointwise = False
 
     @property
     def kernel_axes(self):
@@ -62,6 +75,9 @@ class QuantDepthwiseConvolution(QuantConvolution):
 
 class QuantTransposedConvolution(QuantConvolution):
     """Mixin for transposed convolutions of any rank."""
+
+    is_pointwise = False
+    activation_types = NARROW
 
     @property
     def kernel_axes(self):
@@ -122,13 +138,14 @@ class QuantSeparableConvolution(QuantComposite):
     """
 
     depthwise_class, pointwise_class = None, None
+    activation_types = (*NARROW, "int16")
 
     def __init__(
         self,
         *args,
-        kernel_quantizer="abs_max",
+        kernel_quantizer=None,
         batch_norm=None,
-        output_quantizer="moving_average",
+        output_quantizer=None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -144,6 +161,7 @@ class QuantSeparableConvolution(QuantComposite):
             depthwise_regularizer=self.depthwise_regularizer,
             depthwise_constraint=self.depthwise_constraint,
             kernel_quantizer=_another(kernel_quantizer),
+            policy=self.policy,
             name=f"{self.name}_depthwise",
         )
         self.pointwise = self.pointwise_class(
@@ -161,6 +179,7 @@ class QuantSeparableConvolution(QuantComposite):
             kernel_quantizer=kernel_quantizer,
             batch_norm=batch_norm,
             output_quantizer=output_quantizer,
+            policy=self.policy,
             name=f"{self.name}_pointwise",
         )
 
@@ -203,4 +222,4 @@ _OWN_ARGUMENTS = ("kernel_quantizer", "batch_norm", "output_quantizer")
 
 
 def _another(quantizer):
-    return quantizers.get(quantizers.serialize(quantizers.get(quantizer)))
+    return None if quantizer is None else quantizers.get(quantizers.serialize(quantizers.get(quantizer)))

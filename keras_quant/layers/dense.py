@@ -6,16 +6,22 @@ from keras import ops
 from keras_quant import integer
 from keras_quant.layers.registry import quantizes
 from keras_quant.layers.weighted import QuantWeighted
+from keras_quant.policy import NARROW
 
 
 @quantizes(keras.layers.Dense)
 class QuantDense(QuantWeighted, keras.layers.Dense):
     """`keras.layers.Dense` on int8, one weight scale a unit; lowered to FULLY_CONNECTED.
 
-    Args: those of `keras.layers.Dense`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
+    Args: those of `keras.layers.Dense`, and `policy`, `kernel_quantizer`, `batch_norm`, `output_quantizer`.
     """
 
     kernel_axes = (0,)
+    activation_types = (*NARROW, "int16")
+
+    def build(self, input_shape):
+        self.check_pairs(input_shape[-1])
+        super().build(input_shape)
 
     def product(self, inputs, kernel):
         return ops.matmul(inputs, kernel)

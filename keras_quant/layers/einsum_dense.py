@@ -10,6 +10,7 @@ from keras_quant.layers.chain import QuantChain
 from keras_quant.layers.dense import QuantDense
 from keras_quant.layers.registry import quantizes
 from keras_quant.layers.reshape import QuantReshape
+from keras_quant.policy import NARROW
 
 
 @quantizes(keras.layers.EinsumDense)
@@ -21,7 +22,9 @@ class QuantEinsumDense(QuantChain, keras.layers.EinsumDense):
     Args: those of `keras.layers.EinsumDense`, and `kernel_quantizer`, `output_quantizer`.
     """
 
-    def __init__(self, *args, kernel_quantizer="abs_max", output_quantizer="moving_average", **kwargs):
+    activation_types = (*NARROW, "int16")
+
+    def __init__(self, *args, kernel_quantizer=None, output_quantizer=None, **kwargs):
         super().__init__(*args, **kwargs)
         self._quantizers = {"kernel_quantizer": kernel_quantizer, "output_quantizer": output_quantizer}
 
@@ -37,6 +40,7 @@ class QuantEinsumDense(QuantChain, keras.layers.EinsumDense):
             bias_regularizer=self.bias_regularizer,
             kernel_constraint=self.kernel_constraint,
             bias_constraint=self.bias_constraint,
+            policy=self.policy,
             name=f"{self.name}_dense",
             **self._quantizers,
         )

@@ -9,6 +9,7 @@ from keras_quant.layers.base import QuantLayer
 from keras_quant.layers.constant import QuantMultiplyConstant
 from keras_quant.layers.conv import check_channels_last
 from keras_quant.layers.registry import quantizes
+from keras_quant.policy import NARROW
 
 
 class _Pooling(QuantLayer):
@@ -28,6 +29,7 @@ class QuantMaxPooling2D(_Pooling, keras.layers.MaxPooling2D):
     """
 
     keeps_grid = True
+    activation_types = (*NARROW, "int16")
 
     def integer_call(self, x, y):
         return ops.max_pool(x.integers, self.pool_size, self.strides, self.padding, self.data_format)
@@ -50,11 +52,15 @@ class QuantGlobalMaxPooling2D(_Pooling, keras.layers.GlobalMaxPooling2D):
 class QuantGlobalAveragePooling2D(_Pooling, keras.layers.GlobalAveragePooling2D):
     """`keras.layers.GlobalAveragePooling2D` on int8; lowered to MEAN.
 
-    Args: those of `keras.layers.GlobalAveragePooling2D`, and `output_quantizer`.
+    On int16 it is AVERAGE_POOL_2D and QUANTIZE.
+
+    Args: those of `keras.layers.GlobalAveragePooling2D`, and `policy`, `output_quantizer`.
     """
 
+    activation_types = (*NARROW, "int16")
+
     def integer_call(self, x, y):
-        return integer.mean(x, y, (1, 2), self.keepdims)
+        return integer.kernels(y).mean(x, y, (1, 2), self.keepdims)
 
 
 @quantizes(keras.layers.AveragePooling2D)
@@ -64,15 +70,19 @@ class QuantAveragePooling2D(_Pooling, keras.layers.AveragePooling2D):
     A window over the whole image is lowered to MEAN, any other to DEPTHWISE_CONV_2D with the constant weights 1/n. Where
     padding makes the windows at the edges smaller, MUL by a constant image then gives each window its own count.
 
-    Args: those of `keras.layers.AveragePooling2D`, and `output_quantizer`.
+    On int16 it is AVERAGE_POOL_2D and QUANTIZE.
+
+    Args: those of `keras.layers.AveragePooling2D`, and `policy`, `output_quantizer`.
     """
+
+    activation_types = (*NARROW, "int16")
 
     def build(self, input_shape):
         image, window = tuple(input_shape[1:3]), tuple(self.pool_size)
         whole = image == window and (self.padding == "valid" or image == tuple(self.strides))
-        self.form = "mean" if whole else "depthwise"
+        self.form = "pool" if self.policy.storage == "int16" else "mean" if whole else "depthwise"
         shares = _share_of_window(image, window, self.strides, self.padding)
-        if np.any(shares < 1):
+        if self.form == "depthwise" and np.any(shares < 1):
             self.afterwards.append(_count_correction(shares, f"{self.name}_edges"))
         super().build(input_shape)
 
@@ -92,6 +102,9 @@ class QuantAveragePooling2D(_Pooling, keras.layers.AveragePooling2D):
         return integer.fold(kernel, one / 127.0, ops.zeros_like(one), one / window, x, y, (-1, 1))
 
     def integer_call(self, x, y):
+        if self.form == "pool":
+            pooled = integer.int16.average_pool(x, self.pool_size, self.strides, self.padding)
+            return integer.int16.requantize(integer.Quantized(pooled, x.params), y)
         if self.form == "mean":
             return integer.mean(x, y, (1, 2), keepdims=True)
         weights = self.folded_weights(x.params, y, x.integers.shape[-1])

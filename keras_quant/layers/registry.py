@@ -44,6 +44,11 @@ def quantized_class(operation):
     return _QUANTIZED.get(type(operation))
 
 
+def float_classes(cls):
+    """The Keras layers that a quantized class, or a subclass of it, stands for."""
+    return [float_class for float_class, quantized in _QUANTIZED.items() if issubclass(quantized, cls)]
+
+
 def computes(*names, constants=False):
     """Decorator: the function makes the quantized layer of these `keras.ops` operations.
 

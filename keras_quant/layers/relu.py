@@ -8,6 +8,7 @@ from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer, computes_activation
 from keras_quant.layers.registry import computes, quantizes
+from keras_quant.policy import NARROW
 
 
 class _PinnedRange:
@@ -27,8 +28,12 @@ class QuantReLU(_PinnedRange, QuantLayer, keras.layers.ReLU):
     The built-in kernel would leave XNNPACK. Instead the output's grid begins at zero (and ends at `max_value`) and the
     operator QUANTIZE moves onto it, clamping; with a negative slope it is LEAKY_RELU.
 
-    Args: those of `keras.layers.ReLU`, but `threshold`, and `output_quantizer`.
+    On int16, whose grids hold as much below zero, it is RELU.
+
+    Args: those of `keras.layers.ReLU`, but `threshold`, and `policy`, `output_quantizer`.
     """
+
+    activation_types = (*NARROW, "int16")
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -37,6 +42,8 @@ class QuantReLU(_PinnedRange, QuantLayer, keras.layers.ReLU):
                 f"Layer '{self.name}': no int8 kernel has a ReLU with a jump. Leave `threshold` at 0. "
                 f"Received: threshold={self.threshold}"
             )
+        if self.negative_slope and self.policy.storage == "int16":
+            raise UnsupportedLayerError(self._refusal())
         self.output_quantizer.bounds = (None if self.negative_slope else 0.0, self.max_value)
 
     @property
@@ -44,12 +51,13 @@ class QuantReLU(_PinnedRange, QuantLayer, keras.layers.ReLU):
         return (None, None)
 
     def train_arithmetic(self, inputs):
-        return self.float_call(inputs) if self.negative_slope else inputs
+        clamps = self.output_quantizer.covers(self.output_quantizer.bounds)
+        return self.float_call(inputs) if self.negative_slope or not clamps else inputs
 
     def integer_call(self, x, y):
         if self.negative_slope:
             return integer.leaky_relu(x, y, float(self.negative_slope))
-        return integer.requantize(x, y)
+        return integer.kernels(y).relu(x, y)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -7,11 +7,13 @@ import keras
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
 from keras_quant.layers.registry import computes, quantizes
+from keras_quant.policy import NARROW
 
 
 class Movement(QuantLayer):
     """Mixin: the output holds the input's values, or zeros, on the input's grid."""
 
+    activation_types = (*NARROW, "int16")
     keeps_grid = True
 
     def integer_call(self, x, y):

@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_quant import backend, integer, quantizers
+from keras_quant import policy as policies
+from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
 
 
@@ -16,7 +18,7 @@ class QuantWeighted(QuantLayer):
     A subclass gives `product` (the linear map without bias), `kernel_axes` and `channel_shape`.
 
     Args:
-        kernel_quantizer: name, config or object, see `quantizers.get`.
+        kernel_quantizer: name, config or object, see `quantizers.get`; by default the policy's.
         batch_norm: a `keras.layers.BatchNormalization` over the last axis, applied between the product and the
             activation, or its config.
     """
@@ -25,9 +27,10 @@ class QuantWeighted(QuantLayer):
     # Axes of the kernel that one output channel spans.
     kernel_axes = (0, 1, 2)
 
-    def __init__(self, *args, kernel_quantizer="abs_max", batch_norm=None, **kwargs):
+    def __init__(self, *args, kernel_quantizer=None, batch_norm=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.kernel_quantizer = quantizers.get(kernel_quantizer)
+        own = self.policy.kernel_quantizer() if kernel_quantizer is None else quantizers.get(kernel_quantizer)
+        self.kernel_quantizer = own
         if isinstance(batch_norm, dict):
             batch_norm = keras.saving.deserialize_keras_object(batch_norm)
         self.batch_norm = batch_norm
@@ -36,6 +39,16 @@ class QuantWeighted(QuantLayer):
         super().build(input_shape)
         if self.batch_norm is not None and not self.batch_norm.built:
             self.batch_norm.build(self.compute_output_shape(input_shape))
+
+    def check_pairs(self, inputs):
+        """Refuse weights of 4 bits whose rows do not fill their bytes, which XNNPACK does not take."""
+        if self.kernel_quantizer.bits <= 4 and inputs % 2 and self.policy.storage == "int8":
+            wider = policies.Policy("int8", self.policy.activations).name
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}' has an odd number of inputs ({inputs}), and XNNPACK takes weights of 4 bits in pairs. "
+                f"The nearest policy that works is '{wider}'; or give the layer one input more. "
+                f"Received: policy='{self.policy.name}'"
+            )
 
     def product(self, inputs, kernel):
         """The float product of the inputs and a kernel, without bias."""
@@ -75,7 +88,9 @@ class QuantWeighted(QuantLayer):
         if self.batch_norm is not None:
             gain, shift = gain_and_shift(self.batch_norm)
             bias = bias * gain + shift
-        return integer.fold(backend.read(self.kernel), scale, bias, gain, x, y, self.channel_shape())
+        return integer.fold(
+            backend.read(self.kernel), scale, bias, gain, x, y, self.channel_shape(), self.kernel_quantizer.limit
+        )
 
     def get_config(self):
         config = super().get_config()

@@ -5,16 +5,15 @@ import numpy as np
 from keras import ops
 
 from keras_quant import backend
-from keras_quant.integer.params import INT8_MAX, INT8_MIN, QuantParams
+from keras_quant.integer.params import INT8, INT8_MAX, INT16, QuantParams, integer_type
 from keras_quant.quantizers.registry import register
 
-LEVELS = INT8_MAX - INT8_MIN
 # Products of scales have to stay normal float32 numbers.
 NARROWEST = 1e-20
 
 
 class ActivationQuantizer(keras.layers.Layer):
-    """Asymmetric int8 grid over a range, one for a whole tensor.
+    """Asymmetric grid over a range, one for a whole tensor.
 
     Some operators want their inputs on one grid (a concatenation). `tie` puts quantizers into a group: each keeps its own
     range, and all of them use the union.
@@ -25,11 +24,18 @@ class ActivationQuantizer(keras.layers.Layer):
 
     # Whether the quantizer may share its grid with others.
     tieable = True
+    # The `IntegerType` of the grid.
+    type = INT8
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.bounds = (None, None)
         self._group = _Group([self])
+
+    @property
+    def bits(self):
+        """Bits of one value."""
+        return (self.type.levels + 1).bit_length() - 1
 
     def range(self):
         """Lowest and highest real value of this quantizer alone, float32 scalars."""
@@ -38,14 +44,15 @@ class ActivationQuantizer(keras.layers.Layer):
     def params(self):
         """`QuantParams` of the grid, zero exactly on it.
 
-        `s = (max - min) / 255`, `z = rint(-128 - min / s)`, over the union of the group's ranges; computed in float64 and
-        rounded once, so that eager, graph and XLA execution agree to the last bit.
+        `s = (max - min) / levels`, `z = rint(lowest - min / s)` (255 and -128 for 8 bits), over the union of the
+        group's ranges; computed in float64 and rounded once, so that eager, graph and XLA execution agree to the last bit.
         """
         low, high = self._shared_range()
         low, high = ops.cast(low, "float64"), ops.cast(high, "float64")
-        scale = ops.where(high > low, ops.maximum(high - low, NARROWEST), 1.0) / LEVELS
-        zero_point = backend.clip(backend.round_half_even(INT8_MIN - low / scale), INT8_MIN, INT8_MAX)
-        return QuantParams(ops.cast(scale, "float32"), ops.cast(zero_point, "float32"))
+        lowest, highest = self.type.low, self.type.high
+        scale = ops.where(high > low, ops.maximum(high - low, NARROWEST), 1.0) / self.type.levels
+        zero_point = backend.clip(backend.round_half_even(lowest - low / scale), lowest, highest)
+        return QuantParams(ops.cast(scale, "float32"), ops.cast(zero_point, "float32"), self.type)
 
     def _shared_range(self):
         ranges = [member.range() for member in self._group.members]
@@ -82,7 +89,7 @@ class ActivationQuantizer(keras.layers.Layer):
         """
         params = self.params()
         low, high = params.low * params.scale, params.high * params.scale
-        return backend.fake_quant(x, ops.stop_gradient(low), ops.stop_gradient(high))
+        return backend.fake_quant(x, ops.stop_gradient(low), ops.stop_gradient(high), self.bits)
 
     @property
     def is_set(self):
@@ -100,21 +107,28 @@ class MovingAverage(ActivationQuantizer):
 
     Args:
         momentum: float in [0, 1).
+        bits: integer from 2 to 8.
 
     References:
         - [Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference](
           https://arxiv.org/abs/1712.05877), section 3.1
     """
 
-    def __init__(self, momentum=0.9, **kwargs):
+    def __init__(self, momentum=0.9, bits=8, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
+        if bits not in self.widths:
+            raise ValueError(f"`bits` must be one of {list(self.widths)}. Received: bits={bits}")
+        self.type = integer_type(bits)
         self.momentum = momentum
         options = {"shape": (), "initializer": "zeros", "trainable": False, "dtype": "float32", "aggregation": "mean"}
         self.low = self.add_weight(name="low", **options)
         self.high = self.add_weight(name="high", **options)
         self.built = True
+
+    # The widths that `bits` may have.
+    widths = tuple(range(2, 9))
 
     def range(self):
         return backend.read(self.low), backend.read(self.high)
@@ -142,7 +156,36 @@ class MovingAverage(ActivationQuantizer):
         self.high.assign(high if high > low else 1.0)
 
     def get_config(self):
-        return {**super().get_config(), "momentum": self.momentum}
+        return {**super().get_config(), "momentum": self.momentum, "bits": self.bits}
+
+
+@register("symmetric16")
+class Symmetric16(MovingAverage):
+    """As `MovingAverage`, on the int16 grid that the format has: `s = max(-min, max) / 32767`, zero point 0.
+
+    Args:
+        momentum: float in [0, 1).
+    """
+
+    widths = (16,)
+
+    def __init__(self, momentum=0.9, bits=16, **kwargs):
+        super().__init__(momentum, bits, **kwargs)
+
+    def params(self):
+        low, high = (ops.cast(v, "float64") for v in self._shared_range())
+        largest = ops.maximum(ops.maximum(-low, high), NARROWEST)
+        return QuantParams(ops.cast(largest / INT16.high, "float32"), ops.zeros((), "float32"), INT16)
+
+    def covers(self, bounds):
+        # The grid reaches as far below zero as above.
+        return bounds == (None, None)
+
+    def fake_quant(self, x):
+        params = self.params()
+        low, high, scale = map(ops.stop_gradient, (params.low * params.scale, params.high * params.scale, params.scale))
+        clipped = backend.clip(x, low, high)
+        return backend.straight_through(backend.round_half_even(clipped * (1.0 / scale)) * scale, clipped)
 
 
 @register("symmetric")
@@ -179,7 +222,7 @@ class FixedGrid(ActivationQuantizer):
         self.built = True
 
     def range(self):
-        low, high = (self.scale * (bound - self.zero_point) for bound in (INT8_MIN, INT8_MAX))
+        low, high = (self.scale * (bound - self.zero_point) for bound in (INT8.low, INT8.high))
         return ops.convert_to_tensor(low, "float32"), ops.convert_to_tensor(high, "float32")
 
     def params(self):

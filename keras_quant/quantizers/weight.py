@@ -29,6 +29,11 @@ class AbsMax(keras.layers.Layer):
         self.bits = bits
         self.built = True
 
+    @property
+    def limit(self):
+        """The largest integer; the smallest is its negative."""
+        return 2 ** (self.bits - 1) - 1
+
     def scale(self, kernel, reduce_axes):
         """The training scale of each channel.
 
@@ -42,7 +47,7 @@ class AbsMax(keras.layers.Layer):
         largest = ops.max(ops.abs(kernel), axis=reduce_axes)
         largest = ops.cast(ops.where(largest > 0, largest, 1.0), "float64")
         # Compilers turn a float32 division by a constant into a product, which rounds otherwise now and then.
-        return ops.cast(largest / float(2 ** (self.bits - 1) - 1), "float32")
+        return ops.cast(largest / float(self.limit), "float32")
 
     def fake_quant(self, kernel, reduce_axes):
         """The values that the integers stand for, with a straight-through gradient. Args as in `scale`."""

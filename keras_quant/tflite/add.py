@@ -6,6 +6,7 @@ from keras_quant.integer.add import LARGEST_RATIO, SMALLEST_RATIO
 from keras_quant.layers import QuantAdd, QuantSubtract
 from keras_quant.tflite.conv import fused_activation
 from keras_quant.tflite.lower import lowers
+from keras_quant.tflite.writer import TensorType
 
 
 @lowers(QuantAdd)
@@ -20,6 +21,13 @@ def subtract(lowering, layer, inputs, output):
 
 def _binary(lowering, layer, inputs, output, name, options, version, since):
     y = lowering.activation(output)
+    if y.kind == TensorType.INT16:
+        version, fields = (
+            (3 if name == "ADD" else 5),
+            {"potScaleInt16": False, "fusedActivationFunction": fused_activation(layer)},
+        )
+        lowering.operator(name, inputs, y, version, (2, 4, 0), options, **fields)
+        return y
     for x in inputs:
         lowering.check_ratio(name, x.scale / y.scale, 0.0, LARGEST_RATIO)
     kept = max(inputs, key=lambda x: x.scale)

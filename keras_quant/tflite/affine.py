@@ -3,8 +3,8 @@
 import math
 
 from keras_quant.layers.affine import QuantAffine
-from keras_quant.tflite.conv import depthwise, fused_activation, params_of
-from keras_quant.tflite.lower import lowers
+from keras_quant.tflite.conv import depthwise, fused_activation
+from keras_quant.tflite.lower import lowers, params_of
 
 
 @lowers(QuantAffine)

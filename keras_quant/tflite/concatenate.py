@@ -3,6 +3,7 @@
 from keras_quant.layers import QuantConcatenate
 from keras_quant.tflite.lower import lowers
 from keras_quant.tflite.relu import requantize
+from keras_quant.tflite.writer import TensorType
 
 # XNNPACK joins at most this many tensors at once.
 MOST_INPUTS = 5
@@ -28,18 +29,19 @@ def join(lowering, tensors, y, output, axis):
 def _part(lowering, tensors, y, output, axis):
     shape = list(tensors[0].shape[1:])
     shape[axis - 1] = sum(t.shape[axis] for t in tensors)
-    part = lowering.writer.activation(f"{output.name}/part", shape, y.scale, y.zero_point)
+    part = lowering.writer.activation(f"{output.name}/part", shape, y.scale, y.zero_point, y.kind)
     return _concatenate(lowering, tensors, part, axis)
 
 
 def _concatenate(lowering, tensors, y, axis):
-    lowering.operator("CONCATENATION", tensors, y, 2, (1, 14, 0), "ConcatenationOptions", axis=axis)
+    version, since = (3, (2, 3, 0)) if y.kind == TensorType.INT16 else (2, (1, 14, 0))
+    lowering.operator("CONCATENATION", tensors, y, version, since, "ConcatenationOptions", axis=axis)
     return y
 
 
 def on_grid(lowering, x, y, output, index):
     """Operand number `index` of a rule, by QUANTIZE if it is not on the grid of `y` yet."""
-    if (x.scale, x.zero_point) == (y.scale, y.zero_point):
+    if (x.scale, x.zero_point, x.kind) == (y.scale, y.zero_point, y.kind):
         return x
-    target = lowering.writer.activation(f"{output.name}/input_{index}", x.shape[1:], y.scale, y.zero_point)
+    target = lowering.writer.activation(f"{output.name}/input_{index}", x.shape[1:], y.scale, y.zero_point, y.kind)
     return requantize(lowering, x, target)

@@ -7,17 +7,24 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import activations, ops
 
 from keras_quant.errors import ExportError
-from keras_quant.integer import QuantParams
 from keras_quant.layers import QuantConv1D
 from keras_quant.layers.conv import QuantConvolution, QuantDepthwiseConvolution, QuantTransposedConvolution
-from keras_quant.tflite.lower import lowers
+from keras_quant.tflite.lower import lowers, params_of
+from keras_quant.tflite.writer import TensorType
 
+# Runtimes before this one take FULLY_CONNECTED's version, but read one scale for all channels: see docs/runtimes.md.
+_PER_CHANNEL_SINCE = (2, 10, 0)
 Padding, Activation = schema.Padding, schema.ActivationFunctionType
 _ACTIVATIONS = {
     activations.linear: Activation.NONE,
     activations.relu: Activation.RELU,
     activations.relu6: Activation.RELU6,
 }
+
+
+def fused_code(function):
+    """The format's number for an activation function, or `None` if no kernel fuses it."""
+    return _ACTIVATIONS.get(function)
 
 
 def fused_activation(layer):
@@ -44,14 +51,9 @@ def weight_constants(lowering, output, weights, kernel, axis):
 
 
 def bias_constant(lowering, output, weights, x, scale):
-    """Add the int32 bias, at the scale that the format prescribes: s_x · s_w."""
-    bias = ops.convert_to_numpy(weights.bias).astype(np.int32)
+    """Add the bias, int32 or, beside int16, int64, at the scale that the format prescribes: s_x · s_w."""
+    bias = ops.convert_to_numpy(weights.bias).astype(np.int64 if x.kind == TensorType.INT16 else np.int32)
     return lowering.writer.constant(f"{output.name}/bias", bias, x.scale * scale)
-
-
-def params_of(x):
-    """`QuantParams` of a file's tensor."""
-    return QuantParams(ops.convert_to_tensor(x.scale), ops.convert_to_tensor(np.float32(x.zero_point)))
 
 
 def padding(layer):
@@ -59,7 +61,7 @@ def padding(layer):
     return Padding.SAME if layer.padding == "same" else Padding.VALID
 
 
-def _geometry(layer):
+def geometry(layer):
     """The fields of the operator's options that say how the window moves."""
     strides, dilation = (_two(v) for v in (layer.strides, layer.dilation_rate))
     return {
@@ -103,15 +105,43 @@ def _on_images(rule):
 @_on_images
 def conv_2d(lowering, layer, x, output, y):
     weights = layer.folded_weights(params_of(x), output.params)
+    if layer.kernel_quantizer.bits <= 4 and layer.is_pointwise and x.kind == TensorType.INT8:
+        return product(lowering, output, x, weights, _image_kernel(weights)[0, 0], y, layer)
     kernel, scale = weight_constants(lowering, output, weights, _image_kernel(weights).transpose(3, 0, 1, 2), axis=0)
+    plain = (4, (2, 3, 0)) if x.kind == TensorType.INT16 else (3, (1, 14, 0))
     lowering.operator(
         "CONV_2D",
         [x, kernel, bias_constant(lowering, output, weights, x, scale)],
         y,
-        *((3, (1, 14, 0)) if layer.groups == 1 else (6, (2, 9, 0))),
+        *(plain if layer.groups == 1 else (6, (2, 9, 0))),
         options="Conv2DOptions",
         fusedActivationFunction=fused_activation(layer),
-        **_geometry(layer),
+        **geometry(layer),
+    )
+    return y
+
+
+def product(lowering, output, x, weights, kernel, y, layer):
+    """FULLY_CONNECTED over the last axis, with a kernel `(inputs, units)` of 8 bits or, two weights a byte, of 4.
+
+    For 4 bits this is what XNNPACK has; a 1×1 convolution of 4 bits is on the built-in kernel, which takes far longer.
+    """
+    scale, rows = ops.convert_to_numpy(weights.scale), np.ascontiguousarray(kernel.T)
+    if layer.kernel_quantizer.bits <= 4 and x.kind == TensorType.INT8:
+        index, version, since = lowering.writer.constant_int4(f"{output.name}/kernel", rows, scale), 10, (2, 17, 0)
+    else:
+        index, _ = weight_constants(lowering, output, weights, rows, axis=0)
+        version, since = (4 if len(x.shape) == 2 else 5), _PER_CHANNEL_SINCE
+        version, since = (7, (2, 17, 0)) if x.kind == TensorType.INT16 else (version, since)
+    lowering.operator(
+        "FULLY_CONNECTED",
+        [x, index, bias_constant(lowering, output, weights, x, scale)],
+        y,
+        version,
+        since,
+        options="FullyConnectedOptions",
+        keepNumDims=len(x.shape) > 2,
+        fusedActivationFunction=fused_activation(layer),
     )
     return y
 
@@ -144,7 +174,8 @@ def depthwise(lowering, output, x, weights, y, **fields):
         **fields,
     }
     bias = bias_constant(lowering, output, weights, x, scale)
-    lowering.operator("DEPTHWISE_CONV_2D", [x, index, bias], y, 3, (1, 14, 0), "DepthwiseConv2DOptions", **options)
+    version, since = (5, (2, 3, 0)) if x.kind == TensorType.INT16 else (3, (1, 14, 0))
+    lowering.operator("DEPTHWISE_CONV_2D", [x, index, bias], y, version, since, "DepthwiseConv2DOptions", **options)
     return y
 
 
@@ -152,7 +183,7 @@ def depthwise(lowering, output, x, weights, y, **fields):
 @_on_images
 def depthwise_conv_2d(lowering, layer, x, output, y):
     weights = layer.folded_weights(params_of(x), output.params)
-    fields = {"fusedActivationFunction": fused_activation(layer), **_geometry(layer)}
+    fields = {"fusedActivationFunction": fused_activation(layer), **geometry(layer)}
     return depthwise(lowering, output, x, weights, y, **fields)
 
 
@@ -165,9 +196,9 @@ def transpose_conv(lowering, layer, x, output, y):
             "Export with a `batch_size`."
         )
     weights = layer.folded_weights(params_of(x), output.params)
-    geometry = _geometry(layer)
-    dilation = geometry.pop("dilationHFactor"), geometry.pop("dilationWFactor")
-    strides = geometry["strideH"], geometry["strideW"]
+    fields = geometry(layer)
+    dilation = fields.pop("dilationHFactor"), fields.pop("dilationWFactor")
+    strides = fields["strideH"], fields["strideW"]
     kernel = _at_least_as_large_as(strides, _with_holes(dilation, _image_kernel(weights)))
     kernel, scale = weight_constants(lowering, output, weights, kernel.transpose(2, 0, 1, 3), axis=0)
     activation = fused_activation(layer)
@@ -178,7 +209,7 @@ def transpose_conv(lowering, layer, x, output, y):
         *((3, (2, 3, 0)) if activation == Activation.NONE else (4, (2, 13, 0))),
         options="TransposeConvOptions",
         fusedActivationFunction=activation,
-        **geometry,
+        **fields,
     )
     return y
 

@@ -4,6 +4,7 @@ from keras import tree
 
 from keras_quant.errors import ExportError
 from keras_quant.graph import trace
+from keras_quant.layers import QuantLayer
 from keras_quant.tflite import rules  # noqa: F401  registers the lowering rules
 from keras_quant.tflite.file import write_atomically
 from keras_quant.tflite.lower import check, lower, without_rule
@@ -38,9 +39,16 @@ def _converted(qmodel, graph, batch_size):
     return convert(graph, batch_size)
 
 
+def _reduced_precision(graph):
+    """What lets XNNPACK compute in float16 where the processor can, if no layer asks for float32."""
+    dtypes = {getattr(n.operation, "compute_dtype", None) for n in graph.nodes if not isinstance(n.operation, QuantLayer)}
+    return {"reduced_precision_support": b"fp16accfp16"} if "float16" in dtypes and "float32" not in dtypes else {}
+
+
 def _lowered(qmodel, batch_size):
     lowering, graph = lower(qmodel, batch_size)
     inputs = {value.name: lowering.inputs[value] for value in graph.inputs}
     outputs = {name: lowering.tensors[v] for name, v in zip(graph.output_names, tree.flatten(graph.outputs))}
+    lowering.writer.metadata |= _reduced_precision(graph)
     content = lowering.writer.finish(inputs, outputs, DESCRIPTION)
     return content, lowering.layers

@@ -9,10 +9,12 @@ from keras_quant.errors import CalibrationError, ExportError
 from keras_quant.graph import trace
 from keras_quant.graph.graph import Value
 from keras_quant.integer import QuantParams
-from keras_quant.layers import QuantLayer
-from keras_quant.tflite.writer import TensorType, Writer
+from keras_quant.integer.params import INT8, INT16
+from keras_quant.layers import Quantize, QuantLayer
+from keras_quant.tflite.writer import Tensor, TensorType, Writer
 
-_RULES = {}
+_RULES, _FLOAT_RULES = {}, {}
+_KINDS = {"int8": TensorType.INT8, "int16": TensorType.INT16}
 
 
 def register_lowering(*classes):
@@ -43,6 +45,19 @@ def register_lowering(*classes):
 lowers = register_lowering
 
 
+def lowers_float(*classes):
+    """Decorator: the function is the rule for float layers or operations of exactly these classes.
+
+    It takes what other rules do; its inputs are `Tensor`s of real numbers, or constant arrays, always in a list.
+    """
+
+    def decorate(rule):
+        _FLOAT_RULES.update((cls, rule) for cls in classes)
+        return rule
+
+    return decorate
+
+
 @dataclasses.dataclass(frozen=True)
 class Output:
     """What a rule is to produce.
@@ -50,7 +65,7 @@ class Output:
     Attributes:
         name: of the tensor: the layer's path.
         shape: without the batch.
-        params: `QuantParams` of its grid, as tensors.
+        params: `QuantParams` of its grid, as tensors; `None` for real numbers.
     """
 
     name: str
@@ -73,17 +88,42 @@ class Lowering:
         self.tensors = {}
         self.inputs = {}
         self.path = ""
+        self.moved = {}
 
-    def activation(self, output, name=None, shape=None, params=None, kind=TensorType.INT8):
-        """A new tensor of integers: the rule's output, or with `name` an intermediate one beside it."""
+    def activation(self, output, name=None, shape=None, params=None, kind=None):
+        """A new tensor on the output's grid: the rule's output, or with `name` an intermediate one beside it."""
         params = params or output.params
+        name = f"{output.name}/{name}" if name else output.name
+        shape = output.shape if shape is None else shape
+        if params is None:
+            return self.writer.real(name, shape)
         return self.writer.activation(
-            f"{output.name}/{name}" if name else output.name,
-            output.shape if shape is None else shape,
+            name,
+            shape,
             ops.convert_to_numpy(params.scale),
             ops.convert_to_numpy(params.zero_point),
-            kind,
+            _KINDS[params.type.storage] if kind is None else kind,
         )
+
+    def real(self, x):
+        """The real numbers of a tensor, by DEQUANTIZE if it holds integers; once for all who read them."""
+        if not isinstance(x, Tensor) or x.is_real:
+            return x
+        if (x.index, "real") not in self.moved:
+            y = self.writer.real(f"{x.name}/dequantized", x.shape[1:])
+            self.operator("DEQUANTIZE", [x], y, *((3, (2, 1, 0)) if x.kind == TensorType.INT16 else (2, (1, 14, 0))))
+            self.moved[x.index, "real"] = y
+        return self.moved[x.index, "real"]
+
+    def quantized(self, x, y):
+        """QUANTIZE `x` onto the grid of the new tensor `y`; the one that is there already if another asked for it."""
+        key = x.index, float(y.scale), y.zero_point, y.kind
+        if key not in self.moved:
+            self.operator(
+                "QUANTIZE", [x], y, *((2, (1, 15, 0)) if y.kind == TensorType.INT16 else (1, (1, 14, 0))), "QuantizeOptions"
+            )
+            self.moved[key] = y
+        return self.moved[key]
 
     def ints(self, output, name, values):
         """A constant int32 operand."""
@@ -106,12 +146,19 @@ class Lowering:
         """RESHAPE to `shape` (without the batch), on the input's grid; nothing where the shape is right already."""
         if tuple(x.shape[1:]) == tuple(shape):
             return x
-        params = QuantParams(x.scale, x.zero_point)
-        made = self.activation(output, name, shape, params)
+        made = self.activation(output, name, shape, params_of(x))
         first = -1 if self.writer.batch_size is None else self.writer.batch_size
         wanted = self.ints(output, f"{name}_shape", [first, *shape])
         self.operator("RESHAPE", [x, wanted], made, 1, (1, 5, 0), "ReshapeOptions", newShape=[first, *shape])
         return made
+
+
+def params_of(x):
+    """`QuantParams` of a file's tensor; `None` for one of real numbers."""
+    if x.is_real:
+        return None
+    scale, zero_point = ops.convert_to_tensor(x.scale), ops.convert_to_tensor(np.float32(x.zero_point))
+    return QuantParams(scale, zero_point, INT16 if x.kind == TensorType.INT16 else INT8)
 
 
 def lower(qmodel, batch_size=1):
@@ -132,46 +179,82 @@ def lower(qmodel, batch_size=1):
     check_layers(graph)
     check(qmodel, graph)
     lowering = Lowering(batch_size)
+    entered = _entered(graph)
+    for value in graph.inputs:
+        if value not in entered:
+            lowering.tensors[value] = lowering.inputs[value] = lowering.writer.real(value.name, value.shape[1:])
     for node in graph.nodes:
         lowering.path = node.path
-        if _enters(node):
+        if any(value in entered for value in node.inputs):
             _enter(node, lowering)
-            continue
-        inputs = tree.map_structure(lambda v: lowering.tensors[v] if isinstance(v, Value) else v, node.args[0])
-        value = node.output
-        output = Output(node.path, value.shape[1:], value.note.quantizer.params())
-        lowering.tensors[value] = _rule(node)(lowering, node.operation, inputs, output)
+        elif isinstance(node.operation, QuantLayer):
+            _lower_quantized(node, lowering)
+        else:
+            _lower_float(node, lowering)
     return lowering, graph
 
 
-def _enters(node):
-    return all(value.note is None for value in node.inputs)
+def _lower_quantized(node, lowering):
+    inputs = tree.map_structure(lambda v: lowering.tensors[v] if isinstance(v, Value) else v, node.args[0])
+    value = node.output
+    params = value.note.quantizer.params()
+    output = Output(node.path, value.shape[1:], params.stored if node.operation.keeps_grid else params.kernel)
+    made = _rule(node)(lowering, node.operation, inputs, output)
+    lowering.tensors[value] = made if node.operation.keeps_grid else _clamped(lowering, made, output, params)
+
+
+def _clamped(lowering, x, output, params):
+    """A tensor narrower than 8 bits after its lower clamp as well, see `QuantParams.kernel`."""
+    return x if params.is_full else lowering.quantized(x, lowering.activation(output, "clamped", params=params.stored))
+
+
+def _lower_float(node, lowering):
+    fill = lambda v: lowering.real(lowering.tensors[v]) if isinstance(v, Value) else v
+    arguments = [fill(x) for x in tree.flatten(node.args) if x is not None]
+    output = Output(node.path, node.output.shape[1:], None)
+    lowering.tensors[node.output] = _rule(node)(lowering, node.operation, arguments, output)
+
+
+def _entered(graph):
+    """The inputs whose tensors in the file are integers: those that only quantized layers of one width read."""
+    readers = graph.consumers()
+    entered = set()
+    for value in graph.inputs:
+        nodes = readers.get(value, [])
+        quantized = all(node is not None and isinstance(node.operation, Quantize) for node in nodes)
+        if nodes and quantized and len({node.output.note.quantizer.type.storage for node in nodes}) == 1:
+            entered.add(value)
+    return entered
 
 
 def _enter(node, lowering):
     """A model's input: its tensor simply has the grid of the layer that quantizes it."""
     (value,) = node.inputs
-    params = node.output.note.quantizer.params()
+    grid = node.output.note.quantizer.params()
+    params = grid.kernel
     scale, zero_point = (np.asarray(ops.convert_to_numpy(v)) for v in (params.scale, params.zero_point))
     known = lowering.inputs.get(value)
     if known is None:
-        known = lowering.writer.activation(value.name, value.shape[1:], scale, zero_point)
+        known = lowering.writer.activation(value.name, value.shape[1:], scale, zero_point, _KINDS[grid.type.storage])
         lowering.inputs[value] = known
     if (known.scale, known.zero_point) != (scale, zero_point):
         raise ExportError(
             f"Input '{value.name}' is quantized by two layers on different grids, the second in '{node.path}'. "
             "Put one `keras_quant.layers.Quantize` behind the Input and use its output."
         )
-    lowering.tensors[node.output] = known
+    lowering.tensors[node.output] = _clamped(lowering, known, Output(value.name, value.shape[1:], params), grid)
 
 
 def _rule(node):
-    return next((_RULES[cls] for cls in type(node.operation).__mro__ if cls in _RULES), None)
+    cls = type(node.operation)
+    if not isinstance(node.operation, QuantLayer):
+        return _FLOAT_RULES.get(cls)
+    return next((_RULES[base] for base in cls.__mro__ if base in _RULES), None)
 
 
 def without_rule(graph):
     """The nodes that no rule lowers: layers that compute in float, and quantized ones that have no rule."""
-    return [n for n in graph.nodes if not isinstance(n.operation, QuantLayer) or (_rule(n) is None and not _enters(n))]
+    return [n for n in graph.nodes if _rule(n) is None]
 
 
 def check_layers(graph):
@@ -219,6 +302,6 @@ def check(qmodel, graph):
     if unread:
         raise ExportError(f"Input '{unread[0]}' of model '{qmodel.name}' is not used. Leave it out of the model.")
     outputs = tree.flatten(graph.outputs)
-    bare = [v.name for v in outputs if v.note is None]
+    bare = [v.name for v in outputs if v in graph.inputs]
     if bare:
         raise ExportError(f"Output '{bare[0]}' of model '{qmodel.name}' is an input passed through unchanged. Leave it out.")

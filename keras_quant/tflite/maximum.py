@@ -2,10 +2,9 @@
 
 import math
 
-from keras_quant.integer import QuantParams
 from keras_quant.layers import QuantMaximum, QuantMinimum
 from keras_quant.tflite.concatenate import join, on_grid
-from keras_quant.tflite.lower import lowers
+from keras_quant.tflite.lower import lowers, params_of
 
 
 @lowers(QuantMaximum)
@@ -23,7 +22,7 @@ def _extreme(lowering, inputs, output, name):
     flat = lowering.activation(output, "flat", (size,))
     moved = [on_grid(lowering, x, flat, output, index) for index, x in enumerate(inputs)]
     rows = [lowering.reshape(x, output, (1, size), f"row_{index}") for index, x in enumerate(moved)]
-    params = QuantParams(flat.scale, flat.zero_point)
+    params = params_of(flat)
     stack = join(lowering, rows, lowering.activation(output, "stack", (len(rows), size), params), output, axis=1)
     axes = lowering.ints(output, "axes", [1])
     lowering.operator(name, [stack, axes], flat, 2, (1, 14, 0), "ReducerOptions", keepDims=False)

@@ -11,7 +11,8 @@ from keras_quant import backend
 from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.graph import trace
-from keras_quant.layers import annotation
+from keras_quant.integer import Quantized
+from keras_quant.layers import QuantLayer, annotate, annotation
 from keras_quant.tflite.aarch64 import Emulator
 from keras_quant.tflite.file import read_model
 from keras_quant.tflite.lower import lower, without_rule
@@ -27,18 +28,31 @@ class TensorParity:
     elements: how many were compared.
     mismatches: how many differ.
     largest: largest difference, in steps of the grid (LSB).
+    tolerance: `None` for integers. Real numbers differ where they are further apart than this share of the largest.
+    error: largest difference of real numbers, as a share of the largest of them.
     """
 
     name: str
     elements: int = 0
     mismatches: int = 0
     largest: int = 0
+    tolerance: float | None = None
+    error: float = 0.0
 
     def add(self, ours, theirs):
+        if self.tolerance is not None:
+            self._add_real(np.float64(ours), np.float64(theirs))
+            return
         difference = np.abs(ours.astype(np.int64) - theirs.astype(np.int64))
         self.elements += difference.size
         self.mismatches += int(np.count_nonzero(difference))
         self.largest = max(self.largest, int(difference.max(initial=0)))
+
+    def _add_real(self, ours, theirs):
+        error = np.abs(ours - theirs) / max(np.abs(theirs).max(initial=0), 1e-30)
+        self.elements += error.size
+        self.mismatches += int(np.count_nonzero(~(error <= self.tolerance)))
+        self.error = max(self.error, float(error.max(initial=0)))
 
 
 @dataclasses.dataclass
@@ -86,17 +100,22 @@ def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="
     """Compare a file with the model it was exported from; see `keras_quant.verify`."""
     content, model = read_model(path)
     graph = trace(qmodel, keep_float=True)
-    if intermediates and without_rule(graph):
+    converted = bool(without_rule(graph))
+    if intermediates and converted:
         raise ModelFileError(
             f"'{path}' was made by TFLiteConverter, whose tensors inside are not the model's. Leave out `intermediates`."
         )
     inputs, outputs = _signature(qmodel, graph, path, model)
-    inside = _tensors_inside(qmodel, model) if intermediates else {}
-    if inside:
-        content = repack(model, extra_outputs=sorted(set(inside.values())))
+    edges = [] if converted else [node.path for node in graph.nodes if _leaves_float(node, graph)]
+    names = _tensors_inside(qmodel, model) if intermediates or edges else {}
+    given = {path: names[path] for path in edges if path in names}
+    inside = {path: name for path, name in names.items() if path not in given} if intermediates else {}
+    if names:
+        content = repack(model, extra_outputs=sorted({*inside.values(), *given.values()}))
     progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
     with _runtime(content, path, target) as runtime:
-        compare = _Comparison(outputs, inside, _keras_side(qmodel, graph, list(inside)), runtime)
+        compare = _Comparison(outputs, inside, given, _keras_side(qmodel, graph, list(inside), list(given)), runtime)
+        compare.tolerate(graph)
         for arrays in input_batches(data, graph.inputs, steps):
             compare.add(dict(zip(inputs, arrays)))
             if progress is not None:
@@ -124,15 +143,25 @@ class _Comparison:
     Args:
         outputs: dict from output names to tensor names in the file.
         inside: dict from layer paths to tensor names in the file.
-        compute: the Keras side: inputs → (real outputs, integers inside).
+        given: likewise, of what follows float layers, which the Keras side gets from the runtime.
+        compute: the Keras side: inputs, integers given → (real outputs, values inside).
         runtime: `Runtime`.
     """
 
-    def __init__(self, outputs, inside, compute, runtime):
+    def __init__(self, outputs, inside, given, compute, runtime):
         self.outputs = {tensor: TensorParity(name) for name, tensor in outputs.items()}
         self.inside = {path: TensorParity(path) for path in inside}
-        self.tensors_inside, self.compute, self.runtime = inside, compute, runtime
+        self.tensors_inside, self.given, self.compute, self.runtime = inside, given, compute, runtime
         self.samples = 0
+
+    def tolerate(self, graph):
+        """Set the tolerance of the tensors that hold real numbers."""
+        tolerance = max((_tolerance(node.operation) for node in graph.nodes), default=0.0)
+        real = {d["name"] for d in self.runtime.outputs if d["dtype"] == np.float32}
+        for name, report in self.outputs.items():
+            report.tolerance = tolerance if name in real else None
+        for path, report in self.inside.items():
+            report.tolerance = tolerance if self.tensors_inside[path] in real else None
 
     def add(self, arrays):
         """Compare one batch, given as a dict from the file's input tensors to real values."""
@@ -140,27 +169,65 @@ class _Comparison:
         fed = [quantize_array(arrays[detail["name"]], detail) for detail in self.runtime.inputs]
         theirs = dict(zip((d["name"] for d in self.runtime.outputs), self.runtime.run(fed)))
         grids = {d["name"]: d for d in self.runtime.outputs}
-        ours, ours_inside = self.compute(*map(ops.convert_to_tensor, arrays.values()))
+        given = {path: ops.convert_to_tensor(np.float32(theirs[name])) for path, name in self.given.items()}
+        ours, ours_inside = self.compute(given, *map(ops.convert_to_tensor, arrays.values()))
         for (tensor, report), values in zip(self.outputs.items(), ours):
             report.add(quantize_array(np.asarray(values), grids[tensor]), theirs[tensor])
         for (path, report), integers in zip(self.inside.items(), ours_inside):
             report.add(np.asarray(integers), theirs[self.tensors_inside[path]])
 
 
-def _keras_side(qmodel, graph, paths):
-    """Compiled: inputs → outputs as `predict` gives them, and the integers that the layers in `paths` make."""
+# How far real numbers may be apart, as a share of the largest: sums are added in another order; half arithmetic has
+# 11 bits; a value on the border of two steps of 8 bits falls to either.
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "dynamic": 1e-2}
+
+
+def _tolerance(operation):
+    if isinstance(operation, QuantLayer):
+        return 0.0
+    policy = getattr(operation, "policy", None)
+    return TOLERANCES[policy.activations if policy else getattr(operation, "compute_dtype", "float32")]
+
+
+def _leaves_float(node, graph):
+    """Whether a node quantizes what a float layer made."""
+    bare = all(value.note is None and value not in graph.inputs for value in node.inputs)
+    return bare and isinstance(node.operation, QuantLayer)
+
+
+def _keras_side(qmodel, graph, paths, given):
+    """Compiled: inputs → outputs as `predict` gives them, and what the layers in `paths` make.
+
+    The integers that the layers in `given` make are handed in: float arithmetic is not exact, all behind it is.
+    """
     wanted = {node.path: node.output for node in graph.nodes}
 
-    def step(*inputs):
-        structured = tree.pack_sequence_as(graph.input_structure, list(inputs))
-        outputs = tree.flatten(qmodel(structured, training=False))
-        if not paths:
-            return outputs, []
-        values = graph.run(inputs, lambda node, args, kwargs: node.operation.main_call(*args, training=False))
-        notes = [annotation(values[wanted[path]]).quantized for path in paths]
-        return outputs, [ops.cast(n.integers + n.params.zero_point, "int32") for n in notes]
+    def step(integers, *inputs):
+        if not paths and not given:
+            structured = tree.pack_sequence_as(graph.input_structure, list(inputs))
+            return tree.flatten(qmodel(structured, training=False)), []
+        values = graph.run(inputs, lambda node, args, kwargs: _computed(node, args, kwargs, integers))
+        outputs = [values[value] for value in tree.flatten(graph.outputs)]
+        return outputs, [_integers(values[wanted[path]]) for path in paths]
 
     return backend.compiled(step)
+
+
+def _computed(node, args, kwargs, given):
+    layer = node.operation
+    if node.path in given:
+        params = layer.output_quantizer.params()
+        centred = given[node.path] - params.stored.zero_point
+        return annotate(centred * params.scale, layer.output_quantizer, Quantized(centred, params))
+    return layer.main_call(*args, training=False) if isinstance(layer, QuantLayer) else layer(*args, **kwargs)
+
+
+def _integers(x):
+    """The integers of a tensor as the file holds them, or its real numbers."""
+    note = annotation(x)
+    if note is None:
+        return ops.cast(x, "float32")
+    return ops.cast(note.quantized.integers + note.quantized.params.stored.zero_point, "int32")
 
 
 def _signature(qmodel, graph, path, model):

@@ -9,34 +9,50 @@ from keras_quant.layers import (
     QuantGlobalMaxPooling2D,
     QuantMaxPooling2D,
 )
-from keras_quant.tflite.conv import depthwise, padding, params_of
-from keras_quant.tflite.lower import lowers
+from keras_quant.tflite.conv import Padding, depthwise, padding
+from keras_quant.tflite.lower import lowers, params_of
 from keras_quant.tflite.reduce import reduce
+from keras_quant.tflite.relu import requantize
+from keras_quant.tflite.writer import TensorType
+
+_POOL_VERSIONS = {
+    TensorType.FLOAT32: (1, (1, 5, 0)),
+    TensorType.INT8: (2, (1, 14, 0)),
+    TensorType.INT16: (3, (2, 3, 0)),
+}
 
 
-def _pool(lowering, layer, x, output, name, version, since):
-    y = lowering.activation(output)
+def pool(lowering, x, y, name, window, strides, padding):
+    """A pooling operator of real numbers, int8 or int16."""
     lowering.operator(
         name,
         [x],
         y,
-        version,
-        since,
+        *_POOL_VERSIONS[x.kind],
         "Pool2DOptions",
-        padding=padding(layer),
-        strideH=layer.strides[0],
-        strideW=layer.strides[1],
-        filterHeight=layer.pool_size[0],
-        filterWidth=layer.pool_size[1],
+        padding=padding,
+        strideH=strides[0],
+        strideW=strides[1],
+        filterHeight=window[0],
+        filterWidth=window[1],
     )
     return y
 
 
+def _mean_int16(lowering, x, output, window, strides, padding, shape):
+    """AVERAGE_POOL_2D, which keeps the grid, and QUANTIZE."""
+    pooled = pool(
+        lowering, x, lowering.activation(output, "pooled", shape, params_of(x)), "AVERAGE_POOL_2D", window, strides, padding
+    )
+    moved = requantize(lowering, pooled, lowering.activation(output, "moved", shape))
+    return lowering.reshape(moved, output, output.shape)
+
+
 @lowers(QuantMaxPooling2D)
 def max_pool_2d(lowering, layer, x, output):
-    if tuple(layer.pool_size) == (1, 1):
+    if tuple(layer.pool_size) == (1, 1) and x.kind == TensorType.INT8:
         return _every_nth(lowering, layer, x, output)
-    return _pool(lowering, layer, x, output, "MAX_POOL_2D", 2, (1, 14, 0))
+    return pool(lowering, x, lowering.activation(output), "MAX_POOL_2D", layer.pool_size, layer.strides, padding(layer))
 
 
 def _every_nth(lowering, layer, x, output):
@@ -55,11 +71,16 @@ def global_max_pool(lowering, layer, x, output):
 
 @lowers(QuantGlobalAveragePooling2D)
 def global_average_pool(lowering, layer, x, output):
+    if x.kind == TensorType.INT16:
+        image = x.shape[1:3]
+        return _mean_int16(lowering, x, output, image, image, Padding.VALID, (1, 1, x.shape[-1]))
     return reduce(lowering, x, output, "MEAN", 2, (1, 14, 0), (1, 2), layer.keepdims)
 
 
 @lowers(QuantAveragePooling2D)
 def average_pool_2d(lowering, layer, x, output):
+    if layer.form == "pool":
+        return _mean_int16(lowering, x, output, layer.pool_size, layer.strides, padding(layer), output.shape)
     if layer.form == "mean":
         return reduce(lowering, x, output, "MEAN", 2, (1, 14, 0), (1, 2), keepdims=True)
     weights = layer.folded_weights(params_of(x), output.params, x.shape[-1])

@@ -4,13 +4,14 @@ import numpy as np
 
 from keras_quant.layers import QuantAbsolute, QuantClip, Quantize, QuantLeakyReLU, QuantReLU
 from keras_quant.tflite.lower import lowers
+from keras_quant.tflite.writer import TensorType
 
 
 def requantize(lowering, x, y):
     """QUANTIZE `x` onto the grid of `y`."""
-    lowering.check_ratio("QUANTIZE", x.scale / y.scale, 2.0**-8, 2.0**7)
-    lowering.operator("QUANTIZE", [x], y, 1, (1, 14, 0), "QuantizeOptions")
-    return y
+    if x.kind == y.kind == TensorType.INT8:
+        lowering.check_ratio("QUANTIZE", x.scale / y.scale, 2.0**-8, 2.0**7)
+    return lowering.quantized(x, y)
 
 
 @lowers(Quantize, QuantClip)
@@ -22,6 +23,10 @@ def quantize(lowering, layer, x, output):
 def relu(lowering, layer, x, output):
     if layer.negative_slope:
         return leaky_relu(lowering, layer, x, output)
+    if x.kind == TensorType.INT16:
+        y = lowering.activation(output)
+        lowering.operator("RELU", [x], y, 3, (2, 5, 0))
+        return y
     return requantize(lowering, x, lowering.activation(output))
 
 

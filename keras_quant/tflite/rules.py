@@ -10,6 +10,8 @@ from keras_quant.tflite import (  # noqa: F401
     dense,
     depth_to_space,
     elu,
+    float_elementwise,
+    float_weighted,
     gather,
     gelu,
     matmul,

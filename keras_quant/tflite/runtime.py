@@ -124,9 +124,11 @@ def _quiet():
 
 
 def quantize_array(array, detail):
-    """Real values on the grid of a file's int8 tensor, as the runtime's own QUANTIZE does it."""
-    scale, zero_point = detail["quantization"]
-    inverse = np.float32(1.0) / np.float32(scale)
+    """Real values on the grid of a file's tensor, as the runtime's own QUANTIZE does it; as they are, if it is float32."""
+    array = array.astype(np.float32)
+    if detail["dtype"] == np.float32:
+        return array
+    scale, zero_point = np.float32(detail["quantization"][0]), detail["quantization"][1]
     limits = np.iinfo(detail["dtype"])
-    rounded = np.rint(array.astype(np.float32) * inverse) + zero_point
-    return np.clip(rounded, limits.min, limits.max).astype(detail["dtype"])
+    rounded = np.rint(array * (np.float32(1.0) / scale))
+    return np.clip(rounded + zero_point, limits.min, limits.max).astype(detail["dtype"])

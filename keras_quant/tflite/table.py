@@ -4,8 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_quant.layers import QuantPower, QuantTable
-from keras_quant.tflite.conv import params_of
-from keras_quant.tflite.lower import lowers
+from keras_quant.tflite.lower import lowers, params_of
 from keras_quant.tflite.writer import TensorType
 
 

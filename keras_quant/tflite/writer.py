@@ -9,6 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 TensorType, BuiltinOperator, BuiltinOptions = schema.TensorType, schema.BuiltinOperator, schema.BuiltinOptions
 SIGNATURE = "serving_default"
+_KINDS = {name: getattr(TensorType, name.upper()) for name in ("int8", "int16", "int32", "int64", "float16", "float32")}
 # The format wants constants aligned to 16 bytes; kernels load them with vector instructions.
 ALIGNMENT = 16
 
@@ -21,7 +22,8 @@ class Tensor:
         index: in the subgraph.
         name: unique in the file.
         shape: with the exported batch size.
-        scale, zero_point: NumPy float32 and int of an int8 tensor.
+        scale, zero_point: NumPy float32 and int of a tensor of integers.
+        kind: `TensorType`.
     """
 
     index: int
@@ -29,6 +31,12 @@ class Tensor:
     shape: tuple
     scale: Any = None
     zero_point: int = 0
+    kind: int = TensorType.INT8
+
+    @property
+    def is_real(self):
+        """Whether it holds real numbers."""
+        return self.kind == TensorType.FLOAT32
 
 
 class Writer:
@@ -46,6 +54,7 @@ class Writer:
         self.codes = {}
         self.min_version = (1, 14, 0)
         self.names = set()
+        self.metadata = {}
 
     def activation(self, name, shape, scale, zero_point, kind=TensorType.INT8):
         """Add a tensor of integers that is computed at run time; `shape` without the batch.
@@ -61,11 +70,20 @@ class Writer:
         """
         scale, zero_point = np.float32(scale), int(zero_point)
         index, name, full = self._computed(name, shape, kind, [scale], [zero_point])
-        return Tensor(index, name, full, scale, zero_point)
+        return Tensor(index, name, full, scale, zero_point, kind)
+
+    def real(self, name, shape):
+        """Add a float32 tensor that is computed at run time; args and return value as of `activation`."""
+        return Tensor(*self._computed(name, shape, TensorType.FLOAT32, None, None), kind=TensorType.FLOAT32)
+
+    def unpacked(self, name, shape):
+        """Add a float32 tensor that an operator makes of a constant; `shape` is whole."""
+        index, name = self._tensor(name, shape, TensorType.FLOAT32, 0, None, None)
+        return Tensor(index, name, tuple(shape), kind=TensorType.FLOAT32)
 
     def integers(self, name, shape):
         """Add an int32 tensor that is computed at run time; args and return value as of `activation`."""
-        return Tensor(*self._computed(name, shape, TensorType.INT32, None, None))
+        return Tensor(*self._computed(name, shape, TensorType.INT32, None, None), kind=TensorType.INT32)
 
     def _computed(self, name, shape, kind, scales, zero_points):
         full = (self.batch_size or 1, *shape)
@@ -75,14 +93,21 @@ class Writer:
         return index, name, full
 
     def constant(self, name, array, scale=None, axis=0, zero_point=0):
-        """Add a constant int8 or int32 array, with one scale a channel of `axis` if it has scales; returns its index."""
-        kinds = {np.dtype("int8"): TensorType.INT8, np.dtype("int32"): TensorType.INT32}
+        """Add a constant array, with one scale a channel of `axis` if it has scales; returns its index."""
         array = np.ascontiguousarray(array)
-        self.buffers.append(_AlignedBuffer(array))
+        return self._constant(name, array, _KINDS[array.dtype.name], array.shape, scale, axis, zero_point)
+
+    def constant_int4(self, name, array, scale, axis=0):
+        """Add a constant of integers in [-8, 7], two a byte, the first in the lower half; args as of `constant`."""
+        low, high = np.pad(array.reshape(-1).astype(np.uint8) & 15, (0, array.size % 2)).reshape(-1, 2).T
+        return self._constant(name, low | high << 4, TensorType.INT4, array.shape, scale, axis, 0)
+
+    def _constant(self, name, stored, kind, shape, scale, axis, zero_point):
+        self.buffers.append(_AlignedBuffer(stored))
         scales = None if scale is None else np.atleast_1d(np.asarray(scale, np.float32))
         zeros = None if scale is None else np.full(len(scales), zero_point, np.int64)
         buffer = len(self.buffers) - 1
-        return self._tensor(name, array.shape, kinds[array.dtype], buffer, scales, zeros, axis)[0]
+        return self._tensor(name, shape, kind, buffer, scales, zeros, axis)[0]
 
     def _tensor(self, name, shape, kind, buffer, scales, zero_points, axis=0):
         tensor = schema.TensorT()
@@ -176,10 +201,12 @@ class Writer:
 
     def _add_metadata(self, model):
         version = ".".join(map(str, self.min_version)).encode()
-        self.buffers.append(_AlignedBuffer(np.frombuffer(version.ljust(16, b"\0"), np.uint8)))
-        entry = schema.MetadataT()
-        entry.name, entry.buffer = "min_runtime_version", len(self.buffers) - 1
-        model.metadata = [entry]
+        model.metadata = []
+        for name, value in {"min_runtime_version": version.ljust(16, b"\0"), **self.metadata}.items():
+            self.buffers.append(_AlignedBuffer(np.frombuffer(value, np.uint8)))
+            entry = schema.MetadataT()
+            entry.name, entry.buffer = name, len(self.buffers) - 1
+            model.metadata.append(entry)
 
 
 def parse(content):

@@ -1,0 +1,119 @@
+"""Layers with integer weights and float activations, which the kernel quantizes to 8 bits as it runs."""
+
+import keras
+from keras import ops
+
+from keras_quant import backend
+from keras_quant import policy as policies
+from keras_quant.errors import UnsupportedLayerError
+
+_DYNAMIC = {}
+
+
+def dynamic_class(operation):
+    """The class that computes a Keras layer with activations quantized at run time, or `None`."""
+    return _DYNAMIC.get(type(operation))
+
+
+def _dynamic(float_class):
+    def decorate(cls):
+        _DYNAMIC[float_class] = cls
+        return keras.saving.register_keras_serializable(package="keras_quant")(cls)
+
+    return decorate
+
+
+class _Dynamic:
+    """Mixin before a Keras layer with a kernel: `y = x̂·ŵ + b`.
+
+    `ŵ` has one scale an output channel, as in `QuantWeighted`. `x̂` lies on an 8-bit grid over the extremes of one sample
+    (for Dense layers and 1×1 convolutions, of one row), which XNNPACK finds anew each time
+    (`xnn_f32_qd8_asymmetric_quantization_params`). Gradients are straight-through.
+
+    Args:
+        policy: name or `Policy` with dynamic activations.
+    """
+
+    kernel_axes = ()
+
+    def __init__(self, *args, policy="dynamic_int8", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.policy = policies.get(policy)
+        if self.policy.activations != "dynamic":
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}' takes a policy with dynamic activations, such as 'dynamic_int8'. "
+                f"Received: policy='{self.policy.name}'"
+            )
+        self.kernel_quantizer = self.policy.kernel_quantizer()
+
+    def sample_axes(self, x):
+        """The axes that share a grid."""
+        raise NotImplementedError
+
+    def product(self, x, kernel):
+        raise NotImplementedError
+
+    def call(self, inputs, training=None):
+        kernel = self.kernel_quantizer.fake_quant(backend.read(self.kernel), self.kernel_axes)
+        outputs = self.product(_on_own_grid(inputs, self.sample_axes(inputs)), kernel)
+        return self.activation(outputs if self.bias is None else outputs + self.bias)
+
+    def get_config(self):
+        return {**super().get_config(), "policy": self.policy.name}
+
+
+def _on_own_grid(x, axes):
+    """The nearest values of an int8 grid over each sample's own range, which holds zero.
+
+    `m = 255 / (max - min)`, `z` as far from the end that it is rounded to less, `x̂ = (clip(rint(x·m) + z) - z) / m`.
+    """
+    values = ops.stop_gradient(x)
+    low = ops.minimum(ops.min(values, axes, keepdims=True), 0.0)
+    high = ops.maximum(ops.max(values, axes, keepdims=True), 0.0)
+    per_step = ops.where(high > low, 255.0 / ops.where(high > low, high - low, 1.0), 1.0)
+    bottom, top = low * per_step, high * per_step
+    zero = ops.where((-128.0 + bottom) + (127.0 + top) > 0, -128.0 - bottom, 127.0 - top)
+    zero = backend.round_half_even(backend.clip(zero, -128.0, 127.0))
+    integers = backend.clip(backend.round_half_even(values * per_step) + zero, -128.0, 127.0)
+    return backend.straight_through((integers - zero) * (1.0 / per_step), x)
+
+
+@_dynamic(keras.layers.Dense)
+class DynamicDense(_Dynamic, keras.layers.Dense):
+    """`keras.layers.Dense` with integer weights; lowered to a FULLY_CONNECTED on XNNPACK, 4-bit weights included.
+
+    Args: those of `keras.layers.Dense`, and `policy`.
+    """
+
+    kernel_axes = (0,)
+
+    def sample_axes(self, x):
+        return (-1,)
+
+    def product(self, x, kernel):
+        return ops.matmul(x, kernel)
+
+
+@_dynamic(keras.layers.Conv2D)
+class DynamicConv2D(_Dynamic, keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with integer weights; lowered to a CONV_2D on XNNPACK, narrower weights stored as int8.
+
+    Args: those of `keras.layers.Conv2D`, and `policy`.
+    """
+
+    kernel_axes = (0, 1, 2)
+
+    def build(self, input_shape):
+        if self.groups > 1:
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}': no kernel of the runtime quantizes a grouped convolution's activations as it runs. "
+                f"The nearest policies that work are 'int8' and 'float32'. Received: policy='{self.policy.name}'"
+            )
+        super().build(input_shape)
+
+    def sample_axes(self, x):
+        pointwise = all(size == 1 for size in (*self.kernel_size, *self.strides))
+        return (3,) if pointwise else (1, 2, 3)
+
+    def product(self, x, kernel):
+        return ops.conv(x, kernel, self.strides, self.padding, self.data_format, self.dilation_rate)

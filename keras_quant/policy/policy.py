@@ -1,0 +1,110 @@
+"""The precision of one layer."""
+
+import dataclasses
+import difflib
+import re
+
+from keras_quant import quantizers
+from keras_quant.errors import QuantizationError
+
+NARROW = tuple(f"int{bits}" for bits in range(2, 9))
+FLOATS = ("float16", "float32")
+_CUSTOM = re.compile(r"w([2-8])a([2-8]|16)|dynamic_int([2-8])")
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How wide a layer's weights and activations are, in training and in the file.
+
+    Named ones are in `PRESETS`; custom ones have any width from 2 to 8 bits and are called "w3a8" (weights of 3 bits,
+    activations of 8) or "dynamic_int5". The file holds each in the narrowest type that the kernels take.
+
+    Args:
+        weights: "int2" to "int8", "float16" or "float32".
+        activations: "int2" to "int8"; "int16"; "float16" or "float32", as the weights; "dynamic" for float activations
+            that the kernel quantizes to 8 bits as it runs.
+    """
+
+    weights: str = "int8"
+    activations: str = "int8"
+
+    def __post_init__(self):
+        if self.activations in FLOATS or self.weights in FLOATS:
+            known = self.weights == self.activations
+        else:
+            known = self.weights in NARROW and self.activations in (*NARROW, "int16", "dynamic")
+        if not known:
+            raise QuantizationError(
+                f"`weights` is one of {[*NARROW, *FLOATS]}; `activations` is one of {[*NARROW, 'int16', 'dynamic']}, or the "
+                f"same float type as the weights. Received: weights={self.weights!r}, activations={self.activations!r}"
+            )
+
+    @property
+    def name(self):
+        """The shortest name from which `get` makes it."""
+        named = next((name for name, policy in PRESETS.items() if policy == self), None)
+        if named is not None:
+            return named
+        if self.activations == "dynamic":
+            return f"dynamic_{self.weights}"
+        return f"w{self.weight_bits}a{self.activations.removeprefix('int')}"
+
+    @property
+    def computes_in_float(self):
+        """Whether the layer takes and gives real numbers."""
+        return self.activations not in (*NARROW, "int16")
+
+    @property
+    def weight_bits(self):
+        """Bits of one weight."""
+        return int(re.sub(r"\D", "", self.weights))
+
+    @property
+    def storage(self):
+        """The integer type that the kernel's activations have, "int8" or "int16"; `None` if it computes in float."""
+        return None if self.computes_in_float else "int16" if self.activations == "int16" else "int8"
+
+    def kernel_quantizer(self):
+        """A new quantizer of weights."""
+        return quantizers.AbsMax(self.weight_bits)
+
+    def output_quantizer(self):
+        """A new quantizer of activations."""
+        if self.activations == "int16":
+            return quantizers.Symmetric16()
+        return quantizers.MovingAverage(bits=int(self.activations.removeprefix("int")))
+
+    def __str__(self):
+        return self.name
+
+
+PRESETS = {
+    "int8": Policy("int8", "int8"),
+    "int4": Policy("int4", "int8"),
+    "int16": Policy("int8", "int16"),
+    "float32": Policy("float32", "float32"),
+    "float16": Policy("float16", "float16"),
+    "dynamic_int8": Policy("int8", "dynamic"),
+    "dynamic_int4": Policy("int4", "dynamic"),
+}
+
+
+def get(identifier):
+    """The policy meant by a name or a `Policy`.
+
+    Raises:
+        QuantizationError: for an unknown name, with the nearest known one.
+    """
+    if isinstance(identifier, Policy):
+        return identifier
+    if isinstance(identifier, str) and identifier in PRESETS:
+        return PRESETS[identifier]
+    custom = _CUSTOM.fullmatch(identifier) if isinstance(identifier, str) else None
+    if custom is not None:
+        weights, activations, dynamic = custom.groups()
+        return Policy(f"int{dynamic or weights}", "dynamic" if dynamic else f"int{activations}")
+    near = difflib.get_close_matches(str(identifier), PRESETS, 1, 0.0)
+    raise QuantizationError(
+        f"A policy is one of {list(PRESETS)}, a name such as 'w3a8', or a `Policy`. Did you mean '{near[0]}'? "
+        f"Received: policy={identifier!r}"
+    )

@@ -1,0 +1,231 @@
+"""Rules for float layers without weights: activations, arithmetic, pooling, movement."""
+
+import keras
+import numpy as np
+from keras.src.ops import nn
+from keras.src.ops import numpy as knp
+
+from keras_quant.layers.dropout import QuantIdentityInInference
+from keras_quant.layers.registry import float_classes
+from keras_quant.tflite.conv import fused_code, padding
+from keras_quant.tflite.lower import lowers_float
+from keras_quant.tflite.pooling import pool
+from keras_quant.tflite.reduce import reduce
+from keras_quant.tflite.reshape import cut, pad
+from keras_quant.tflite.writer import Tensor
+
+L, A = keras.layers, keras.activations
+# Operator, version, release that brought it, name of the options and their fields.
+_FUNCTIONS = {
+    A.relu: ("RELU", 1, (1, 5, 0)),
+    A.relu6: ("RELU6", 1, (1, 5, 0)),
+    A.sigmoid: ("LOGISTIC", 1, (1, 14, 0)),
+    A.tanh: ("TANH", 1, (1, 14, 0)),
+    A.softmax: ("SOFTMAX", 1, (1, 5, 0), "SoftmaxOptions", {"beta": 1.0}),
+    A.elu: ("ELU", 1, (1, 14, 0)),
+    A.gelu: ("GELU", 1, (2, 9, 0), "GeluOptions", {"approximate": False}),
+    A.leaky_relu: ("LEAKY_RELU", 1, (1, 13, 1), "LeakyReluOptions", {"alpha": 0.2}),
+    A.hard_silu: ("HARD_SWISH", 1, (1, 15, 0)),
+    A.exponential: ("EXP", 1, (1, 7, 0)),
+}
+_OF_OPERATIONS = {
+    nn.Relu: A.relu,
+    nn.Relu6: A.relu6,
+    nn.Sigmoid: A.sigmoid,
+    nn.Silu: A.silu,
+    nn.Elu: A.elu,
+    nn.HardSilu: A.hard_silu,
+    knp.Tanh: A.tanh,
+    knp.Exp: A.exponential,
+}
+
+
+def has_float_rule(function):
+    """Whether an activation function has float operators."""
+    return function in _FUNCTIONS or function in (A.linear, A.silu)
+
+
+def activate(lowering, x, output, function):
+    """Apply an activation function as operators of its own."""
+    if function is A.linear:
+        return x
+    y = lowering.activation(output)
+    if function is A.silu:
+        gate = lowering.activation(output, "gate")
+        lowering.operator("LOGISTIC", [x], gate, 1, (1, 14, 0))
+        lowering.operator("MUL", [x, gate], y, 1, (1, 5, 0), "MulOptions")
+        return y
+    name, version, since, *options = _FUNCTIONS[function]
+    lowering.operator(name, [x], y, version, since, *options[:1], **(options[1] if options else {}))
+    return y
+
+
+def before_activation(lowering, output, function):
+    """Where an operator with a fused activation writes, and the format's number for what it fuses."""
+    code = fused_code(function)
+    return lowering.activation(output, "linear" if code is None else None), code or 0
+
+
+@lowers_float(L.Activation)
+def activation(lowering, layer, inputs, output):
+    return activate(lowering, *inputs, output, layer.activation)
+
+
+@lowers_float(*_OF_OPERATIONS)
+def operation(lowering, operation, inputs, output):
+    return activate(lowering, *inputs, output, _OF_OPERATIONS[type(operation)])
+
+
+@lowers_float(L.Softmax)
+def softmax(lowering, layer, inputs, output):
+    return activate(lowering, *inputs, output, A.softmax)
+
+
+@lowers_float(L.ReLU)
+def relu(lowering, layer, inputs, output):
+    if layer.negative_slope:
+        return _leaky(lowering, *inputs, output, layer.negative_slope)
+    if layer.max_value == 6:
+        return activate(lowering, *inputs, output, A.relu6)
+    if layer.max_value is None:
+        return activate(lowering, *inputs, output, A.relu)
+    whole = lowering.activation(output, "unbounded")
+    lowering.operator("RELU", inputs, whole, 1, (1, 5, 0))
+    return binary(lowering, "MINIMUM", whole, layer.max_value, output)
+
+
+@lowers_float(L.LeakyReLU)
+def leaky_relu(lowering, layer, inputs, output):
+    return _leaky(lowering, *inputs, output, layer.negative_slope)
+
+
+def _leaky(lowering, x, output, slope):
+    y = lowering.activation(output)
+    lowering.operator("LEAKY_RELU", [x], y, 1, (1, 13, 1), "LeakyReluOptions", alpha=float(slope))
+    return y
+
+
+_BINARY = {
+    "ADD": ("AddOptions", 1, (1, 5, 0)),
+    "SUB": ("SubOptions", 1, (1, 6, 0)),
+    "MUL": ("MulOptions", 1, (1, 5, 0)),
+    "DIV": ("DivOptions", 1, (1, 6, 0)),
+    "MAXIMUM": ("MaximumMinimumOptions", 1, (1, 8, 0)),
+    "MINIMUM": ("MaximumMinimumOptions", 1, (1, 8, 0)),
+}
+_OF_LAYERS = {
+    L.Add: "ADD",
+    L.Subtract: "SUB",
+    L.Multiply: "MUL",
+    L.Maximum: "MAXIMUM",
+    L.Minimum: "MINIMUM",
+    knp.Add: "ADD",
+    knp.Subtract: "SUB",
+    knp.Multiply: "MUL",
+    knp.Divide: "DIV",
+    knp.TrueDivide: "DIV",
+    knp.Maximum: "MAXIMUM",
+    knp.Minimum: "MINIMUM",
+}
+
+
+def binary(lowering, name, a, b, output, part=None):
+    """An operator of two tensors, one of which may be a number or an array."""
+    options, version, since = _BINARY[name]
+    operands = [x if isinstance(x, Tensor) else _constant(lowering, output, x, part) for x in (a, b)]
+    y = lowering.activation(output, part)
+    lowering.operator(name, operands, y, version, since, options)
+    return y
+
+
+def _constant(lowering, output, value, part):
+    array = np.asarray(keras.ops.convert_to_numpy(value), np.float32)
+    return lowering.writer.constant(f"{output.name}/{part or 'constant'}_operand", array)
+
+
+@lowers_float(*_OF_LAYERS)
+def arithmetic(lowering, layer, inputs, output):
+    name, total = _OF_LAYERS[type(layer)], inputs[0]
+    for index, x in enumerate(inputs[1:]):
+        last = index == len(inputs) - 2
+        total = binary(lowering, name, total, x, output, None if last else f"partial_{index}")
+    return total
+
+
+@lowers_float(L.Concatenate, knp.Concatenate)
+def concatenation(lowering, layer, inputs, output):
+    y = lowering.activation(output)
+    axis = layer.axis % len(y.shape)
+    lowering.operator("CONCATENATION", inputs, y, 1, (1, 5, 0), "ConcatenationOptions", axis=axis)
+    return y
+
+
+def scale_and_shift(lowering, x, output, gain, shift):
+    """MUL and ADD by one value a channel."""
+    return binary(lowering, "ADD", binary(lowering, "MUL", x, gain, output, "scaled"), shift, output)
+
+
+@lowers_float(L.Rescaling)
+def rescaling(lowering, layer, inputs, output):
+    return scale_and_shift(lowering, *inputs, output, layer.scale, layer.offset)
+
+
+@lowers_float(L.Normalization)
+def normalization(lowering, layer, inputs, output):
+    mean, variance = (np.float64(keras.ops.convert_to_numpy(v)) for v in (layer.mean, layer.variance))
+    deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    pair = (deviation, mean) if layer.invert else (1.0 / deviation, -mean / deviation)
+    return scale_and_shift(lowering, *inputs, output, *pair)
+
+
+@lowers_float(L.MaxPooling2D)
+def max_pool(lowering, layer, inputs, output):
+    y = lowering.activation(output)
+    return pool(lowering, *inputs, y, "MAX_POOL_2D", layer.pool_size, layer.strides, padding(layer))
+
+
+@lowers_float(L.AveragePooling2D)
+def average_pool(lowering, layer, inputs, output):
+    y = lowering.activation(output)
+    return pool(lowering, *inputs, y, "AVERAGE_POOL_2D", layer.pool_size, layer.strides, padding(layer))
+
+
+@lowers_float(L.GlobalAveragePooling2D)
+def global_average_pool(lowering, layer, inputs, output):
+    return reduce(lowering, *inputs, output, "MEAN", 1, (1, 6, 0), (1, 2), layer.keepdims)
+
+
+@lowers_float(L.GlobalMaxPooling2D)
+def global_max_pool(lowering, layer, inputs, output):
+    return reduce(lowering, *inputs, output, "REDUCE_MAX", 1, (1, 14, 0), (1, 2), layer.keepdims)
+
+
+@lowers_float(L.Flatten, L.Reshape)
+def reshape(lowering, layer, inputs, output):
+    return lowering.reshape(*inputs, output, output.shape)
+
+
+@lowers_float(L.Permute)
+def transpose(lowering, layer, inputs, output):
+    y = lowering.activation(output)
+    order = lowering.ints(output, "order", [0, *layer.dims])
+    lowering.operator("TRANSPOSE", [*inputs, order], y, 1, (1, 6, 0), "TransposeOptions")
+    return y
+
+
+@lowers_float(L.ZeroPadding2D)
+def zero_padding(lowering, layer, inputs, output):
+    return pad(lowering, *inputs, output, [*layer.padding, (0, 0)])
+
+
+@lowers_float(L.Cropping2D)
+def cropping(lowering, layer, inputs, output):
+    (top, _), (left, _) = layer.cropping
+    height, width, channels = output.shape
+    return cut(lowering, *inputs, output, [(top, top + height), (left, left + width), (0, channels)])
+
+
+@lowers_float(*float_classes(QuantIdentityInInference), L.Identity)
+def identity(lowering, layer, inputs, output):
+    (x,) = inputs
+    return x

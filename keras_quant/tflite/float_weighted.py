@@ -1,0 +1,176 @@
+"""Rules for float layers with weights: in float32, in float16, and in integers with activations quantized at run time."""
+
+import types
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_quant.errors import ExportError
+from keras_quant.layers.dynamic import DynamicConv2D, DynamicDense
+from keras_quant.layers.weighted import gain_and_shift
+from keras_quant.tflite.conv import Padding, geometry
+from keras_quant.tflite.float_elementwise import activate, before_activation, has_float_rule, scale_and_shift
+from keras_quant.tflite.lower import Output, lowers_float
+
+L = keras.layers
+
+
+def _half(layer):
+    return layer.compute_dtype == "float16"
+
+
+def _weights(lowering, layer, output, name, array):
+    """A constant; of a float16 layer as FLOAT16 and DEQUANTIZE, which XNNPACK resolves when it loads the file."""
+    array = np.ascontiguousarray(array, np.float32)
+    if not _half(layer):
+        return lowering.writer.constant(f"{output.name}/{name}", array)
+    stored = lowering.writer.constant(f"{output.name}/{name}_float16", array.astype(np.float16))
+    unpacked = lowering.writer.unpacked(f"{output.name}/{name}", array.shape)
+    lowering.operator("DEQUANTIZE", [stored], unpacked, 3, (2, 1, 0))
+    return unpacked
+
+
+def _bias(lowering, layer, output, units, values):
+    array = np.zeros(units) if values is None else ops.convert_to_numpy(values)
+    return _weights(lowering, layer, output, "bias", array)
+
+
+def _check_activation(layer, output):
+    if not has_float_rule(layer.activation):
+        raise ExportError(
+            f"Layer '{output.name}': activation '{layer.activation.__name__}' has no float operators here. Give the layer "
+            'the policy "int8", or export with `fallback="converter"`.'
+        )
+
+
+def _weighted(lowering, layer, output, name, operands, version, since, options, **fields):
+    """An operator with weights, and the activation, fused or behind it."""
+    _check_activation(layer, output)
+    y, code = before_activation(lowering, output, layer.activation)
+    lowering.operator(name, operands, y, version, since, options, fusedActivationFunction=code, **fields)
+    return y if y.name == output.name or code else activate(lowering, y, output, layer.activation)
+
+
+@lowers_float(L.Dense)
+def dense(lowering, layer, inputs, output):
+    kernel = _weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).T)
+    operands = [*inputs, kernel, _bias(lowering, layer, output, layer.units, layer.bias)]
+    keep = len(output.shape) > 1
+    return _weighted(
+        lowering,
+        layer,
+        output,
+        "FULLY_CONNECTED",
+        operands,
+        2 if keep else 1,
+        (1, 10, 0),
+        _FULLY_CONNECTED,
+        keepNumDims=keep,
+    )
+
+
+_FULLY_CONNECTED = "FullyConnectedOptions"
+
+
+@lowers_float(L.Conv2D)
+def conv_2d(lowering, layer, inputs, output):
+    kernel = _weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).transpose(3, 0, 1, 2))
+    operands = [*inputs, kernel, _bias(lowering, layer, output, layer.filters, layer.bias)]
+    version, since = (1, (1, 5, 0)) if layer.groups == 1 else (6, (2, 9, 0))
+    return _weighted(lowering, layer, output, "CONV_2D", operands, version, since, "Conv2DOptions", **geometry(layer))
+
+
+@lowers_float(L.DepthwiseConv2D)
+def depthwise_conv_2d(lowering, layer, inputs, output):
+    return _depthwise(lowering, layer, *inputs, output, layer.kernel, layer.bias)
+
+
+def _depthwise(lowering, layer, x, output, kernel, bias):
+    height, width, channels, multiplier = kernel.shape
+    flat = ops.convert_to_numpy(kernel).reshape(1, height, width, channels * multiplier)
+    operands = [x, _weights(lowering, layer, output, "kernel", flat)]
+    operands.append(_bias(lowering, layer, output, channels * multiplier, bias))
+    fields = {"depthMultiplier": multiplier, **geometry(layer)}
+    return _weighted(
+        lowering, layer, output, "DEPTHWISE_CONV_2D", operands, 2, (1, 12, 0), "DepthwiseConv2DOptions", **fields
+    )
+
+
+@lowers_float(L.SeparableConv2D)
+def separable_conv_2d(lowering, layer, inputs, output):
+    (x,) = inputs
+    window = types.SimpleNamespace(
+        compute_dtype=layer.compute_dtype,
+        activation=keras.activations.linear,
+        **{name: getattr(layer, name) for name in ("strides", "padding", "dilation_rate")},
+    )
+    shape = (*output.shape[:-1], layer.depthwise_kernel.shape[2] * layer.depthwise_kernel.shape[3])
+    between = Output(f"{output.name}/depthwise", shape, None)
+    x = _depthwise(lowering, window, x, between, layer.depthwise_kernel, None)
+    kernel = ops.convert_to_numpy(layer.pointwise_kernel).transpose(3, 0, 1, 2)
+    kernel = _weights(lowering, layer, output, "pointwise_kernel", kernel)
+    operands = [x, kernel, _bias(lowering, layer, output, layer.filters, layer.bias)]
+    fields = {"padding": Padding.VALID, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+    return _weighted(lowering, layer, output, "CONV_2D", operands, 1, (1, 5, 0), "Conv2DOptions", **fields)
+
+
+@lowers_float(L.Conv2DTranspose)
+def transpose_conv(lowering, layer, inputs, output):
+    if lowering.writer.batch_size is None or tuple(layer.dilation_rate) != (1, 1):
+        raise ExportError(
+            f"Layer '{output.name}': a float TRANSPOSE_CONV has no dilation and carries its whole output shape, so the "
+            "batch cannot stay open. Export with a `batch_size`."
+        )
+    kernel = _weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).transpose(2, 0, 1, 3))
+    shape = lowering.ints(output, "shape", (lowering.writer.batch_size, *output.shape))
+    operands = [shape, kernel, *inputs, _bias(lowering, layer, output, layer.filters, layer.bias)]
+    fields = geometry(layer)
+    del fields["dilationHFactor"], fields["dilationWFactor"]
+    version, since = (3, (2, 3, 0)) if layer.activation is keras.activations.linear else (4, (2, 13, 0))
+    return _weighted(lowering, layer, output, "TRANSPOSE_CONV", operands, version, since, "TransposeConvOptions", **fields)
+
+
+@lowers_float(DynamicDense)
+def dynamic_dense(lowering, layer, inputs, output):
+    rows, scale = _integers(layer, ops.convert_to_numpy(layer.kernel).T, 0)
+    if layer.kernel_quantizer.bits <= 4 and rows.shape[1] % 2 == 0:
+        kernel = lowering.writer.constant_int4(f"{output.name}/kernel", rows, scale)
+    else:
+        kernel = lowering.writer.constant(f"{output.name}/kernel", rows, scale)
+    operands = [*inputs, kernel, _bias(lowering, layer, output, layer.units, layer.bias)]
+    keep = len(output.shape) > 1
+    return _weighted(
+        lowering,
+        layer,
+        output,
+        "FULLY_CONNECTED",
+        operands,
+        *(12, (2, 17, 0)),
+        _FULLY_CONNECTED,
+        keepNumDims=keep,
+        asymmetricQuantizeInputs=True,
+    )
+
+
+@lowers_float(DynamicConv2D)
+def dynamic_conv_2d(lowering, layer, inputs, output):
+    kernel, scale = _integers(layer, ops.convert_to_numpy(layer.kernel).transpose(3, 0, 1, 2), 0)
+    operands = [*inputs, lowering.writer.constant(f"{output.name}/kernel", kernel, scale)]
+    operands.append(_bias(lowering, layer, output, layer.filters, layer.bias))
+    return _weighted(lowering, layer, output, "CONV_2D", operands, 5, (2, 4, 0), "Conv2DOptions", **geometry(layer))
+
+
+def _integers(layer, kernel, axis):
+    """int8 integers of a kernel whose channels lie along `axis`, and their scales."""
+    scale = np.float32(ops.convert_to_numpy(layer.kernel_quantizer.scale(layer.kernel, layer.kernel_axes)))
+    inverse = (np.float32(1.0) / scale).reshape([-1 if i == axis else 1 for i in range(kernel.ndim)])
+    return np.rint(kernel * inverse).astype(np.int8), scale
+
+
+@lowers_float(L.BatchNormalization)
+def batch_normalization(lowering, layer, inputs, output):
+    if layer.axis not in (-1, len(output.shape)):
+        raise ExportError(f"Layer '{output.name}' normalizes along axis {layer.axis}. Use `axis=-1`.")
+    gain, shift = (ops.convert_to_numpy(v) for v in gain_and_shift(layer))
+    return scale_and_shift(lowering, *inputs, output, gain, shift)
