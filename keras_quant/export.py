@@ -6,11 +6,10 @@ from keras_quant.errors import ExportError
 from keras_quant.tflite import export_tflite, verify_tflite
 
 
-def export(qmodel, path, batch_size=1, fallback=None):
-    """Write a quantized model as a fully integer file for the device.
+def export(qmodel, path, batch_size=1, fallback=None, input_type=None, output_type=None):
+    """Write a quantized model as a file for the device: of integers throughout, but for layers whose policy is float.
 
-    The same model gives the same bytes each time. The signature `serving_default` has the Keras input and output names;
-    inputs and outputs are int8.
+    The same model gives the same bytes each time. The signature `serving_default` has the Keras input and output names.
 
     Args:
         qmodel: quantized `keras.Model`, from `quantize` or built of `keras_quant.layers`, calibrated or trained.
@@ -19,16 +18,21 @@ def export(qmodel, path, batch_size=1, fallback=None):
         fallback: what becomes of a model with a layer that no rule lowers. `None` for an error that names it;
             "converter" to hand the whole model, with its ranges, to `TFLiteConverter`. That file need not equal `predict`:
             `verify` says how far it does.
+        input_type: "int8", "uint8", "int16" or "float32"; by default what the first layers compute in. The file turns
+            float32 into integers, as `predict` does, and uint8 into int8 on the same scale (so bytes of a camera go in as
+            they are where that scale is 1).
+        output_type: likewise; by default what the last layers compute in.
 
     Returns:
         `ExportReport`: bytes, operators and which of them XNNPACK takes, partitions, every tensor's quantization.
 
     Raises:
-        ExportError: for a layer without integer form, a path that cannot be written, or another suffix.
+        ExportError: for a layer that no rule lowers, an input or output that cannot have the type, a path that cannot be
+            written, or another suffix.
         CalibrationError: if a layer's range was never set.
     """
     _check_suffix(path)
-    return export_tflite(qmodel, path, batch_size, fallback)
+    return export_tflite(qmodel, path, batch_size, fallback, input_type, output_type)
 
 
 def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host"):

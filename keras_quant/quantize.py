@@ -3,6 +3,7 @@
 from keras_quant.calibrate import calibrate
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import expand, fuse_activations, fuse_batch_norms, lift_constants, merge_rescalings, place, trace
+from keras_quant.graph.ends import widen_ends
 from keras_quant.layers import QuantLayer
 from keras_quant.policy import as_map
 
@@ -10,7 +11,7 @@ PASSES = (expand, lift_constants, fuse_batch_norms, fuse_activations, merge_resc
 FALLBACKS = (None, "float")
 
 
-def quantize(model, policy="int8", calibration_data=None, calibration_steps=None, fallback=None):
+def quantize(model, policy="int8", calibration_data=None, calibration_steps=None, fallback=None, ends=None):
     """Swap a model's layers for quantization-aware ones.
 
     Args:
@@ -23,6 +24,8 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
         fallback: what becomes of a layer that cannot be traced or has no quantized form. `None` for an error; "float" to
             keep it as it is, between quantized layers. A layer that no rule lowers exports with
             `export(..., fallback="converter")`.
+        ends: policy of the first and last layers with weights, by name or as a `Policy`, where `policy` names none for them;
+            "int16" keeps them wider.
 
     Returns:
         A new Functional `keras.Model` with the same weights, inputs, outputs and layer paths, not compiled.
@@ -44,6 +47,7 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
         )
     policies.warn_unmatched([node.path for node in graph.nodes])
     graph = graph.with_policies(policies)
+    graph = graph if ends is None else widen_ends(graph, ends)
     for graph_pass in PASSES:
         graph = graph_pass(graph)
     qmodel = place(graph, model.name, fallback)

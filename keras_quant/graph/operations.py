@@ -11,8 +11,8 @@ from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.explain import WAYS_OUT, location
 from keras_quant.graph.graph import Value
-from keras_quant.layers.base import FUSED_ACTIVATIONS, activation_layer
 from keras_quant.layers.dropout import QuantIdentityInInference
+from keras_quant.layers.functions import FUSED_ACTIVATIONS, activation_layer
 from keras_quant.layers.registry import takes_constants
 
 _FUNCTIONS = {nn.Relu: keras.activations.relu, nn.Relu6: keras.activations.relu6}

@@ -69,8 +69,7 @@ class _Placed:
         key = value, policy.storage
         if key not in self.grids:
             name = f"{_dotted(value.name)}_quantize" + ("_int16" if policy.storage == "int16" else "")
-            # A model's input stays as wide as the file's input tensor is.
-            wide = policies.Policy("int8", policy.storage if value in self.inputs else policy.activations)
+            wide = policies.Policy("int8", policy.storage)
             self.grids[key] = Quantize(name=self.unique(name), **_policy_argument(wide))(self.tensors[value])
         return self.grids[key]
 
@@ -106,12 +105,12 @@ def _policy_of(node, placed):
     own = placed.precision_of(node.inputs[0]) if node.inputs and not node.named else None
     if own is None or own.storage == node.policy.storage:
         return node.policy
-    return own if _only_moves(node) else node.policy
+    return own if _only_moves(node, policies.get("int8") if own.computes_in_float else own) else node.policy
 
 
-def _only_moves(node):
+def _only_moves(node, policy):
     try:
-        return getattr(quantized_layer(node, "probe", policies.get("int8")), "keeps_grid", False)
+        return getattr(quantized_layer(node, "probe", policy), "keeps_grid", False)
     except UnsupportedLayerError:
         return False
 
@@ -119,7 +118,7 @@ def _only_moves(node):
 def _quantized(node, name, policy, placed):
     """The output of a node's quantized layer, which is made at its first call."""
     layer = placed.layers.get(id(node.operation)) or quantized_layer(node, name, policy)
-    storage = getattr(layer, "input_storage", policy.storage)
+    storage = policy.storage if node.named else layer.input_storage
     outputs = layer(tree.map_structure(lambda v: placed.integers(v, policy, storage), inputs_of(node)))
     placed.layers[id(node.operation)] = layer
     copy_weights(node, layer)

@@ -68,11 +68,12 @@ def relu(x, y):
 def add(a, b, y, bounds=(None, None), sign=1):
     """ADD and, with `sign=-1`, SUB: both inputs at 15 more bits on a scale of twice the larger one's, then the output's.
 
-    `c_y = ((c_a·2**15)·(s_a/2s) ± (c_b·2**15)·(s_b/2s)) · (2s/(2**15·s_y))`, `s = max(s_a, s_b)`, products by `_times`.
+    `c_y = ((c_a·2**15)·(s_a/2s) ± (c_b·2**15)·(s_b/2s)) · (2s/(2**15·s_y))`, `s = max(s_a, s_b)`; the inner products
+    are rounded once, the outer one by `_times`.
     """
     scales = [ops.cast(v.params.scale, "float64") for v in (a, b)]
     twice = 2.0 * ops.maximum(*scales)
-    first, second = (_times(ops.cast(v.integers, "int64") * 2**15, s / twice) for v, s in zip((a, b), scales))
+    first, second = (_times_once(ops.cast(v.integers, "int64") * 2**15, s / twice) for v, s in zip((a, b), scales))
     return _clamped(_times(first + sign * second, twice / (2.0**15 * ops.cast(y.scale, "float64"))), y, bounds)
 
 
@@ -124,6 +125,12 @@ def _fixed_point(multiplier):
     mantissa = ops.cast(ops.floor(share * float(_INT32) + 0.5), "int64")
     full = mantissa == _INT32
     return ops.where(full, mantissa // 2, mantissa), shift + ops.cast(full, "int64")
+
+
+def _times_once(x, multiplier):
+    mantissa, shift = _fixed_point(multiplier)
+    total = 31 - shift
+    return backend.shift_right(x * mantissa + backend.shift_left(ops.ones_like(total), total - 1), total)
 
 
 def _times(x, multiplier):

@@ -10,10 +10,9 @@ from keras_quant.layers.base import (
     EndsInProduct,
     QuantComposite,
     QuantLayer,
-    activation_layer,
-    computes_activation,
 )
 from keras_quant.layers.dropout import QuantIdentity
+from keras_quant.layers.functions import activation_layer, computes_activation
 from keras_quant.layers.multiply import QuantMultiply
 from keras_quant.layers.registry import computes, quantizes
 

@@ -9,7 +9,8 @@ from keras import ops
 
 from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.layers.base import FusedActivation, QuantLayer, computes_activation
+from keras_quant.layers.base import FusedActivation, QuantLayer
+from keras_quant.layers.functions import computes_activation
 from keras_quant.layers.registry import computes, quantizes
 from keras_quant.layers.weighted import gain_and_shift, normalize_in_training
 

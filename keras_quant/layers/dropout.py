@@ -6,12 +6,14 @@ from keras.src.applications.convnext import StochasticDepth
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
 from keras_quant.layers.registry import computes, quantizes
+from keras_quant.policy import NARROW
 
 
 class QuantIdentityInInference(QuantLayer):
     """Mixin: the Keras layer in training, the identity in inference; the values stay on the input's grid."""
 
     keeps_grid = True
+    activation_types = (*NARROW, "int16")
 
     def train_arithmetic(self, inputs):
         return self.keras_class.call(self, inputs, training=True)

@@ -4,7 +4,8 @@ import keras
 
 from keras_quant import integer
 from keras_quant.layers.affine import QuantRescaling
-from keras_quant.layers.base import QuantLayer, computes_activation
+from keras_quant.layers.base import QuantLayer
+from keras_quant.layers.functions import computes_activation
 from keras_quant.layers.registry import computes, quantizes
 from keras_quant.layers.relu import QuantLeakyReLU
 

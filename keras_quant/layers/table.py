@@ -5,7 +5,8 @@ from keras import ops
 
 from keras_quant import integer
 from keras_quant.errors import QuantizationError
-from keras_quant.layers.base import QuantLayer, computes_activation
+from keras_quant.layers.base import QuantLayer
+from keras_quant.layers.functions import computes_activation
 from keras_quant.layers.registry import computes
 
 _ACTIVATIONS = (

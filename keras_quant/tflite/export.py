@@ -6,6 +6,7 @@ from keras_quant.errors import ExportError
 from keras_quant.graph import trace
 from keras_quant.layers import QuantLayer
 from keras_quant.tflite import rules  # noqa: F401  registers the lowering rules
+from keras_quant.tflite.ends import check_end_types, output_tensor
 from keras_quant.tflite.file import write_atomically
 from keras_quant.tflite.lower import check, lower, without_rule
 from keras_quant.tflite.report import describe
@@ -15,17 +16,18 @@ DESCRIPTION = "keras_quant"
 FALLBACKS = (None, "converter")
 
 
-def export_tflite(qmodel, path, batch_size=1, fallback=None):
+def export_tflite(qmodel, path, batch_size=1, fallback=None, input_type=None, output_type=None):
     """Write a quantized model as a fully integer `.tflite`; see `keras_quant.export`."""
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise ExportError(f"`batch_size` is a positive integer, or None for resizable. Received: batch_size={batch_size!r}")
     if fallback not in FALLBACKS:
         raise ExportError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
+    check_end_types(input_type=input_type, output_type=output_type)
     graph = trace(qmodel, keep_float=True)
     if fallback == "converter" and without_rule(graph):
         content, layers = _converted(qmodel, graph, batch_size), None
     else:
-        content, layers = _lowered(qmodel, batch_size)
+        content, layers = _lowered(qmodel, batch_size, input_type, output_type)
     report = describe(path, content, parse(content), layers)
     write_atomically(path, content)
     return report
@@ -45,10 +47,11 @@ def _reduced_precision(graph):
     return {"reduced_precision_support": b"fp16accfp16"} if "float16" in dtypes and "float32" not in dtypes else {}
 
 
-def _lowered(qmodel, batch_size):
-    lowering, graph = lower(qmodel, batch_size)
+def _lowered(qmodel, batch_size, input_type, output_type):
+    lowering, graph = lower(qmodel, batch_size, input_type)
     inputs = {value.name: lowering.inputs[value] for value in graph.inputs}
-    outputs = {name: lowering.tensors[v] for name, v in zip(graph.output_names, tree.flatten(graph.outputs))}
+    values = dict(zip(graph.output_names, tree.flatten(graph.outputs)))
+    outputs = {name: output_tensor(lowering, name, lowering.tensors[v], output_type) for name, v in values.items()}
     lowering.writer.metadata |= _reduced_precision(graph)
     content = lowering.writer.finish(inputs, outputs, DESCRIPTION)
     return content, lowering.layers

@@ -11,6 +11,7 @@ from keras_quant.graph.graph import Value
 from keras_quant.integer import QuantParams
 from keras_quant.integer.params import INT8, INT16
 from keras_quant.layers import Quantize, QuantLayer
+from keras_quant.tflite.ends import input_tensor
 from keras_quant.tflite.writer import Tensor, TensorType, Writer
 
 _RULES, _FLOAT_RULES = {}, {}
@@ -80,13 +81,16 @@ class Lowering:
         writer: `Writer`.
         layers: dict from the name of each tensor to the path of the layer that it came from.
         tensors: dict from each `Value` of the graph to its `Tensor`.
+        inputs: dict from the graph's inputs to the file's.
+        input_type: wanted of the file's inputs, see `keras_quant.export`.
     """
 
-    def __init__(self, batch_size):
+    def __init__(self, batch_size, input_type=None):
         self.writer = Writer(batch_size)
         self.layers = {}
         self.tensors = {}
-        self.inputs = {}
+        self.inputs, self.entrances = {}, {}
+        self.input_type = input_type
         self.path = ""
         self.moved = {}
 
@@ -161,12 +165,13 @@ def params_of(x):
     return QuantParams(scale, zero_point, INT16 if x.kind == TensorType.INT16 else INT8)
 
 
-def lower(qmodel, batch_size=1):
+def lower(qmodel, batch_size=1, input_type=None):
     """Lower a quantized model.
 
     Args:
         qmodel: quantized `keras.Model` with its ranges set.
         batch_size: of the file; `None` leaves it resizable.
+        input_type: of the file, see `keras_quant.export`.
 
     Returns:
         The `Lowering` and the `Graph` it was made from.
@@ -178,8 +183,8 @@ def lower(qmodel, batch_size=1):
     graph = trace(qmodel, keep_float=True)
     check_layers(graph)
     check(qmodel, graph)
-    lowering = Lowering(batch_size)
-    entered = _entered(graph)
+    lowering = Lowering(batch_size, input_type)
+    entered = set() if input_type == "float32" else _entered(graph)
     for value in graph.inputs:
         if value not in entered:
             lowering.tensors[value] = lowering.inputs[value] = lowering.writer.real(value.name, value.shape[1:])
@@ -233,10 +238,11 @@ def _enter(node, lowering):
     grid = node.output.note.quantizer.params()
     params = grid.kernel
     scale, zero_point = (np.asarray(ops.convert_to_numpy(v)) for v in (params.scale, params.zero_point))
-    known = lowering.inputs.get(value)
-    if known is None:
-        known = lowering.writer.activation(value.name, value.shape[1:], scale, zero_point, _KINDS[grid.type.storage])
-        lowering.inputs[value] = known
+    if value not in lowering.entrances:
+        lowering.inputs[value], lowering.entrances[value] = input_tensor(
+            lowering, value.name, value.shape[1:], scale, int(zero_point), _KINDS[grid.type.storage]
+        )
+    known = lowering.entrances[value]
     if (known.scale, known.zero_point) != (scale, zero_point):
         raise ExportError(
             f"Input '{value.name}' is quantized by two layers on different grids, the second in '{node.path}'. "

@@ -35,7 +35,9 @@ def test_an_unknown_name_gets_the_nearest(given, near):
         kq.quantize(sequential(L.Dense(3)), given)
 
 
-@pytest.mark.parametrize("weights, activations", [("int1", "int8"), ("int8", "float32"), ("float16", "int8"), ("int16", "int8")])
+@pytest.mark.parametrize(
+    "weights, activations", [("int1", "int8"), ("int8", "float32"), ("float16", "int8"), ("int16", "int8")]
+)
 def test_what_no_kernel_takes_is_refused(weights, activations):
     with pytest.raises(kq.QuantizationError, match=f"Received: weights='{weights}', activations='{activations}'"):
         kq.Policy(weights, activations)
@@ -82,7 +84,9 @@ def test_a_key_that_matches_nothing_is_said_with_near_paths():
 
 
 def test_each_layer_gets_its_policy_and_the_saved_model_keeps_it(tmp_path):
-    model = shake(sequential(L.Conv2D(4, 1, name="a"), L.ReLU(), L.Conv2D(4, 3, name="b"), L.Flatten(), L.Dense(3, name="c")))
+    model = shake(
+        sequential(L.Conv2D(4, 1, name="a"), L.ReLU(), L.Conv2D(4, 3, name="b"), L.Flatten(), L.Dense(3, name="c"))
+    )
     qmodel = kq.quantize(model, kq.PolicyMap({"a": "int4", "b": "w3a6", "c": "int16"}), X)
     qmodel.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
