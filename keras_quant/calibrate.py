@@ -9,6 +9,7 @@ from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import CalibrationError
 from keras_quant.graph import trace
 from keras_quant.integer.params import INT8
+from keras_quant.layers import QuantLayer
 
 # Values kept of one tensor in one batch: enough for a range, little enough for a thousand tensors.
 SAMPLES = 8192
@@ -53,6 +54,11 @@ def calibrate(qmodel, data, steps=None, verbose="auto"):
     for entry in statistics.values():
         entry.set_range()
     return qmodel
+
+
+def has_ranges(qmodel):
+    """Whether there is anything to calibrate; in a model whose policies are all float there is not."""
+    return any(isinstance(layer, QuantLayer) for layer in qmodel._flatten_layers())
 
 
 def _observed(graph):

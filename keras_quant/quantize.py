@@ -1,6 +1,6 @@
 """The verb `quantize`: any Keras model → a quantization-aware one."""
 
-from keras_quant.calibrate import calibrate
+from keras_quant.calibrate import calibrate, has_ranges
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import expand, fuse_activations, fuse_batch_norms, lift_constants, merge_rescalings, place, trace
 from keras_quant.graph.ends import widen_ends
@@ -51,6 +51,6 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
     for graph_pass in PASSES:
         graph = graph_pass(graph)
     qmodel = place(graph, model.name, fallback)
-    if calibration_data is not None and any(isinstance(layer, QuantLayer) for layer in qmodel._flatten_layers()):
+    if calibration_data is not None and has_ranges(qmodel):
         calibrate(qmodel, calibration_data, calibration_steps)
     return qmodel

@@ -108,7 +108,14 @@ def _add_quantize(commands):
     parser.add_argument("-o", "--output", metavar="OUT.keras", type=_target(".keras"), required=True)
     parser.add_argument("--calibration", metavar="DATA", type=_file(".npy", ".npz"), help=f"model inputs: {_DATA}")
     parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
-    parser.add_argument("--policy", choices=["int8"], default="int8", help="precision of the layers; default: %(default)s")
+    parser.add_argument(
+        "--policy",
+        metavar="NAME or MAP.json",
+        default="int8",
+        help="precision of the layers: a name such as int8, int4, int16, float16, dynamic_int8 or w3a8, or the file of a "
+        "PolicyMap; default: %(default)s",
+    )
+    parser.add_argument("--ends", metavar="NAME", help="policy of the first and last layers with weights, such as int16")
     parser.add_argument(
         "--fallback", choices=["float"], help="keep layers without quantized form in float; otherwise they are an error"
     )
@@ -120,7 +127,7 @@ def _add_export(commands):
         commands,
         "export",
         "write a quantized model as .tflite",
-        "Write a quantized model as a fully integer .tflite, and say which of its operators XNNPACK takes.",
+        "Write a quantized model as a .tflite, and say which of its operators XNNPACK takes.",
     )
     parser.add_argument("model", metavar="MODEL.keras", type=_file(".keras"))
     parser.add_argument("output", metavar="OUT.tflite", type=_target(".tflite"))
@@ -132,6 +139,9 @@ def _add_export(commands):
         choices=["converter"],
         help="let TFLiteConverter write a model that holds layers without a lowering rule; otherwise they are an error",
     )
+    for end in ("input", "output"):
+        types = ["int8", "uint8", "int16", "float32"]
+        parser.add_argument(f"--{end}-type", choices=types, help=f"of the file's {end}s; by default the layers' own")
 
 
 def _add_verify(commands):

@@ -7,6 +7,7 @@ import sys
 from rich.table import Table
 
 import keras_quant as kq
+from keras_quant.calibrate import has_ranges
 from keras_quant_cli import DIFFERENT, report_failure
 from keras_quant_cli.console import console
 from keras_quant_cli.files import FileError, load_inputs, load_model, save_model
@@ -37,10 +38,11 @@ def run(args):
 
 
 def quantize(args):
+    policy = kq.PolicyMap.load(args.policy) if args.policy.endswith(".json") else kq.policy.get(args.policy)
     model = load_model(args.model)
     data = None if args.calibration is None else load_inputs(args.calibration, model)
-    qmodel = kq.quantize(model, args.policy, fallback=args.fallback)
-    if data is not None:
+    qmodel = kq.quantize(model, policy, fallback=args.fallback, ends=args.ends)
+    if data is not None and has_ranges(qmodel):
         kq.calibrate(qmodel, data, args.steps, verbose=_verbose())
     save_model(qmodel, args.output)
     ranges = "ranges not set: `fit` it, or pass --calibration" if data is None else f"ranges from {args.calibration}"
@@ -48,7 +50,8 @@ def quantize(args):
 
 
 def export(args):
-    print(kq.export(load_model(args.model), args.output, args.batch_size, args.fallback))
+    options = args.batch_size, args.fallback, args.input_type, args.output_type
+    print(kq.export(load_model(args.model), args.output, *options))
 
 
 def verify(args):
@@ -59,13 +62,18 @@ def verify(args):
     if report.equal:
         return 0
     table = Table("tensor", title="What differs", title_justify="left")
-    for heading in ("elements", "differ", "largest (LSB)"):
+    for heading in ("elements", "differ", "largest (LSB, or share)"):
         table.add_column(heading, justify="right")
     for tensor in (*report.intermediates, *report.outputs):
         if tensor.mismatches:
-            table.add_row(tensor.name, f"{tensor.elements:,}", f"{tensor.mismatches:,}", str(tensor.largest))
+            table.add_row(tensor.name, f"{tensor.elements:,}", f"{tensor.mismatches:,}", _largest(tensor))
     console().print(table)
     return DIFFERENT
+
+
+def _largest(tensor):
+    """The largest difference: in steps of integers, of real numbers as a share of the largest."""
+    return str(tensor.largest) if tensor.tolerance is None else f"{tensor.error:.2g}"
 
 
 def _verbose():

@@ -6,10 +6,11 @@ import numpy as np
 from keras import ops
 from rich.table import Table
 
-from keras_quant import UnsupportedLayerError
+from keras_quant import PolicyMap, UnsupportedLayerError
 from keras_quant.graph import trace
 from keras_quant.graph.operations import quantized_layer
-from keras_quant.layers import QuantLayer
+from keras_quant.layers import QuantLayer, is_quantized
+from keras_quant.policy import policy_name
 from keras_quant.quantize import PASSES
 from keras_quant.tflite import describe, read_model
 from keras_quant_cli.console import console
@@ -26,16 +27,18 @@ def keras_tables(path):
     """The layers of a `.keras` file, as a list of one `rich.table.Table`."""
     model = load_model(path)
     graph = trace(model, keep_float=True)
-    if any(isinstance(node.operation, QuantLayer) for node in graph.nodes):
+    if is_quantized(model):
         return [_quantized_table(path, model, graph)]
-    return [_float_table(path, model, functools.reduce(lambda graph, step: step(graph), PASSES, graph))]
+    graph = functools.reduce(lambda graph, step: step(graph), PASSES, graph.with_policies(PolicyMap()))
+    return [_float_table(path, model, graph)]
 
 
 def _quantized_table(path, model, graph):
     table = _table(f"{path}: quantized model '{model.name}', {model.count_params():,} parameters")
-    _add_columns(table, ("layer", "class", "output", "range", ">scale", ">zero point"))
+    _add_columns(table, ("layer", "class", "policy", "output", "range", ">scale", ">zero point"))
     for node in graph.nodes:
-        table.add_row(node.path, type(node.operation).__name__, _shape(node.output.shape), *_grid(node))
+        policy = policy_name(node.operation) or ""
+        table.add_row(node.path, type(node.operation).__name__, policy, _shape(node.output.shape), *_grid(node))
     return table
 
 
@@ -48,7 +51,11 @@ def _grid(node):
         return "not set", "", ""
     params = quantizer.params()
     scale, low, high = (float(ops.convert_to_numpy(v)) for v in (params.scale, params.low, params.high))
-    return f"{low * scale:.4g} … {high * scale:.4g}", f"{scale:.6g}", str(round(-128 - low))
+    return (
+        f"{low * scale:.4g} … {high * scale:.4g}",
+        f"{scale:.6g}",
+        str(round(float(ops.convert_to_numpy(params.zero_point)))),
+    )
 
 
 def _float_table(path, model, graph):
@@ -59,7 +66,7 @@ def _float_table(path, model, graph):
         joined = [node.batch_norm.name] if node.batch_norm is not None else []
         joined += [node.activation.__name__] if node.activation is not None else []
         try:
-            form = type(quantized_layer(node, node.path.replace("/", "."))).__name__
+            form = type(quantized_layer(node, node.path.replace("/", "."), node.policy)).__name__
         except UnsupportedLayerError as error:
             form = f"none: {error}"
             missing += 1

@@ -101,7 +101,8 @@ WRONG = {
     "steps": (["verify", "{x}/q.keras", "{x}/q.keras", "--data", "{x}/x.npy", "--steps", "0"], "does not end in .tflite"),
     "batch size": (["export", "{x}/q.keras", "{x}/o.tflite", "--batch-size", "-3"], "argument --batch-size"),
     "steps alone": (["quantize", "{x}/q.keras", "-o", "{x}/o.keras", "--steps", "3"], "--calibration"),
-    "policy": (["quantize", "{x}/q.keras", "-o", "{x}/o.keras", "--policy", "int3"], "invalid choice"),
+    "policy": (["quantize", "{x}/q.keras", "-o", "{x}/o.keras", "--policy", "int9"], "Did you mean 'int"),
+    "input type": (["export", "{x}/q.keras", "{x}/o.tflite", "--input-type", "int4"], "invalid choice"),
     "demo folder": (["demo", "--output", "{x}/x.npy"], "cannot make the folder"),
 }
 
@@ -263,3 +264,21 @@ def test_several_inputs_come_by_name(tmp_path, capfd):
     assert in_process(capfd, "export", tmp_path / "q.keras", tmp_path / "q.tflite")[0] == 0
     verify = ("verify", tmp_path / "q.keras", tmp_path / "q.tflite", "--data", tmp_path / "x.npz")
     assert in_process(capfd, *verify)[0] == 0
+
+
+def test_policies_come_from_names_and_from_json(files, capfd, tmp_path):
+    (tmp_path / "policies.json").write_text('{"policies": {"conv": "int16"}, "default": "int4"}')
+    for policy, ends, expected in (
+        (tmp_path / "policies.json", (), "int16"),
+        ("w6a8", ("--ends", "int16"), "int16"),
+    ):
+        arguments = ("quantize", files / "float.keras", "-o", tmp_path / "q.keras", "--calibration", files / "x.npy")
+        status, _, err = in_process(capfd, *arguments, "--policy", policy, *ends)
+        assert (status, err) == (0, "")
+        status, out, _ = in_process(capfd, "inspect", tmp_path / "q.keras")
+        assert status == 0 and expected in out
+    options = ("--input-type", "float32", "--output-type", "float32")
+    status, _, err = in_process(capfd, "export", tmp_path / "q.keras", tmp_path / "q.tflite", *options)
+    assert (status, err) == (0, "")
+    arguments = ("verify", tmp_path / "q.keras", tmp_path / "q.tflite", "--data", files / "x.npy", "--intermediates")
+    assert in_process(capfd, *arguments)[0] == 0

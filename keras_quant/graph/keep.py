@@ -7,9 +7,7 @@ from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.explain import location
 from keras_quant.graph.graph import Value
 from keras_quant.layers import dynamic_class
-
-# The Keras policies in which a kept layer computes: float16 with float32 variables, for a loss scale to work on.
-_DTYPES = {"float32": "float32", "float16": "mixed_float16", "dynamic": "float32"}
+from keras_quant.policy import dtype_of
 
 
 def keep_float(node, name, policy, placed):
@@ -23,7 +21,7 @@ def keep_float(node, name, policy, placed):
         policy: `Policy` that computes in float, or `None` to leave the layer's own dtype.
         placed: what stands so far; layer and outputs are added.
     """
-    key, dtype = id(node.operation), None if policy is None else _DTYPES[policy.activations]
+    key, dtype = id(node.operation), None if policy is None else dtype_of(policy)
     first = key not in placed.layers
     if first:
         dynamic = policy is not None and policy.activations == "dynamic"

@@ -4,7 +4,7 @@ from keras import tree
 
 from keras_quant.errors import ExportError
 from keras_quant.graph import trace
-from keras_quant.layers import QuantLayer
+from keras_quant.layers import QuantLayer, is_quantized
 from keras_quant.tflite import rules  # noqa: F401  registers the lowering rules
 from keras_quant.tflite.ends import check_end_types, output_tensor
 from keras_quant.tflite.file import write_atomically
@@ -24,7 +24,7 @@ def export_tflite(qmodel, path, batch_size=1, fallback=None, input_type=None, ou
         raise ExportError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
     check_end_types(input_type=input_type, output_type=output_type)
     graph = trace(qmodel, keep_float=True)
-    if fallback == "converter" and without_rule(graph):
+    if fallback == "converter" and (without_rule(graph) or not is_quantized(qmodel)):
         content, layers = _converted(qmodel, graph, batch_size), None
     else:
         content, layers = _lowered(qmodel, batch_size, input_type, output_type)

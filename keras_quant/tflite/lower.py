@@ -10,7 +10,7 @@ from keras_quant.graph import trace
 from keras_quant.graph.graph import Value
 from keras_quant.integer import QuantParams
 from keras_quant.integer.params import INT8, INT16
-from keras_quant.layers import Quantize, QuantLayer
+from keras_quant.layers import Quantize, QuantLayer, is_quantized
 from keras_quant.tflite.ends import input_tensor
 from keras_quant.tflite.writer import Tensor, TensorType, Writer
 
@@ -124,7 +124,7 @@ class Lowering:
         key = x.index, float(y.scale), y.zero_point, y.kind
         if key not in self.moved:
             self.operator(
-                "QUANTIZE", [x], y, *((2, (1, 15, 0)) if y.kind == TensorType.INT16 else (1, (1, 14, 0))), "QuantizeOptions"
+                "QUANTIZE", [x], y, *((2, (2, 2, 0)) if y.kind == TensorType.INT16 else (1, (1, 14, 0))), "QuantizeOptions"
             )
             self.moved[key] = y
         return self.moved[key]
@@ -181,7 +181,7 @@ def lower(qmodel, batch_size=1, input_type=None):
         CalibrationError: for a layer whose range was never set.
     """
     graph = trace(qmodel, keep_float=True)
-    check_layers(graph)
+    check_layers(qmodel, graph)
     check(qmodel, graph)
     lowering = Lowering(batch_size, input_type)
     entered = set() if input_type == "float32" else _entered(graph)
@@ -263,13 +263,15 @@ def without_rule(graph):
     return [n for n in graph.nodes if _rule(n) is None]
 
 
-def check_layers(graph):
-    """Refuse what `without_rule` finds.
+def check_layers(qmodel, graph):
+    """Refuse what `without_rule` finds, and a float model that nobody passed to `quantize`.
 
     Raises:
         ExportError: with every such layer.
     """
     missing = without_rule(graph)
+    if not is_quantized(qmodel):
+        missing = graph.nodes
     bare = [n for n in missing if not isinstance(n.operation, QuantLayer)]
     if bare:
         raise ExportError(

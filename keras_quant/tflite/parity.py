@@ -190,8 +190,9 @@ def _tolerance(operation):
 
 
 def _leaves_float(node, graph):
-    """Whether a node quantizes what a float layer made."""
-    bare = all(value.note is None and value not in graph.inputs for value in node.inputs)
+    """Whether a node quantizes what was computed in float; where halves are allowed, so may a file's input be."""
+    halves = any(getattr(n.operation, "compute_dtype", "") == "float16" for n in graph.nodes)
+    bare = all(value.note is None and (halves or value not in graph.inputs) for value in node.inputs)
     return bare and isinstance(node.operation, QuantLayer)
 
 

@@ -30,7 +30,7 @@ def explain(name, dtypes):
         Two strings; the remedy may be empty.
     """
     if is_float(dtypes):
-        return "it computes in float", "Give its layer a quantized form, see `keras_quant.layers`."
+        return "it computes in float", "Give its layer a policy of integers, or a quantized form, see `keras_quant.layers`."
     if name in ("ADD", "GATHER") and "int32" in dtypes:
         return _TABLE
     if name == "QUANTIZE" and dtypes == {"int8", "int16"}:

@@ -35,6 +35,15 @@ def test_an_island_has_one_dequantize_and_one_quantize(tmp_path):
     assert island.tolerance == TOLERANCES["float32"] == 1e-4 and island.error < island.tolerance
 
 
+def test_a_float_model_is_not_taken_for_one_whose_policy_is_float(tmp_path):
+    model = shake(sequential(L.Conv2D(4, 3, name="conv"), L.Flatten(), L.Dense(3)))
+    with pytest.raises(kq.ExportError, match="'conv' .Conv2D.*compute in float"):
+        kq.export(model, tmp_path / "m.tflite")
+    qmodel = kq.quantize(model, "float32", X)
+    qmodel.save(tmp_path / "m.keras")
+    ship(keras.models.load_model(tmp_path / "m.keras"), tmp_path, X)
+
+
 def test_neighbours_in_float_have_nothing_between_them(tmp_path):
     report, _ = ship(three(b="float32", c="float32"), tmp_path, X)
     assert operators(report) == ["CONV_2D", "DEQUANTIZE", "CONV_2D", "CONV_2D", "RESHAPE", "QUANTIZE", "FULLY_CONNECTED"]

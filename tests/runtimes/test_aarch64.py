@@ -11,9 +11,10 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator
 import keras_quant as kq
 from keras_quant.tflite import Emulator, Runtime, aarch64, read_model
 from keras_quant.tflite.writer import TensorType, Writer
-from tests.helpers import images, quantize_and_ship, sequential
+from tests.helpers import functional, images, quantize_and_ship, sequential, shake
 from tests.runtimes.shipped import differences, operators_in, whole
 
+L = keras.layers
 # One process makes the networks for all.
 pytestmark = pytest.mark.xdist_group("shipped")
 # The first without, the second with the dot-product instructions.
@@ -31,16 +32,20 @@ def arm(request):
         yield emulator
 
 
+OF_OTHER_WIDTHS = {"AVERAGE_POOL_2D", "DEQUANTIZE", "RELU"}
+
+
 def operators_that_rules_name():
     """Names of operators that appear in the lowering's source."""
     folder, names = pathlib.Path(aarch64.__file__).parent, set()
     for path in folder.glob("*.py"):
-        if path.name == "reasons.py":
+        # Operators of other widths are held to the runtime in `layers/test_precision` and `layers/test_float_islands`.
+        if path.name == "reasons.py" or path.name.startswith("float_"):
             continue
         nodes = ast.walk(ast.parse(path.read_text()))
         names |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     # DELEGATE is the runtime's word for a partition.
-    return {name for name in names if name.isupper() and hasattr(BuiltinOperator, name)} - {"DELEGATE"}
+    return {name for name in names if name.isupper() and hasattr(BuiltinOperator, name)} - {"DELEGATE"} - OF_OTHER_WIDTHS
 
 
 @pytest.mark.slow
@@ -128,3 +133,27 @@ def test_an_unknown_target_is_refused(tmp_path):
     qmodel, _ = quantize_and_ship(sequential(keras.layers.Conv2D(2, 1)), tmp_path, x)
     with pytest.raises(kq.QuantizationError, match="Received: target='arm'"):
         kq.verify(qmodel, path, x, target="arm")
+
+
+def residual(x):
+    a = L.Conv2D(8, 1, activation="relu", name="pointwise")(x)
+    b = L.BatchNormalization()(L.Conv2D(8, 3, padding="same", name="conv")(x))
+    y = L.Add()([a, b, L.DepthwiseConv2D(3, padding="same", name="depthwise")(a)])
+    y = L.Concatenate()([L.MaxPooling2D(2)(y), L.Conv2D(4, 3, strides=2, padding="same")(y)])
+    return L.Dense(4, name="logits")(L.Flatten()(y))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["int4", "w3a6", "int16", "dynamic_int4", "float32", "float16", "conv in float16"])
+def test_every_precision_equals_keras_on_arm(arm, policy, tmp_path):
+    """The cortex-a76 computes float16 layers in half arithmetic, by the file's metadata."""
+    x = images(8)
+    named = kq.PolicyMap({"conv": "float16"}) if policy == "conv in float16" else policy
+    qmodel = kq.quantize(shake(functional(residual)), named, x)
+    kq.export(qmodel, tmp_path / "m.tflite")
+    parity = kq.verify(qmodel, tmp_path / "m.tflite", x, intermediates=True, verbose=0, target=arm)
+    assert parity.equal, [t for t in (*parity.outputs, *parity.intermediates) if t.mismatches]
+    if policy == "float16":
+        here = kq.verify(qmodel, tmp_path / "m.tflite", x, intermediates=True, verbose=0)
+        halves = max(t.error for t in parity.intermediates) > 1.2 * max(t.error for t in here.intermediates)
+        assert halves == (arm.cpu == "cortex-a76")
