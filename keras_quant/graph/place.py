@@ -8,7 +8,7 @@ from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.keep import keep_float
 from keras_quant.graph.operations import inputs_of, quantized_layer
-from keras_quant.layers import FloatEntrance, QuantIdentity, Quantize, annotation
+from keras_quant.layers import FloatEntrance, QuantIdentity, Quantize, annotation, is_quantized
 
 
 def place(graph, name, fallback=None):
@@ -27,10 +27,14 @@ def place(graph, name, fallback=None):
     Returns:
         A Functional `keras.Model`, its grids not yet set.
     """
+    qmodel = _build(graph, name, fallback, lambda x, name: x)
+    return qmodel if is_quantized(qmodel) else _build(graph, name, fallback, lambda x, name: FloatEntrance(name=name)(x))
+
+
+def _build(graph, name, fallback, enter):
+    """The model, each of its inputs passed through `enter`."""
     inputs = [keras.Input(batch_shape=v.shape, dtype=v.dtype, name=v.name) for v in graph.inputs]
-    placed = _Placed(dict(zip(graph.inputs, inputs)))
-    if all(node.policy.computes_in_float for node in graph.nodes):
-        placed.tensors = {v: FloatEntrance(name=placed.unique(f"{v.name}_float"))(x) for v, x in placed.tensors.items()}
+    placed = _Placed({v: enter(x, f"{v.name}_float") for v, x in zip(graph.inputs, inputs)})
     for node in graph.nodes:
         _place(node, placed, fallback)
     outputs = _named_outputs(graph, placed)

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_quant.policy import Policy
+
 
 @keras.saving.register_keras_serializable(package="keras_quant")
 class FloatEntrance(keras.layers.Layer):
@@ -20,4 +22,4 @@ class FloatEntrance(keras.layers.Layer):
 def is_quantized(model):
     """Whether a model has layers with policies, or comes from `quantize` with float ones only."""
     layers = model._flatten_layers()
-    return any(isinstance(layer, FloatEntrance) or getattr(layer, "policy", None) is not None for layer in layers)
+    return any(isinstance(layer, FloatEntrance) or isinstance(getattr(layer, "policy", None), Policy) for layer in layers)

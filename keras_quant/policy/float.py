@@ -1,5 +1,7 @@
 """Policies of floats as Keras's own dtype policies, which layers that stay Keras's own hold."""
 
+from keras_quant.policy.policy import Policy
+
 _NAMES = {"float32": "float32", "mixed_float16": "float16"}
 # float16 with float32 variables, for a loss scale to work on.
 _DTYPES = {"float32": "float32", "float16": "mixed_float16", "dynamic": "float32"}
@@ -13,4 +15,4 @@ def dtype_of(policy):
 def policy_name(operation):
     """The name of the policy of a layer of a quantized model; `None` for an operation, which has none of its own."""
     own, dtype = getattr(operation, "policy", None), getattr(operation, "dtype_policy", None)
-    return own.name if own is not None else _NAMES.get(getattr(dtype, "name", None))
+    return own.name if isinstance(own, Policy) else _NAMES.get(getattr(dtype, "name", None))

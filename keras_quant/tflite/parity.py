@@ -13,6 +13,7 @@ from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.graph import trace
 from keras_quant.integer import Quantized
 from keras_quant.layers import QuantLayer, annotate, annotation
+from keras_quant.policy import Policy
 from keras_quant.tflite.aarch64 import Emulator
 from keras_quant.tflite.file import read_model
 from keras_quant.tflite.lower import lower, without_rule
@@ -89,7 +90,9 @@ class ParityReport:
     def __str__(self):
         text = f"{self.path}: {self.mismatches:,} of {self.elements:,} outputs differ"
         if self.mismatches:
-            text += f", by up to {self.largest} LSB"
+            steps = [f"{self.largest} LSB"] if self.largest else []
+            shares = [f"{t.error:.2g} of the largest" for t in self.outputs if t.tolerance is not None and t.mismatches]
+            text += f", by up to {' and '.join([*steps, *shares[:1]])}"
         if self.intermediates:
             differ = sum(t.mismatches > 0 for t in self.intermediates)
             text += f"; {differ} of {len(self.intermediates)} tensors inside differ"
@@ -186,7 +189,8 @@ def _tolerance(operation):
     if isinstance(operation, QuantLayer):
         return 0.0
     policy = getattr(operation, "policy", None)
-    return TOLERANCES[policy.activations if policy else getattr(operation, "compute_dtype", "float32")]
+    own = policy.activations if isinstance(policy, Policy) else getattr(operation, "compute_dtype", "float32")
+    return TOLERANCES.get(own, TOLERANCES["float32"])
 
 
 def _leaves_float(node, graph):

@@ -8,6 +8,7 @@ from keras import ops
 import keras_quant as kq
 from keras_quant.policy import get
 from tests.helpers import functional, images, sequential, shake, ship
+from tests.layers.test_shipping import KERAS_CANNOT_RUN, OFF_XNNPACK, ON_XNNPACK
 
 L = keras.layers
 X = images()
@@ -188,3 +189,21 @@ def test_the_ends_stay_wider_by_one_argument(tmp_path):
     ship(qmodel, tmp_path, X)
     named = quantized(kq.PolicyMap({"logits": "int8"}, default="int4"), ends="float32")
     assert named.get_layer("logits").policy.name == "int8" and type(named.get_layer("conv")) is L.Conv2D
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["int4", "w5a6", "int16"])
+@pytest.mark.parametrize("name", [*ON_XNNPACK, *OFF_XNNPACK])
+def test_every_network_ships_in_other_widths_or_says_why_not(name, policy, tmp_path):
+    if name in KERAS_CANNOT_RUN:
+        pytest.skip("Keras traces this and cannot compute it")
+    build = ON_XNNPACK[name] if name in ON_XNNPACK else OFF_XNNPACK[name][0]
+    model = shake(build())
+    x = images(shape=model.input_shape[1:])
+    try:
+        qmodel = kq.quantize(model, policy, x)
+    except kq.UnsupportedLayerError as error:
+        reason = "on int16" if policy == "int16" else "odd number of inputs"
+        assert reason in str(error) and "nearest policy that works" in str(error)
+        return
+    ship(qmodel, tmp_path, x)
