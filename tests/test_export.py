@@ -227,7 +227,7 @@ def test_a_bad_batch_size_is_refused(batch_size, tmp_path):
 
 
 def test_a_float_layer_is_named(tmp_path):
-    mixed = sequential(kq.layers.QuantConv2D(4, 3), L.Dropout(0.5, name="plain"), kq.layers.QuantConv2D(4, 3))
+    mixed = sequential(kq.layers.QuantConv2D(4, 3), L.UnitNormalization(name="plain"), kq.layers.QuantConv2D(4, 3))
     with pytest.raises(kq.ExportError, match="'plain'.*computes in float"):
         kq.export(mixed, tmp_path / "m.tflite")
 

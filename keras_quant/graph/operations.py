@@ -61,6 +61,9 @@ def quantized_layer(node, name, policy):
         return layers.QuantIdentity(name=name)
     own_config = hasattr(cls, "config_of") and not is_quantized
     config = cls.config_of(operation) if own_config else operation.get_config()
+    if is_quantized:
+        # A pass made it, without the policy, which says what its quantizers are.
+        config = {key: value for key, value in config.items() if not key.endswith("_quantizer")}
     try:
         return cls.from_config({**config, **fused, "name": name, "dtype": "float32"})
     except TypeError as error:

@@ -97,13 +97,13 @@ def average_pool(x, pool_size, strides, padding):
         pool_size, strides: two integers each.
         padding: "valid" or "same".
     """
-    ones = ops.ones((1, *x.integers.shape[1:3], 1), "float64")
-    kernel = ops.ones((*pool_size, 1, 1), "float64")
-    count = ops.depthwise_conv(ones, kernel, strides, padding, "channels_last")
-    integers = ops.cast(x.integers, "float64")
-    kernel = ops.ones((*pool_size, x.integers.shape[-1], 1), "float64")
-    total = ops.depthwise_conv(integers, kernel, strides, padding, "channels_last")
-    return _share(total, count)
+    window = ops.ones((*pool_size, 1, 1), "float64")
+    sums = lambda images: ops.conv(ops.cast(images, "float64"), window, strides, padding, "channels_last")
+    height, width, channels = x.integers.shape[1:]
+    # Each channel as an image: a depthwise convolution has no float64 with strides that differ.
+    total = sums(ops.reshape(ops.transpose(x.integers, (0, 3, 1, 2)), (-1, height, width, 1)))
+    rounded = _share(total, sums(ops.ones((1, height, width, 1))))
+    return ops.transpose(ops.reshape(rounded, (-1, channels, *rounded.shape[1:3])), (0, 2, 3, 1))
 
 
 def _share(total, count):
