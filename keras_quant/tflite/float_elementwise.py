@@ -5,6 +5,7 @@ import numpy as np
 from keras.src.ops import nn
 from keras.src.ops import numpy as knp
 
+from keras_quant.errors import ExportError
 from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.layers.registry import float_classes
 from keras_quant.tflite.conv import fused_code, padding
@@ -28,15 +29,16 @@ _FUNCTIONS = {
     A.hard_silu: ("HARD_SWISH", 1, (1, 15, 0)),
     A.exponential: ("EXP", 1, (1, 7, 0)),
 }
+
+
+def _classes(module, **named):
+    """Classes of Keras's operations by name, as far as this Keras has them."""
+    return {getattr(module, name): value for name, value in named.items() if hasattr(module, name)}
+
+
 _OF_OPERATIONS = {
-    nn.Relu: A.relu,
-    nn.Relu6: A.relu6,
-    nn.Sigmoid: A.sigmoid,
-    nn.Silu: A.silu,
-    nn.Elu: A.elu,
-    nn.HardSilu: A.hard_silu,
-    knp.Tanh: A.tanh,
-    knp.Exp: A.exponential,
+    **_classes(nn, Relu=A.relu, Relu6=A.relu6, Sigmoid=A.sigmoid, Silu=A.silu, HardSilu=A.hard_silu),
+    **_classes(knp, Tanh=A.tanh, Exp=A.exponential),
 }
 
 
@@ -78,6 +80,8 @@ def operation(lowering, operation, inputs, output):
 
 @lowers_float(L.Softmax)
 def softmax(lowering, layer, inputs, output):
+    if layer.axis not in (-1, len(output.shape)):
+        raise ExportError(f"Layer '{output.name}': SOFTMAX runs over the last axis. Received: axis={layer.axis}")
     return activate(lowering, *inputs, output, A.softmax)
 
 
@@ -119,13 +123,8 @@ _OF_LAYERS = {
     L.Multiply: "MUL",
     L.Maximum: "MAXIMUM",
     L.Minimum: "MINIMUM",
-    knp.Add: "ADD",
-    knp.Subtract: "SUB",
-    knp.Multiply: "MUL",
-    knp.Divide: "DIV",
-    knp.TrueDivide: "DIV",
-    knp.Maximum: "MAXIMUM",
-    knp.Minimum: "MINIMUM",
+    **_classes(knp, Add="ADD", Subtract="SUB", Multiply="MUL", Divide="DIV", TrueDivide="DIV"),
+    **_classes(knp, Maximum="MAXIMUM", Minimum="MINIMUM"),
 }
 
 
