@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from keras.src.ops import nn
+from keras.src.ops import core, nn
 from keras.src.ops import numpy as knp
 
 from keras_quant.errors import ExportError
@@ -227,4 +227,13 @@ def cropping(lowering, layer, inputs, output):
 @lowers_float(*float_classes(QuantIdentityInInference), L.Identity)
 def identity(lowering, layer, inputs, output):
     (x,) = inputs
+    return x
+
+
+@lowers_float(*_classes(core, Cast=None))
+def cast(lowering, operation, inputs, output):
+    """Between float types: nothing, since the file's tensors are float32 throughout."""
+    (x,) = inputs
+    if not keras.backend.standardize_dtype(operation.dtype).startswith(("float", "bfloat")):
+        raise ExportError(f"Operation '{output.name}' makes {operation.dtype} of real numbers, which has no rule here.")
     return x
