@@ -12,6 +12,7 @@ import time
 
 import applications
 import clocks
+import keras
 import latency
 import numpy as np
 import weights
@@ -27,6 +28,7 @@ CALIBRATION = 32
 def make(args):
     """The float model: its weights, the pictures to calibrate and to test on, its logits."""
     size = args.size or applications.smallest_size(args.name)
+    keras.utils.set_random_seed(0)
     model = applications.build(args.name, size)
     x = applications.pictures(args.name, size, applications.enough(size), seed=0)
     weights.settle(model, x)

@@ -2,10 +2,19 @@
 
 from keras_quant.calibrate import calibrate
 from keras_quant.errors import QuantizationError
-from keras_quant.graph import expand, fuse_activations, fuse_batch_norms, lift_constants, merge_rescalings, place, trace
+from keras_quant.graph import (
+    expand,
+    fuse_activations,
+    fuse_batch_norms,
+    fuse_input_scales,
+    lift_constants,
+    merge_rescalings,
+    place,
+    trace,
+)
 from keras_quant.layers import QuantLayer
 
-PASSES = (expand, lift_constants, fuse_batch_norms, fuse_activations, merge_rescalings)
+PASSES = (expand, lift_constants, fuse_batch_norms, fuse_activations, merge_rescalings, fuse_input_scales)
 POLICIES = ("int8",)
 FALLBACKS = (None, "float")
 

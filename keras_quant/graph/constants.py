@@ -8,7 +8,6 @@ from keras.src.ops import numpy as knp
 
 from keras_quant import layers
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.graph.fuse import join_pairs
 from keras_quant.graph.graph import Value
 
 _ARITHMETIC = {}
@@ -49,43 +48,6 @@ def lift_constants(graph):
             value = between
         nodes.append(dataclasses.replace(node, operation=last, args=(value,), kwargs={}))
     return dataclasses.replace(graph, nodes=nodes)
-
-
-def merge_rescalings(graph):
-    """Rescaling → Normalization, `x * 2 + 1` become one layer, which rounds once.
-
-        rescaling(1/255) → normalization(mean, variance) → conv2d      ⟹      rescaling(a, b) → conv2d
-
-    Also the hard sigmoid as MobileNetV3 spells it: `relu6(x + 3) * (1/6)`.
-    """
-
-    def join(node, follower):
-        first, second = _affine(node), _affine(follower)
-        if first is None or second is None or follower.output.shape != node.output.shape:
-            return None
-        joined = {"outputs": follower.outputs, "activation": follower.activation, "path": follower.path}
-        if node.activation is None:
-            layer = layers.QuantRescaling(first[0] * second[0], first[1] * second[0] + second[1])
-            return dataclasses.replace(node, operation=layer, **joined)
-        gain, shift = first[0] * second[0], first[1] * second[0]
-        hard = np.allclose(gain, 1 / 6) and np.allclose(shift, 0.5) and not np.any(second[1])
-        if node.activation is keras.activations.relu6 and hard and follower.activation is None:
-            return dataclasses.replace(node, operation=layers.QuantHardSigmoid(), **joined)
-        return None
-
-    return join_pairs(graph, join)
-
-
-def _affine(node):
-    """Gain and shift as float64 arrays, if the node is a fixed affine layer; else `None`."""
-    operation = node.operation
-    if isinstance(operation, (keras.layers.Rescaling, layers.QuantRescaling)):
-        return np.float64(operation.scale), np.float64(operation.offset)
-    if isinstance(operation, keras.layers.Normalization):
-        layer = layers.QuantNormalization(**layers.QuantNormalization.config_of(operation))
-        layer.build(node.inputs[0].shape)
-        return tuple(keras.ops.convert_to_numpy(v) for v in layer.gain_and_shift())
-    return None
 
 
 def _holds_values(x):

@@ -51,26 +51,24 @@ def fuse_activations(graph):
 
 
 def _takes_batch_norm(node):
-    cls = _layer_class(node.operation)
+    cls = layer_class(node.operation)
     return cls is not None and issubclass(cls, (QuantWeighted, QuantSeparableConvolution))
 
 
 def _fuses_activation(node):
     factory = operation_factory(node.operation)
-    layer = _layer_class(node.operation) if factory is None else factory(node.operation, node.args, name="probe")
+    layer = layer_class(node.operation) if factory is None else factory(node.operation, node.args, name="probe")
     return layer is not None and (layer.fuses_activation if hasattr(layer, "fuses_activation") else _takes_batch_norm(node))
 
 
-def _layer_class(operation):
+def layer_class(operation):
+    """The quantized class of a layer, float or quantized, or `None`."""
     return type(operation) if isinstance(operation, QuantLayer) else quantized_class(operation)
 
 
 def join_pairs(graph, join):
     """Replace node and only reader by what `join(node, reader)` returns, unless that is `None`."""
-    readers = graph.consumers()
-    calls = {}
-    for node in graph.nodes:
-        calls[id(node.operation)] = calls.get(id(node.operation), 0) + 1
+    readers, calls = graph.consumers(), graph.calls()
     joined, nodes = {}, []
     for node in graph.nodes:
         if node in joined:

@@ -101,6 +101,8 @@ def _fused_arguments(node):
         fused["batch_norm"] = keras.saving.serialize_keras_object(batch_norm)
     if node.activation is not None:
         fused["activation"] = node.activation
+    if node.input_scale != 1.0:
+        fused["input_scale"] = node.input_scale
     return fused
 
 

@@ -23,9 +23,16 @@ ON_XNNPACK = {
     "conv_valid_uneven": lambda: sequential(L.Conv2D(8, (3, 2), strides=(2, 1), activation="relu")),
     "conv_dilated": lambda: sequential(L.Conv2D(8, 3, dilation_rate=2, padding="same", activation="relu6")),
     "conv_grouped": lambda: sequential(L.Conv2D(12, 3, groups=3)),
+    "conv_by_channel": lambda: sequential(L.Conv2D(12, 3, 2, groups=6, activation="relu"), L.Conv2D(12, (5, 1), groups=12)),
     "conv_without_bias": lambda: sequential(L.Conv2D(8, 1, use_bias=False)),
     "depthwise": lambda: sequential(L.DepthwiseConv2D(3, padding="same", activation="relu")),
     "depthwise_multiplied": lambda: sequential(L.DepthwiseConv2D(3, strides=2, depth_multiplier=3)),
+    "depthwise_large": lambda: sequential(
+        L.DepthwiseConv2D(7, padding="same"), L.DepthwiseConv2D((4, 7), depth_multiplier=2)
+    ),
+    "depthwise_large_in_blocks": lambda: sequential(
+        L.Conv2D(24, 1), L.DepthwiseConv2D(6, 2, padding="same", depth_multiplier=2, activation="relu"), L.Conv2D(4, 1)
+    ),
     "depthwise_dilated": lambda: sequential(L.DepthwiseConv2D(3, dilation_rate=2)),
     "separable": lambda: sequential(L.SeparableConv2D(8, 3, depth_multiplier=2, activation="relu")),
     "separable_normalized": lambda: sequential(L.SeparableConv2D(8, 3), L.BatchNormalization(), L.ReLU()),
