@@ -31,7 +31,7 @@ def fused_activation(layer):
 
 
 def weight_constants(lowering, output, weights, kernel, axis):
-    """Add kernel and bias.
+    """Add the kernel.
 
     Args:
         lowering: `Lowering`.
@@ -41,7 +41,7 @@ def weight_constants(lowering, output, weights, kernel, axis):
         axis: of the output channels there.
 
     Returns:
-        Indices of kernel and bias.
+        Index of the kernel, and the scales as an array.
     """
     scale = ops.convert_to_numpy(weights.scale)
     kernel = lowering.writer.constant(f"{output.name}/kernel", kernel.astype(np.int8), scale, axis)
@@ -104,6 +104,25 @@ def _on_images(rule):
     return lowered
 
 
+_AT_EACH_PIXEL = {
+    "padding": Padding.VALID,
+    "strideH": 1,
+    "strideW": 1,
+    "dilationHFactor": 1,
+    "dilationWFactor": 1,
+    "fusedActivationFunction": Activation.NONE,
+}
+
+
+def convolution(lowering, output, x, weights, y, groups=1, **fields):
+    """CONV_2D from `FoldedWeights` with kernel `([h,] w, c / groups, filters)`."""
+    kernel, scale = weight_constants(lowering, output, weights, _image_kernel(weights).transpose(3, 0, 1, 2), axis=0)
+    version = (3, (1, 14, 0)) if groups == 1 else (6, (2, 9, 0))
+    operands = [x, kernel, bias_constant(lowering, output, weights, x, scale)]
+    lowering.operator("CONV_2D", operands, y, *version, "Conv2DOptions", **{**_AT_EACH_PIXEL, **fields})
+    return y
+
+
 @lowers(QuantConvolution)
 @_on_images
 def conv_2d(lowering, layer, x, output, y):
@@ -113,11 +132,7 @@ def conv_2d(lowering, layer, x, output, y):
         # XNNPACK's grouped convolution takes 20 times as long where each group is a single channel.
         single = ops.reshape(weights.kernel, (*weights.kernel.shape[:-2], layer.groups, -1))
         return depthwise(lowering, output, x, dataclasses.replace(weights, kernel=single), y, **fields)
-    kernel, scale = weight_constants(lowering, output, weights, _image_kernel(weights).transpose(3, 0, 1, 2), axis=0)
-    version = (3, (1, 14, 0)) if layer.groups == 1 else (6, (2, 9, 0))
-    operands = [x, kernel, bias_constant(lowering, output, weights, x, scale)]
-    lowering.operator("CONV_2D", operands, y, *version, "Conv2DOptions", **fields)
-    return y
+    return convolution(lowering, output, x, weights, y, layer.groups, **fields)
 
 
 @lowers(QuantConv1D)
@@ -135,41 +150,30 @@ def depthwise(lowering, output, x, weights, y, **fields):
     """DEPTHWISE_CONV_2D from `FoldedWeights` with kernel `([h,] w, c, multiplier)`; if that is large, CONV_2D in blocks."""
     kernel = _image_kernel(weights)
     height, width, channels, multiplier = kernel.shape
-    by_blocks = height * width > MOST_TAPS
-    flat = _block_diagonal(kernel) if by_blocks else kernel.reshape(1, height, width, channels * multiplier)
-    index, scale = weight_constants(lowering, output, weights, flat, axis=0 if by_blocks else 3)
+    if height * width > MOST_TAPS:
+        blocks = dataclasses.replace(weights, kernel=_in_blocks(kernel))
+        return convolution(lowering, output, x, blocks, y, channels // blocks.kernel.shape[2], **fields)
+    flat = kernel.reshape(1, height, width, channels * multiplier)
+    index, scale = weight_constants(lowering, output, weights, flat, axis=3)
     operands = [x, index, bias_constant(lowering, output, weights, x, scale)]
-    options = {
-        "padding": Padding.VALID,
-        "strideH": 1,
-        "strideW": 1,
-        "dilationHFactor": 1,
-        "dilationWFactor": 1,
-        "fusedActivationFunction": Activation.NONE,
-        **fields,
-    }
-    if by_blocks:
-        lowering.operator("CONV_2D", operands, y, 6, (2, 9, 0), "Conv2DOptions", **options)
-    else:
-        options["depthMultiplier"] = multiplier
-        lowering.operator("DEPTHWISE_CONV_2D", operands, y, 3, (1, 14, 0), "DepthwiseConv2DOptions", **options)
+    options = {**_AT_EACH_PIXEL, "depthMultiplier": multiplier, **fields}
+    lowering.operator("DEPTHWISE_CONV_2D", operands, y, 3, (1, 14, 0), "DepthwiseConv2DOptions", **options)
     return y
 
 
-def _block_diagonal(kernel):
-    """A depthwise kernel as that of a convolution in groups of up to `BLOCK` channels, all but the diagonal of them zero.
+def _in_blocks(kernel):
+    """A depthwise kernel as that of a convolution in groups of up to `BLOCK` channels, all but the diagonals of them zero.
 
     Args:
         kernel: `(h, w, channels, multiplier)`.
 
     Returns:
-        `(channels · multiplier, h, w, block)`.
+        `(h, w, block, channels · multiplier)`.
     """
     height, width, channels, multiplier = kernel.shape
     block = channels if channels <= BLOCK else math.gcd(channels, BLOCK)
-    filters = kernel.reshape(height, width, channels * multiplier).transpose(2, 0, 1)
     place = np.arange(channels).repeat(multiplier) % block
-    return filters[..., None] * np.eye(block, dtype=kernel.dtype)[place][:, None, None, :]
+    return kernel.reshape(height, width, 1, -1) * np.eye(block, dtype=kernel.dtype)[:, place]
 
 
 @lowers(QuantDepthwiseConvolution)
