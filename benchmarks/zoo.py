@@ -96,6 +96,7 @@ def row(result):
         "inside": f"{result['inside_differ']} of {result['inside']}" if result["inside"] else DASH,
         "SQNR dB": f"{result['sqnr']:.1f}, {result['varying']:.1f}",
         "converter dB": _converter(result),
+        "noisiest layer, alone": f"{result['noisiest']}, {result['noisiest_sqnr']:.0f}",
         "ms": f"{result['ours_ms']:.2f}",
         "/ converter": f"{result['latency_ratio']:.2f}" if "latency_ratio" in result else DASH,
         "s": round(result["quantize_export_s"]),
@@ -147,7 +148,8 @@ files, {exact} of them with no output that differs between `predict` and LiteRT.
 - **differ**: outputs of 8 inputs that differ between `predict` and LiteRT; **inside**: tensors that do.
 - **SQNR dB**, **converter dB**: of the logits against the float model, for this file and for TFLiteConverter's full-integer
   one from the same calibration data; then the same where only what differs between the inputs counts as signal, which is
-  strict: random networks magnify every noise.
+  strict: random networks magnify every noise. **noisiest layer, alone**: the layer with the least SQNR of its own output
+  when its exact inputs are put on their grids and it alone computes on int8.
 - **ms**, **/ converter**: processor time on one thread, and against the converter's file, the two in turn.
 - **s**, **peak MB**: quantize, calibrate and export; memory of that process with TensorFlow and the verification.
 """

@@ -31,7 +31,9 @@ _FUNCTIONS = {
 class _Tabulated(QuantLayer):
     """Mixin: a function of one value; lowered to two CONV_2D that add up a table step by step, on XNNPACK.
 
-    On tensors of thousands of values it is lowered to CAST, ADD and GATHER, which are built-in kernels. A subclass gives `function`.
+    On tensors of thousands of values it is lowered to CAST, ADD and GATHER, which are built-in kernels.
+
+    A subclass gives `function`.
     """
 
     def function(self, x):
