@@ -7,14 +7,25 @@ from keras_quant.graph import (
     fuse_activations,
     fuse_batch_norms,
     fuse_input_scales,
+    join_biases,
     lift_constants,
+    lift_weights,
     merge_rescalings,
     place,
     trace,
 )
 from keras_quant.layers import QuantLayer
 
-PASSES = (expand, lift_constants, fuse_batch_norms, fuse_activations, merge_rescalings, fuse_input_scales)
+PASSES = (
+    expand,
+    lift_weights,
+    join_biases,
+    lift_constants,
+    fuse_batch_norms,
+    fuse_activations,
+    merge_rescalings,
+    fuse_input_scales,
+)
 POLICIES = ("int8",)
 FALLBACKS = (None, "float")
 

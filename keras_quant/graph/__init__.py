@@ -7,6 +7,7 @@ from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.place import place
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
 from keras_quant.graph.trace import trace
+from keras_quant.graph.weights import join_biases, lift_weights
 
 __all__ = [
     "Graph",
@@ -16,7 +17,9 @@ __all__ = [
     "fuse_activations",
     "fuse_batch_norms",
     "fuse_input_scales",
+    "join_biases",
     "lift_constants",
+    "lift_weights",
     "merge_rescalings",
     "place",
     "trace",

@@ -63,7 +63,7 @@ def _add(shape, constant, constant_first):
 def _subtract(shape, constant, constant_first):
     if constant_first:
         return [layers.QuantRescaling(-1.0), _sum(shape, constant)]
-    return [_sum(shape, -_array(constant))]
+    return [_sum(shape, -array_of(constant))]
 
 
 @_arithmetic("Multiply")
@@ -75,7 +75,7 @@ def _multiply(shape, constant, constant_first):
 def _divide(shape, constant, constant_first):
     if constant_first:
         return [layers.QuantTable("reciprocal"), _product(shape, constant)]
-    return [_product(shape, 1.0 / _array(constant))]
+    return [_product(shape, 1.0 / array_of(constant))]
 
 
 @_arithmetic("Maximum")
@@ -96,21 +96,9 @@ def _power(shape, constant, constant_first):
     return [layers.QuantSquare() if exponent == 2 else layers.QuantPower(exponent)]
 
 
-@_arithmetic("Matmul")
-def _matmul(shape, constant, constant_first):
-    kernel = _array(constant)
-    if constant_first or kernel.ndim != 2:
-        raise UnsupportedLayerError(
-            f"A product with a constant matrix has it on the right and of two dimensions. Received: shape {kernel.shape}"
-        )
-    layer = layers.QuantDense(kernel.shape[1], use_bias=False)
-    layer.build(shape)
-    return [_holding(layer, constant, kernel=kernel)]
-
-
 def _sum(shape, constant):
-    array = _array(constant)
-    if not _per_channel(array, shape):
+    array = array_of(constant)
+    if not per_channel(array, shape):
         return _with_constant(layers.QuantAddConstant, shape, constant, array)
     if not isinstance(constant, keras.Variable):
         return layers.QuantRescaling(1.0, _flat(array))
@@ -118,8 +106,8 @@ def _sum(shape, constant):
 
 
 def _product(shape, constant):
-    array = _array(constant)
-    if not _per_channel(array, shape):
+    array = array_of(constant)
+    if not per_channel(array, shape):
         return _with_constant(layers.QuantMultiplyConstant, shape, constant, array)
     if not isinstance(constant, keras.Variable):
         return layers.QuantRescaling(_flat(array))
@@ -146,12 +134,14 @@ def _holding(layer, source, shape=None, **values):
     return layer
 
 
-def _per_channel(array, shape):
+def per_channel(array, shape):
+    """Whether an array is one value, or one a channel, beside tensors of this shape."""
     full = (1,) * (len(shape) - array.ndim) + array.shape
     return len(full) == len(shape) and full[-1] in (1, shape[-1]) and all(size == 1 for size in full[:-1])
 
 
-def _array(constant):
+def array_of(constant):
+    """A constant or a variable as a float32 array."""
     return np.asarray(keras.ops.convert_to_numpy(constant), "float32")
 
 
@@ -160,7 +150,7 @@ def _flat(array):
 
 
 def _scalar(constant):
-    array = _array(constant)
+    array = array_of(constant)
     if array.size != 1:
         raise UnsupportedLayerError(f"This operation takes a tensor and one number. Received: shape {array.shape}")
     return float(array.reshape(()))
