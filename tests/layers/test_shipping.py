@@ -133,6 +133,7 @@ ON_XNNPACK = {
     ),
     "average": lambda: functional(lambda x: L.Average()([x, ops.relu(x), L.Conv2D(6, 1)(x)])),
     "maximum_and_minimum": lambda: functional(lambda x: L.Maximum()([x, L.Conv2D(6, 1)(x)]) - ops.minimum(x, ops.tanh(x))),
+    "prelu_of_little_below_zero": lambda: sequential(L.Rescaling(1.0, 4.0), L.PReLU("ones")),
     "prelu": lambda: sequential(L.Conv2D(4, 3), L.PReLU("uniform", shared_axes=[1, 2]), L.PReLU("uniform")),
     "matmul": lambda: functional(lambda x: ops.matmul(x, L.Permute((2, 1))(x)), WORDS),
     "matmul_of_an_array": lambda: functional(lambda x: ops.matmul(x, np.linspace(-1, 1, 40).reshape(8, 5)), WORDS),
