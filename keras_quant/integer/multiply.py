@@ -1,5 +1,6 @@
 """MUL: XNNPACK's `qs8-vmul` with float32 requantization."""
 
+from keras_quant import backend
 from keras_quant.integer.params import float32_product, float32_ratio, rescale
 
 
@@ -12,4 +13,4 @@ def multiply(a, b, y, bounds=(None, None)):
         bounds: of the fused activation.
     """
     multiplier = float32_ratio(float32_product(a.params.scale, b.params.scale), y.scale)
-    return rescale(a.integers * b.integers, multiplier, y, bounds)
+    return rescale(backend.product_in_place(a.integers, b.integers), multiplier, y, bounds)

@@ -108,4 +108,4 @@ def rescale(accumulator, multiplier, y, bounds=(None, None)):
         Centred integers of the output.
     """
     low, high = activation_range(y, bounds)
-    return backend.clip(backend.round_half_even(backend.product_in_place(accumulator, multiplier)), low, high)
+    return backend.clip(backend.round_half_even(accumulator * multiplier), low, high)
