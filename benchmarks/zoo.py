@@ -27,6 +27,7 @@ import report
 RESULTS = report.RESULTS / "zoo"
 DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "zoo.md"
 WORKER = pathlib.Path(__file__).with_name("zoo_worker.py")
+LARGER = 96
 COMMAND = "python benchmarks/zoo.py --all --converter --resume --write-docs"
 DASH = "–"
 
@@ -96,6 +97,7 @@ def row(result):
         "inside": f"{result['inside_differ']} of {result['inside']}" if result["inside"] else DASH,
         "SQNR dB": f"{result['sqnr']:.1f}, {result['varying']:.1f}",
         "converter dB": _converter(result),
+        "noisiest layer, alone": f"{result['noisiest']}, {result['noisiest_sqnr']:.0f}",
         "ms": f"{result['ours_ms']:.2f}",
         "/ converter": f"{result['latency_ratio']:.2f}" if "latency_ratio" in result else DASH,
         "s": round(result["quantize_export_s"]),
@@ -122,16 +124,25 @@ def _size(result):
     return f"{result['size']}×{result['size']}" if "size" in result else DASH
 
 
-def document(results):
-    """The page `docs/zoo.md`."""
+def document(results, larger):
+    """The page `docs/zoo.md`: the results at the smallest inputs, and those at `LARGER`."""
     rows = [row(result) for result in results]
     whole, failed = [r for r in rows if "error" not in r], [r for r in rows if "error" in r]
     exact = sum(r.get("differ") == 0 for r in results)
     counts = {"total": len(applications.constructors()), "count": len(rows), "whole": len(whole), "exact": exact}
-    pieces = [HEAD.format(command=COMMAND, machine=machine(), **counts)]
+    pieces = [HEAD.format(command=COMMAND, machine=machine(), sums=_sums(results), **counts)]
     pieces += [_markdown(whole)] if whole else []
+    if larger:
+        pieces += [LARGER_HEAD.format(size=LARGER, sums=_sums(larger)), _markdown([row(result) for result in larger])]
     pieces += ["## What fails\n", _markdown(failed)] if failed else []
     return "\n".join(pieces)
+
+
+def _sums(results):
+    """The time of all files that have a peer, in a sentence."""
+    pairs = [(r["ours_ms"], r["converter_ms"]) for r in results if "converter_ms" in r]
+    ours, theirs = map(sum, zip(*pairs)) if pairs else (0.0, 0.0)
+    return f"{len(pairs)} files that the converter makes, too, take {ours:.1f} ms together, the converter's {theirs:.1f} ms."
 
 
 HEAD = """# The zoo
@@ -147,9 +158,16 @@ files, {exact} of them with no output that differs between `predict` and LiteRT.
 - **differ**: outputs of 8 inputs that differ between `predict` and LiteRT; **inside**: tensors that do.
 - **SQNR dB**, **converter dB**: of the logits against the float model, for this file and for TFLiteConverter's full-integer
   one from the same calibration data; then the same where only what differs between the inputs counts as signal, which is
-  strict: random networks magnify every noise.
+  strict: random networks magnify every noise. **noisiest layer, alone**: the layer with the least SQNR of its own output
+  when its exact inputs are put on their grids and it alone computes on int8.
 - **ms**, **/ converter**: processor time on one thread, and against the converter's file, the two in turn.
 - **s**, **peak MB**: quantize, calibrate and export; memory of that process with TensorFlow and the verification.
+
+{sums}
+"""
+LARGER_HEAD = """## At {size}×{size}
+
+Made by the same command with `--small --size {size}` in place of `--all`. {sums}
 """
 
 
@@ -173,6 +191,17 @@ def chosen(args):
     return list(applications.smallest().values()) if args.small else args.names
 
 
+def place(folder, name, size=None):
+    """The JSON file of a model at a size, by default its smallest."""
+    return folder / (f"{size}" if size else "smallest") / f"{name}.json"
+
+
+def found(folder, names, size=None):
+    """What earlier runs found of these models."""
+    paths = [place(folder, name, size) for name in names]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="constructors of keras.applications")
@@ -185,27 +214,26 @@ def main():
     parser.add_argument("--inputs", type=int, default=8, help="how many inputs to compare")
     parser.add_argument("--size", type=int, help="height and width of the input; by default the smallest")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for each stage of a model")
-    parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="folder of the JSON files")
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="folder of the JSON files, one folder a size")
     args = parser.parse_args()
     names = chosen(args)
     unknown = sorted(set(names) - set(applications.constructors()))
     if unknown or not (names or args.write_docs):
         parser.error(f"Give names of constructors, --small or --all. Received: {unknown}")
     for name in names:
-        path = args.results / f"{name}.json"
+        path = place(args.results, name, args.size)
         if not (args.resume and complete(path, args)):
             write(path, run(name, args))
         print(json.dumps(row(json.loads(path.read_text())), ensure_ascii=False), flush=True)
-    known = applications.constructors() if args.write_docs else names
-    paths = [args.results / f"{name}.json" for name in known]
-    results = [json.loads(path.read_text()) for path in paths if path.exists()]
+    results = found(args.results, applications.constructors() if args.write_docs else names, args.size)
     rows = [row(result) for result in results]
     for title, kind in (("The zoo", [r for r in rows if "error" not in r]), ("Failures", [r for r in rows if "error" in r])):
         if kind:
             report.show(title, kind, args.results / f"{title.split()[-1].lower()}_table.json")
     if args.write_docs:
+        known = applications.constructors()
         DOCS.parent.mkdir(exist_ok=True)
-        DOCS.write_text(document(results))
+        DOCS.write_text(document(found(args.results, known), found(args.results, known, LARGER)))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,16 @@ import time
 
 import applications
 import clocks
+import keras
 import latency
 import numpy as np
 import weights
 
 import keras_quant as kq
+from keras_quant.graph import trace
+from keras_quant.integer.params import to_grid
+from keras_quant.layers import Quantize
+from keras_quant.layers.annotation import annotate
 from keras_quant.tflite import Runtime
 from keras_quant.tflite.runtime import quantize_array
 
@@ -27,6 +32,7 @@ CALIBRATION = 32
 def make(args):
     """The float model: its weights, the pictures to calibrate and to test on, its logits."""
     size = args.size or applications.smallest_size(args.name)
+    keras.utils.set_random_seed(0)
     model = applications.build(args.name, size)
     x = applications.pictures(args.name, size, applications.enough(size), seed=0)
     weights.settle(model, x)
@@ -65,6 +71,7 @@ def ours(args):
         "inside": len(parity.intermediates),
         "inside_differ": sum(t.mismatches > 0 for t in parity.intermediates),
         **noise(logits, on_litert(path, test)),
+        **noisiest_layer(qmodel, test),
         "quantize_export_s": seconds,
         "peak_mb": clocks.memory("VmHWM"),
     }
@@ -105,6 +112,30 @@ def noise(real, quantized):
     power = lambda x: np.sum(x**2, dtype="float64")
     decibels = lambda signal: float(10 * np.log10(signal / max(power(real - quantized), 1e-30)))
     return {"sqnr": decibels(power(real)), "varying": decibels(power(real - real.mean(0)))}
+
+
+def noisiest_layer(qmodel, x):
+    """The layer that loses most when it alone computes on int8, its inputs and output on their grids: name and SQNR."""
+    graph, found = trace(qmodel), {}
+
+    def compute(node, args, kwargs):
+        layer = node.operation
+        exact = args[0] if isinstance(layer, Quantize) else layer.float_call(*args)
+        if all(value.note is not None for value in node.inputs):
+            gridded = keras.tree.map_structure(on_grid, node.args, args)
+            rounded = np.asarray(layer.main_call(*gridded, training=False))
+            found[node.path] = noise(np.asarray(exact), rounded)["sqnr"]
+        return exact
+
+    graph.run([x], compute)
+    name = min(found, key=found.get)
+    return {"noisiest": name, "noisiest_sqnr": found[name]}
+
+
+def on_grid(value, x):
+    """A tensor rounded to the grid of the `Value` that it belongs to."""
+    params = value.note.quantizer.params()
+    return annotate(to_grid(x, params) * params.scale, value.note.quantizer)
 
 
 STAGES = {"make": make, "ours": ours, "converter": converter, "latency": measure_latency}

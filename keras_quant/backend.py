@@ -27,6 +27,15 @@ def clip(x, low, high):
     return tf.raw_ops.ClipByValue(t=x, clip_value_min=tf.cast(low, x.dtype), clip_value_max=tf.cast(high, x.dtype))
 
 
+def product_in_place(x, y):
+    """`x * y` of finite tensors, where it stands: `(x * y) * z` and `x * (y * z)` stay in that order.
+
+    TensorFlow's optimizer takes a chain of plain products in the order that broadcasts least (`MinimizeBroadcasts`), which
+    rounds otherwise. It leaves this operation alone, which takes a third longer.
+    """
+    return tf.math.multiply_no_nan(x, y)
+
+
 def shift_right(x, amount):
     """Arithmetic shift of integers; `keras.ops` has it from Keras 3.9 on."""
     return tf.bitwise.right_shift(x, tf.cast(amount, x.dtype))

@@ -2,12 +2,32 @@
 
 from keras_quant.calibrate import calibrate, has_ranges
 from keras_quant.errors import QuantizationError
-from keras_quant.graph import expand, fuse_activations, fuse_batch_norms, lift_constants, merge_rescalings, place, trace
+from keras_quant.graph import (
+    expand,
+    fuse_activations,
+    fuse_batch_norms,
+    fuse_input_scales,
+    join_biases,
+    lift_constants,
+    lift_weights,
+    merge_rescalings,
+    place,
+    trace,
+)
 from keras_quant.graph.ends import widen_ends
 from keras_quant.layers import QuantLayer
 from keras_quant.policy import as_map
 
-PASSES = (expand, lift_constants, fuse_batch_norms, fuse_activations, merge_rescalings)
+PASSES = (
+    expand,
+    lift_weights,
+    join_biases,
+    lift_constants,
+    fuse_batch_norms,
+    fuse_activations,
+    merge_rescalings,
+    fuse_input_scales,
+)
 FALLBACKS = (None, "float")
 
 

@@ -244,10 +244,9 @@ def test_a_layer_after_quantization_is_kept_under_its_path(tmp_path):
 
 
 def test_report_gives_reason_and_remedy_for_what_leaves_xnnpack(tmp_path):
-    x = images()
-    model = sequential(
-        L.Conv2D(4, 1, name="first", activation="mish"), L.Flatten(), L.Dense(3, name="last", activation="softmax")
-    )
+    x = images(shape=(36, 36, 6))
+    layers = L.Conv2D(4, 1, name="first", activation="mish"), L.Flatten(), L.Dense(3, name="last", activation="softmax")
+    model = sequential(*layers, shape=(36, 36, 6))
     report = kq.export(kq.quantize(model, "int8", x), tmp_path / "m.tflite")
     off = {(op.name, op.layer): op for op in report.off_xnnpack}
     assert set(off) == {(n, "first_activation") for n in ("CAST", "ADD", "GATHER")} | {

@@ -1,11 +1,13 @@
 """A model as one flat graph of leaf layers, and the passes over it."""
 
-from keras_quant.graph.constants import lift_constants, merge_rescalings
+from keras_quant.graph.constants import lift_constants
 from keras_quant.graph.expand import expand
 from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.place import place
+from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
 from keras_quant.graph.trace import trace
+from keras_quant.graph.weights import join_biases, lift_weights
 
 __all__ = [
     "Graph",
@@ -14,7 +16,10 @@ __all__ = [
     "expand",
     "fuse_activations",
     "fuse_batch_norms",
+    "fuse_input_scales",
+    "join_biases",
     "lift_constants",
+    "lift_weights",
     "merge_rescalings",
     "place",
     "trace",

@@ -8,7 +8,6 @@ from keras.src.ops import numpy as knp
 
 from keras_quant import layers
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.graph.fuse import join_pairs
 from keras_quant.graph.graph import Value
 
 _ARITHMETIC = {}
@@ -51,45 +50,6 @@ def lift_constants(graph):
     return dataclasses.replace(graph, nodes=nodes)
 
 
-def merge_rescalings(graph):
-    """Rescaling → Normalization, `x * 2 + 1` become one layer, which rounds once.
-
-        rescaling(1/255) → normalization(mean, variance) → conv2d      ⟹      rescaling(a, b) → conv2d
-
-    Also the hard sigmoid as MobileNetV3 spells it: `relu6(x + 3) * (1/6)`.
-    """
-
-    def join(node, follower):
-        first, second = _affine(node), _affine(follower)
-        if first is None or second is None or follower.output.shape != node.output.shape:
-            return None
-        joined = {"outputs": follower.outputs, "activation": follower.activation, "path": follower.path}
-        if node.activation is None:
-            layer = layers.QuantRescaling(first[0] * second[0], first[1] * second[0] + second[1])
-            return dataclasses.replace(node, operation=layer, **joined)
-        gain, shift = first[0] * second[0], first[1] * second[0]
-        hard = np.allclose(gain, 1 / 6) and np.allclose(shift, 0.5) and not np.any(second[1])
-        if node.activation is keras.activations.relu6 and hard and follower.activation is None:
-            return dataclasses.replace(node, operation=layers.QuantHardSigmoid(), **joined)
-        return None
-
-    return join_pairs(graph, join)
-
-
-def _affine(node):
-    """Gain and shift as float64 arrays, if the node is a fixed affine layer; else `None`."""
-    operation = node.operation
-    if node.policy.computes_in_float:
-        return None
-    if isinstance(operation, (keras.layers.Rescaling, layers.QuantRescaling)):
-        return np.float64(operation.scale), np.float64(operation.offset)
-    if isinstance(operation, keras.layers.Normalization):
-        layer = layers.QuantNormalization(**layers.QuantNormalization.config_of(operation))
-        layer.build(node.inputs[0].shape)
-        return tuple(keras.ops.convert_to_numpy(v) for v in layer.gain_and_shift())
-    return None
-
-
 def _holds_values(x):
     return any(isinstance(leaf, Value) for leaf in keras.tree.flatten(x))
 
@@ -103,7 +63,7 @@ def _add(shape, constant, constant_first):
 def _subtract(shape, constant, constant_first):
     if constant_first:
         return [layers.QuantRescaling(-1.0), _sum(shape, constant)]
-    return [_sum(shape, -_array(constant))]
+    return [_sum(shape, -array_of(constant))]
 
 
 @_arithmetic("Multiply")
@@ -115,7 +75,7 @@ def _multiply(shape, constant, constant_first):
 def _divide(shape, constant, constant_first):
     if constant_first:
         return [layers.QuantTable("reciprocal"), _product(shape, constant)]
-    return [_product(shape, 1.0 / _array(constant))]
+    return [_product(shape, 1.0 / array_of(constant))]
 
 
 @_arithmetic("Maximum")
@@ -136,21 +96,9 @@ def _power(shape, constant, constant_first):
     return [layers.QuantSquare() if exponent == 2 else layers.QuantPower(exponent)]
 
 
-@_arithmetic("Matmul")
-def _matmul(shape, constant, constant_first):
-    kernel = _array(constant)
-    if constant_first or kernel.ndim != 2:
-        raise UnsupportedLayerError(
-            f"A product with a constant matrix has it on the right and of two dimensions. Received: shape {kernel.shape}"
-        )
-    layer = layers.QuantDense(kernel.shape[1], use_bias=False)
-    layer.build(shape)
-    return [_holding(layer, constant, kernel=kernel)]
-
-
 def _sum(shape, constant):
-    array = _array(constant)
-    if not _per_channel(array, shape):
+    array = array_of(constant)
+    if not per_channel(array, shape):
         return _with_constant(layers.QuantAddConstant, shape, constant, array)
     if not isinstance(constant, keras.Variable):
         return layers.QuantRescaling(1.0, _flat(array))
@@ -158,8 +106,8 @@ def _sum(shape, constant):
 
 
 def _product(shape, constant):
-    array = _array(constant)
-    if not _per_channel(array, shape):
+    array = array_of(constant)
+    if not per_channel(array, shape):
         return _with_constant(layers.QuantMultiplyConstant, shape, constant, array)
     if not isinstance(constant, keras.Variable):
         return layers.QuantRescaling(_flat(array))
@@ -186,12 +134,14 @@ def _holding(layer, source, shape=None, **values):
     return layer
 
 
-def _per_channel(array, shape):
+def per_channel(array, shape):
+    """Whether an array is one value, or one a channel, beside tensors of this shape."""
     full = (1,) * (len(shape) - array.ndim) + array.shape
     return len(full) == len(shape) and full[-1] in (1, shape[-1]) and all(size == 1 for size in full[:-1])
 
 
-def _array(constant):
+def array_of(constant):
+    """A constant or a variable as a float32 array."""
     return np.asarray(keras.ops.convert_to_numpy(constant), "float32")
 
 
@@ -200,7 +150,7 @@ def _flat(array):
 
 
 def _scalar(constant):
-    array = _array(constant)
+    array = array_of(constant)
     if array.size != 1:
         raise UnsupportedLayerError(f"This operation takes a tensor and one number. Received: shape {array.shape}")
     return float(array.reshape(()))

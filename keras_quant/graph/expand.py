@@ -1,9 +1,10 @@
-"""Operations that split, stack or join in other ways become slices and concatenations, each with one output."""
+"""Operations that other operations amount to become those, each with one output."""
 
 import dataclasses
 
+import keras
 from keras import tree
-from keras.src.ops import core, numpy
+from keras.src.ops import core, image, nn, numpy
 
 from keras_quant.graph.graph import Node, Value
 
@@ -108,3 +109,93 @@ def _join(node, values, axis):
     if len(values) == 1:
         return Node(numpy.GetItem(), node.path, (values[0], (Ellipsis,)), {}, node.output)
     return Node(numpy.Concatenate(axis), node.path, (values,), {}, node.output)
+
+
+@_expands(numpy, "Var")
+def _variance(node):
+    """The mean of the squared distances from the mean."""
+    x, operation = node.inputs[0], node.operation
+    axes = list(range(len(x.shape))) if operation.axis is None else operation.axis
+    mean = _then(node, numpy.Mean(axes, keepdims=True), "mean", x)
+    centered = _then(node, numpy.Subtract(), "centered", x, mean.output)
+    square = _then(node, numpy.Square(), "square", centered.output)
+    last = Node(numpy.Mean(axes, keepdims=operation.keepdims), node.path, (square.output,), {}, node.output)
+    return [mean, centered, square, last]
+
+
+@_expands(numpy, "Std")
+def _deviation(node):
+    variance = _then(node, numpy.Var(node.operation.axis, node.operation.keepdims), "variance", node.inputs[0])
+    return [*_variance(variance), Node(numpy.Sqrt(), node.path, (variance.output,), {}, node.output)]
+
+
+@_expands(nn, "Glu")
+def _gated_linear_unit(node):
+    """One half times the sigmoid of the other."""
+    x = node.inputs[0]
+    axis = node.operation.axis % len(x.shape)
+    half = x.shape[axis] // 2
+    key = lambda *bounds: (*[slice(None)] * axis, slice(*bounds))
+    value = _then(node, numpy.GetItem(), "value", x, key(0, half))
+    gate = _then(node, numpy.GetItem(), "gate", x, key(half, 2 * half))
+    sigmoid = _then(node, nn.Sigmoid(), "sigmoid", gate.output)
+    product = Node(numpy.Multiply(), node.path, (value.output, sigmoid.output), {}, node.output)
+    return [value, gate, sigmoid, product]
+
+
+@_expands(image, "CropImages")
+def _crop_images(node):
+    operation, before, after = node.operation, node.inputs[0].shape, node.output.shape
+    cut = [
+        _before(first, last, before[axis] - after[axis])
+        for axis, first, last in (
+            (1, operation.top_cropping, operation.bottom_cropping),
+            (2, operation.left_cropping, operation.right_cropping),
+        )
+    ]
+    return [dataclasses.replace(node, operation=keras.layers.Cropping2D(cut))]
+
+
+@_expands(image, "PadImages")
+def _pad_images(node):
+    operation, before, after = node.operation, node.inputs[0].shape, node.output.shape
+    widths = [
+        _before(first, last, after[axis] - before[axis])
+        for axis, first, last in (
+            (1, operation.top_padding, operation.bottom_padding),
+            (2, operation.left_padding, operation.right_padding),
+        )
+    ]
+    return [dataclasses.replace(node, operation=keras.layers.ZeroPadding2D(widths))]
+
+
+def _before(first, last, total):
+    """The share at either end, where one of them is given."""
+    return (first, total - first) if first is not None else (total - last, last)
+
+
+@_expands(keras.layers, "AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D")
+def _adaptive_average(node):
+    return _adaptive_pooling(node, {3: keras.layers.AveragePooling1D, 4: keras.layers.AveragePooling2D})
+
+
+@_expands(keras.layers, "AdaptiveMaxPooling1D", "AdaptiveMaxPooling2D")
+def _adaptive_maximum(node):
+    return _adaptive_pooling(node, {3: keras.layers.MaxPooling1D, 4: keras.layers.MaxPooling2D})
+
+
+def _adaptive_pooling(node, classes):
+    """Pooling with windows of one size, where the output divides the input; else nothing that a kernel does."""
+    before, after = node.inputs[0].shape[1:-1], node.output.shape[1:-1]
+    if any(size % wanted for size, wanted in zip(before, after)):
+        return [node]
+    window = [size // wanted for size, wanted in zip(before, after)]
+    layer = classes[len(before) + 2](window[0] if len(window) == 1 else window)
+    return [dataclasses.replace(node, operation=layer)]
+
+
+def _then(node, operation, name, *args):
+    """A node on the way to `node`, with the shape that the operation says."""
+    spec = operation.compute_output_spec(*(keras.KerasTensor(x.shape) if isinstance(x, Value) else x for x in args))
+    path = f"{node.path}/{name}"
+    return Node(operation, path, args, {}, Value(tuple(spec.shape), "float32", path))

@@ -51,21 +51,23 @@ def fuse_activations(graph):
 
 
 def _takes_batch_norm(node):
-    cls = _layer_class(node.operation)
+    cls = layer_class(node.operation)
     return cls is not None and issubclass(cls, (QuantWeighted, QuantSeparableConvolution))
 
 
 def _fuses_activation(node):
     factory = operation_factory(node.operation)
-    layer = _layer_class(node.operation) if factory is None else factory(node.operation, node.args, name="probe")
+    layer = layer_class(node.operation) if factory is None else factory(node.operation, node.args, name="probe")
     return layer is not None and (layer.fuses_activation if hasattr(layer, "fuses_activation") else _takes_batch_norm(node))
 
 
-def _layer_class(operation):
+def layer_class(operation):
+    """The quantized class of a layer, float or quantized, or `None`."""
     return type(operation) if isinstance(operation, QuantLayer) else quantized_class(operation)
 
 
-def _wants_another_policy(follower, node):
+def wants_another_policy(follower, node):
+    """Whether the map names a policy for `follower` that is not that of the node it would join."""
     return follower.named and follower.policy != node.policy
 
 
@@ -74,17 +76,14 @@ def join_pairs(graph, join):
 
     What is joined to a node takes its policy, and is left alone where the map names another one for it.
     """
-    readers = graph.consumers()
-    calls = {}
-    for node in graph.nodes:
-        calls[id(node.operation)] = calls.get(id(node.operation), 0) + 1
+    readers, calls = graph.consumers(), graph.calls()
     joined, nodes = {}, []
     for node in graph.nodes:
         if node in joined:
             continue
         followers = readers.get(tree.flatten(node.outputs)[0], [])
         while len(followers) == 1 and followers[0] is not None and calls.get(id(node.operation), 1) == 1:
-            if calls[id(followers[0].operation)] > 1 or _wants_another_policy(followers[0], node):
+            if calls[id(followers[0].operation)] > 1 or wants_another_policy(followers[0], node):
                 break
             replacement = join(node, followers[0])
             if replacement is None:

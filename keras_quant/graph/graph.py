@@ -1,5 +1,6 @@
 """The leaf graph: what tracing makes of any model and every later step reads."""
 
+import collections
 import dataclasses
 from typing import Any
 
@@ -34,6 +35,7 @@ class Node:
         outputs: `Value`s, in the structure that the operation returns.
         batch_norm: a `BatchNormalization` layer that joins this one, or `None`.
         activation: an activation function that joins this one, or `None`.
+        input_scale: a factor of its input that joins this one.
         training: the `training` that it, or a layer around it, is called with whatever the caller says, or `None`.
         source: file and line of the `call` that holds it, or `None` where that is Keras's.
         policy: `Policy`, of a float model's node once policies are given out.
@@ -47,6 +49,7 @@ class Node:
     outputs: Any
     batch_norm: Any = None
     activation: Any = None
+    input_scale: float = 1.0
     training: Any = None
     source: str | None = None
     policy: Any = None
@@ -98,6 +101,10 @@ class Graph:
         for value in tree.flatten(self.outputs):
             readers.setdefault(value, []).append(None)
         return readers
+
+    def calls(self):
+        """For the `id` of each operation, how many nodes call it."""
+        return collections.Counter(id(node.operation) for node in self.nodes)
 
     def run(self, inputs, compute):
         """Compute the graph.

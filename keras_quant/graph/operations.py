@@ -44,7 +44,7 @@ def quantized_layer(node, name, policy):
     if factory is not None:
         if not takes_constants(operation):
             _check_tensors_only(node)
-        return factory(operation, _positional(node), name=name, **fused)
+        return factory(operation, positional(node), name=name, **fused)
     is_quantized = isinstance(operation, layers.QuantLayer)
     cls = type(operation) if is_quantized else layers.quantized_class(operation)
     if cls is None:
@@ -108,10 +108,12 @@ def _fused_arguments(node):
         fused["batch_norm"] = keras.saving.serialize_keras_object(batch_norm)
     if node.activation is not None:
         fused["activation"] = node.activation
+    if node.input_scale != 1.0:
+        fused["input_scale"] = node.input_scale
     return fused
 
 
-def _positional(node):
+def positional(node):
     """All that an operation is called with, in the order of its `call`."""
     bound = inspect.signature(node.operation.call).bind(*node.args, **node.kwargs)
     bound.apply_defaults()

@@ -12,6 +12,7 @@ from keras_quant.graph.constants import is_arithmetic
 from keras_quant.graph.explain import WAYS_OUT, NoAssignments, call_site, untraceable
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
+from keras_quant.graph.weights import takes_weights
 from keras_quant.layers import annotate, annotation, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
 from keras_quant.layers.reshape import reshaped
@@ -214,7 +215,7 @@ def _is_whole(operation, nodes, keep_float):
     if isinstance(operation, (GridInputs, keras.Model)):
         return False
     odd = [n for n in nodes if not isinstance(n.operation, keras.layers.Layer) and not has_quantized_form(n.operation)]
-    odd = [n for n in odd if not is_arithmetic(n.operation)]
+    odd = [n for n in odd if not (is_arithmetic(n.operation) or takes_weights(n.operation))]
     of_keras = type(operation).__module__.startswith("keras.") and not operation._layers
     holds_weights = keep_float and any(isinstance(x, keras.Variable) for n in odd for x in tree.flatten((n.args, n.kwargs)))
     return bool(odd) and (holds_weights or (of_keras and not isinstance(operation, keras.layers.Lambda)))

@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_quant import backend
-from keras_quant.integer.params import activation_range
+from keras_quant.integer.params import activation_range, float32_ratio
 
 SMALLEST_RATIO, LARGEST_RATIO = 2.0**-10, 2.0**8
 _EXPONENTS = np.arange(-32, 33)
@@ -31,7 +31,7 @@ def subtract(a, b, y, bounds=(None, None)):
 
 
 def _weighted_sum(a, b, y, bounds, sign):
-    ratio_a, ratio_b = (_ratio(x.params.scale / y.scale) for x in (a, b))
+    ratio_a, ratio_b = (_kept(float32_ratio(x.params.scale, y.scale)) for x in (a, b))
     # floor(log2(ratio)) by comparing with exact powers of two: a float logarithm rounds up just below a power.
     larger = ops.sum(ops.cast(_POWERS <= ops.maximum(ratio_a, ratio_b), "int32")) - 1
     shift = 20 - ops.take(_EXPONENTS.astype("int32"), larger)
@@ -44,5 +44,5 @@ def _weighted_sum(a, b, y, bounds, sign):
     return backend.clip(ops.cast(backend.shift_right(total, shift), "float32"), low, high)
 
 
-def _ratio(ratio):
+def _kept(ratio):
     return ops.cast(ops.where(ratio < SMALLEST_RATIO, 0.0, ratio), "float64")

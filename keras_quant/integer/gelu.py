@@ -20,13 +20,14 @@ def gelu(x, y, approximate):
         y: `QuantParams` of the output.
         approximate: Python bool, which of the two.
     """
-    v = every_value(x.params) * x.params.scale
+    times = backend.product_in_place
+    v = times(every_value(x.params), x.params.scale)
     through = lambda function, argument: ops.cast(function(ops.cast(argument, "float64")), "float32")
     if approximate:
-        inner = float(np.float32(math.sqrt(2 / math.pi))) * (v + float(np.float32(0.044715)) * v * v * v)
-        values = 0.5 * v * (1.0 + through(ops.tanh, inner))
+        cube = times(times(times(np.float32(0.044715), v), v), v)
+        factor = 1.0 + through(ops.tanh, times(np.float32(math.sqrt(2 / math.pi)), v + cube))
     else:
-        values = 0.5 * v * through(backend.erfc, v * float(np.float32(-math.sqrt(0.5))))
-    scaled = ops.cast(values * (1.0 / y.scale), "float64")
+        factor = through(backend.erfc, times(v, np.float32(-math.sqrt(0.5))))
+    scaled = ops.cast(times(times(0.5 * v, factor), 1.0 / y.scale), "float64")
     rounded = ops.cast(ops.sign(scaled) * ops.floor(ops.abs(scaled) + 0.5), "float32")
     return take(backend.clip(rounded, y.low, y.high), x)

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_quant.integer.params import rescale
+from keras_quant.integer.params import float32_product, float32_ratio, rescale
 
 
 def batch_matmul(a, b, y):
@@ -15,4 +15,4 @@ def batch_matmul(a, b, y):
     exact = a.integers.shape[-1] * 255 * 128 < 2**24
     left, right = (x.integers if exact else ops.cast(x.integers, "float64") for x in (a, b))
     total = ops.cast(ops.matmul(left, right), "float32")
-    return rescale(total, (a.params.scale * b.params.scale) / y.scale, y)
+    return rescale(total, float32_ratio(float32_product(a.params.scale, b.params.scale), y.scale), y)

@@ -1,6 +1,7 @@
 """MUL: XNNPACK's `qs8-vmul` with float32 requantization."""
 
-from keras_quant.integer.params import rescale
+from keras_quant import backend
+from keras_quant.integer.params import float32_product, float32_ratio, rescale
 
 
 def multiply(a, b, y, bounds=(None, None)):
@@ -11,4 +12,5 @@ def multiply(a, b, y, bounds=(None, None)):
         y: `QuantParams` of the output.
         bounds: of the fused activation.
     """
-    return rescale(a.integers * b.integers, (a.params.scale * b.params.scale) / y.scale, y, bounds)
+    multiplier = float32_ratio(float32_product(a.params.scale, b.params.scale), y.scale)
+    return rescale(backend.product_in_place(a.integers, b.integers), multiplier, y, bounds)

@@ -5,6 +5,7 @@ import math
 from keras import ops
 
 from keras_quant import backend
+from keras_quant.integer.params import float32_product, float32_ratio
 
 
 def mean(x, y, axes, keepdims=False):
@@ -20,13 +21,13 @@ def mean(x, y, axes, keepdims=False):
         axes: reduced axes.
         keepdims: keep them as ones.
     """
-    share = ops.cast(ops.cast(1.0, "float64") / _count(x, axes), "float32")
-    return _requantized_sum(x, y, axes, keepdims, _float32(_wide(x.params.scale / y.scale) * _wide(share)))
+    share = float32_ratio(1.0, _count(x, axes))
+    return _requantized_sum(x, y, axes, keepdims, float32_product(float32_ratio(x.params.scale, y.scale), share))
 
 
 def sum(x, y, axes, keepdims=False):
     """SUM: as `mean`, with `m = float32(s_x / s_y)`."""
-    return _requantized_sum(x, y, axes, keepdims, x.params.scale / y.scale)
+    return _requantized_sum(x, y, axes, keepdims, float32_ratio(x.params.scale, y.scale))
 
 
 def _requantized_sum(x, y, axes, keepdims, multiplier):

@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_quant import backend
+from keras_quant.integer.params import float32_product, float32_ratio
 
 
 def requantize(x, y):
@@ -15,7 +16,7 @@ def requantize(x, y):
         x: `Quantized`.
         y: `QuantParams` of the output.
     """
-    return _shift_by_8(x.integers * _fixed_point(x.params.scale / y.scale), y)
+    return _shift_by_8(x.integers * _fixed_point(float32_ratio(x.params.scale, y.scale)), y)
 
 
 def leaky_relu(x, y, alpha):
@@ -26,13 +27,14 @@ def leaky_relu(x, y, alpha):
         y: `QuantParams` of the output.
         alpha: Python float, the negative slope.
     """
-    ratio = x.params.scale / y.scale
-    slope = ops.where(x.integers >= 0, _fixed_point(ratio), _fixed_point(ratio * alpha))
+    positive = float32_ratio(x.params.scale, y.scale)
+    negative = float32_product(positive, ops.cast(alpha, "float32"))
+    slope = ops.where(x.integers >= 0, _fixed_point(positive), _fixed_point(negative))
     return _shift_by_8(x.integers * slope, y)
 
 
-def _fixed_point(ratio):
-    return backend.round_half_even(256.0 * ratio)
+def _fixed_point(multiplier):
+    return backend.round_half_even(256.0 * multiplier)
 
 
 def _shift_by_8(product, y):

@@ -7,6 +7,7 @@ from typing import Any
 from keras import ops
 
 from keras_quant import backend
+from keras_quant.integer.params import float32_product, float32_ratio
 
 # An int32 bias of at most 2**30 leaves the accumulator room for the products.
 BIAS_LIMIT = 2.0**30
@@ -66,7 +67,7 @@ def fold(kernel, kernel_scale, bias, gain, x, y, channel_shape, limit=127):
         kernel=backend.clip(backend.round_half_even(kernel * to_integer), -float(limit), float(limit)),
         bias=backend.clip(backend.round_half_even(wide(bias) / (sx * wide(scale))), -bias_limit, bias_limit),
         scale=scale,
-        multiplier=(x.scale * scale) / y.scale,
+        multiplier=float32_ratio(float32_product(x.scale, scale), y.scale),
         exact_multiplier=sx * wide(scale) / sy,
     )
 

@@ -10,6 +10,12 @@ from keras_quant.layers.registry import quantizes
 from keras_quant.layers.relu import QuantReLU
 
 
+class _NegativePart(QuantSubtract):
+    """`x - relu(x)` on the grid of `x`, which holds it exactly: its own range may be too small a share of the input's."""
+
+    keeps_grid = True
+
+
 @quantizes(keras.layers.PReLU)
 class QuantPReLU(QuantComposite, keras.layers.PReLU):
     """`keras.layers.PReLU` on int8: `p + alpha · (x - p)` with `p = relu(x)`; lowered to QUANTIZE, SUB, MUL, ADD.
@@ -20,7 +26,7 @@ class QuantPReLU(QuantComposite, keras.layers.PReLU):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.positive = QuantReLU(name=f"{self.name}_positive")
-        self.negative = QuantSubtract(name=f"{self.name}_negative")
+        self.negative = _NegativePart(name=f"{self.name}_negative")
         self.total = QuantAdd(name=f"{self.name}_total")
 
     def build_parts(self, input_shape):

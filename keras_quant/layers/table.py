@@ -30,7 +30,9 @@ _FUNCTIONS = {
 
 
 class _Tabulated(QuantLayer):
-    """Mixin: a function of one value; lowered to CAST, ADD and GATHER, which are built-in kernels, with a table in the file.
+    """Mixin: a function of one value; lowered to two CONV_2D that add up a table step by step, on XNNPACK.
+
+    On tensors of thousands of values it is lowered to CAST, ADD and GATHER, which are built-in kernels.
 
     A subclass gives `function`.
     """
@@ -55,7 +57,7 @@ class _Tabulated(QuantLayer):
 
 @keras.saving.register_keras_serializable(package="keras_quant")
 class QuantTable(_Tabulated, keras.layers.Layer):
-    """A function of one value on int8, by a table in the file; exact, but off XNNPACK.
+    """A function of one value on int8, by a table in the file; exact.
 
     Args:
         function: one of "celu", "cos", "erf", "exponential", "expm1", "hard_shrink", "log", "log1p", "log_sigmoid", "mish",
@@ -80,7 +82,7 @@ class QuantTable(_Tabulated, keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_quant")
 class QuantPower(_Tabulated, keras.layers.Layer):
-    """`x ** exponent` on int8, by a table in the file; exact, but off XNNPACK.
+    """`x ** exponent` on int8, by a table in the file; exact.
 
     Args:
         exponent: float.

@@ -21,19 +21,22 @@ class QuantWeighted(QuantLayer):
         kernel_quantizer: name, config or object, see `quantizers.get`; by default the policy's.
         batch_norm: a `keras.layers.BatchNormalization` over the last axis, applied between the product and the
             activation, or its config.
+        input_scale: float that the inputs are multiplied by first, as `Rescaling(1 / 255)` does; it becomes part of the
+            weights' scales and costs no operator.
     """
 
     fuses_activation = True
     # Axes of the kernel that one output channel spans.
     kernel_axes = (0, 1, 2)
 
-    def __init__(self, *args, kernel_quantizer=None, batch_norm=None, **kwargs):
+    def __init__(self, *args, kernel_quantizer=None, batch_norm=None, input_scale=1.0, **kwargs):
         super().__init__(*args, **kwargs)
         own = self.policy.kernel_quantizer() if kernel_quantizer is None else quantizers.get(kernel_quantizer)
         self.kernel_quantizer = own
         if isinstance(batch_norm, dict):
             batch_norm = keras.saving.deserialize_keras_object(batch_norm)
         self.batch_norm = batch_norm
+        self.input_scale = input_scale
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -59,15 +62,19 @@ class QuantWeighted(QuantLayer):
         return (-1,)
 
     def float_call(self, inputs):
-        outputs = self._add_bias(self.product(inputs, self.kernel))
+        outputs = self._add_bias(self._scaled_product(inputs, self.kernel))
         if self.batch_norm is not None:
             outputs = self.batch_norm(outputs, training=False)
         return self.activate(outputs)
 
     def train_arithmetic(self, inputs):
         kernel = self.kernel_quantizer.fake_quant(self.kernel, self.kernel_axes)
-        outputs = self._add_bias(self.product(inputs, kernel))
+        outputs = self._add_bias(self._scaled_product(inputs, kernel))
         return outputs if self.batch_norm is None else normalize_in_training(self.batch_norm, outputs)
+
+    def _scaled_product(self, inputs, kernel):
+        # The kernel is smaller than the inputs.
+        return self.product(inputs, kernel if self.input_scale == 1.0 else kernel * self.input_scale)
 
     def _add_bias(self, outputs):
         return outputs if self.bias is None else outputs + self.bias
@@ -88,13 +95,13 @@ class QuantWeighted(QuantLayer):
         if self.batch_norm is not None:
             gain, shift = gain_and_shift(self.batch_norm)
             bias = bias * gain + shift
-        return integer.fold(
-            backend.read(self.kernel), scale, bias, gain, x, y, self.channel_shape(), self.kernel_quantizer.limit
-        )
+        gain, limit = gain * self.input_scale, self.kernel_quantizer.limit
+        return integer.fold(backend.read(self.kernel), scale, bias, gain, x, y, self.channel_shape(), limit)
 
     def get_config(self):
         config = super().get_config()
         config["kernel_quantizer"] = quantizers.serialize(self.kernel_quantizer)
+        config["input_scale"] = self.input_scale
         if self.batch_norm is not None:
             config["batch_norm"] = keras.saving.serialize_keras_object(self.batch_norm)
         return config

@@ -1,6 +1,8 @@
 """Rules for layers with a kernel: CONV_2D, DEPTHWISE_CONV_2D, TRANSPOSE_CONV; sequences as images of one row."""
 
+import dataclasses
 import functools
+import math
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -15,6 +17,9 @@ from keras_quant.tflite.writer import TensorType
 # Runtimes before this one take FULLY_CONNECTED's version, but read one scale for all channels: see docs/runtimes.md.
 _PER_CHANNEL_SINCE = (2, 10, 0)
 Padding, Activation = schema.Padding, schema.ActivationFunctionType
+# XNNPACK's depthwise kernels reach up to 25 taps. Beyond, it computes a convolution with a group for each channel, whose
+# vectors of 8 inputs hold one: blocks of 8 channels give the same integers in an eighth of the time, for 8 times the bytes.
+MOST_TAPS, BLOCK = 25, 8
 _ACTIVATIONS = {
     activations.linear: Activation.NONE,
     activations.relu: Activation.RELU,
@@ -33,7 +38,7 @@ def fused_activation(layer):
 
 
 def weight_constants(lowering, output, weights, kernel, axis):
-    """Add kernel and bias.
+    """Add the kernel.
 
     Args:
         lowering: `Lowering`.
@@ -43,7 +48,7 @@ def weight_constants(lowering, output, weights, kernel, axis):
         axis: of the output channels there.
 
     Returns:
-        Indices of kernel and bias.
+        Index of the kernel, and the scales as an array.
     """
     scale = ops.convert_to_numpy(weights.scale)
     kernel = lowering.writer.constant(f"{output.name}/kernel", kernel.astype(np.int8), scale, axis)
@@ -101,24 +106,38 @@ def _on_images(rule):
     return lowered
 
 
+_AT_EACH_PIXEL = {
+    "padding": Padding.VALID,
+    "strideH": 1,
+    "strideW": 1,
+    "dilationHFactor": 1,
+    "dilationWFactor": 1,
+    "fusedActivationFunction": Activation.NONE,
+}
+
+
+def convolution(lowering, output, x, weights, y, groups=1, **fields):
+    """CONV_2D from `FoldedWeights` with kernel `([h,] w, c / groups, filters)`."""
+    kernel, scale = weight_constants(lowering, output, weights, _image_kernel(weights).transpose(3, 0, 1, 2), axis=0)
+    plain = (4, (2, 3, 0)) if x.kind == TensorType.INT16 else (3, (1, 14, 0))
+    version = plain if groups == 1 else (6, (2, 9, 0))
+    operands = [x, kernel, bias_constant(lowering, output, weights, x, scale)]
+    lowering.operator("CONV_2D", operands, y, *version, "Conv2DOptions", **{**_AT_EACH_PIXEL, **fields})
+    return y
+
+
 @lowers(QuantConvolution)
 @_on_images
 def conv_2d(lowering, layer, x, output, y):
     weights = layer.folded_weights(params_of(x), output.params)
     if layer.kernel_quantizer.bits <= 4 and layer.is_pointwise and x.kind == TensorType.INT8:
         return product(lowering, output, x, weights, _image_kernel(weights)[0, 0], y, layer)
-    kernel, scale = weight_constants(lowering, output, weights, _image_kernel(weights).transpose(3, 0, 1, 2), axis=0)
-    plain = (4, (2, 3, 0)) if x.kind == TensorType.INT16 else (3, (1, 14, 0))
-    lowering.operator(
-        "CONV_2D",
-        [x, kernel, bias_constant(lowering, output, weights, x, scale)],
-        y,
-        *(plain if layer.groups == 1 else (6, (2, 9, 0))),
-        options="Conv2DOptions",
-        fusedActivationFunction=fused_activation(layer),
-        **geometry(layer),
-    )
-    return y
+    fields = {"fusedActivationFunction": fused_activation(layer), **geometry(layer)}
+    if layer.groups == x.shape[-1] > 1:
+        # XNNPACK's grouped convolution takes 20 times as long where each group is a single channel.
+        single = ops.reshape(weights.kernel, (*weights.kernel.shape[:-2], layer.groups, -1))
+        return depthwise(lowering, output, x, dataclasses.replace(weights, kernel=single), y, **fields)
+    return convolution(lowering, output, x, weights, y, layer.groups, **fields)
 
 
 def product(lowering, output, x, weights, kernel, y, layer):
@@ -158,25 +177,34 @@ def conv_1d(lowering, layer, x, output):
 
 
 def depthwise(lowering, output, x, weights, y, **fields):
-    """DEPTHWISE_CONV_2D from `FoldedWeights` whose kernel is `([h,] w, c, multiplier)`."""
+    """DEPTHWISE_CONV_2D from `FoldedWeights` with kernel `([h,] w, c, multiplier)`; if that is large, CONV_2D in blocks."""
     kernel = _image_kernel(weights)
     height, width, channels, multiplier = kernel.shape
+    if height * width > MOST_TAPS:
+        blocks = dataclasses.replace(weights, kernel=_in_blocks(kernel))
+        return convolution(lowering, output, x, blocks, y, channels // blocks.kernel.shape[2], **fields)
     flat = kernel.reshape(1, height, width, channels * multiplier)
     index, scale = weight_constants(lowering, output, weights, flat, axis=3)
-    options = {
-        "padding": Padding.VALID,
-        "strideH": 1,
-        "strideW": 1,
-        "dilationHFactor": 1,
-        "dilationWFactor": 1,
-        "depthMultiplier": multiplier,
-        "fusedActivationFunction": Activation.NONE,
-        **fields,
-    }
-    bias = bias_constant(lowering, output, weights, x, scale)
+    operands = [x, index, bias_constant(lowering, output, weights, x, scale)]
+    options = {**_AT_EACH_PIXEL, "depthMultiplier": multiplier, **fields}
     version, since = (5, (2, 3, 0)) if x.kind == TensorType.INT16 else (3, (1, 14, 0))
-    lowering.operator("DEPTHWISE_CONV_2D", [x, index, bias], y, version, since, "DepthwiseConv2DOptions", **options)
+    lowering.operator("DEPTHWISE_CONV_2D", operands, y, version, since, "DepthwiseConv2DOptions", **options)
     return y
+
+
+def _in_blocks(kernel):
+    """A depthwise kernel as that of a convolution in groups of up to `BLOCK` channels, all but the diagonals of them zero.
+
+    Args:
+        kernel: `(h, w, channels, multiplier)`.
+
+    Returns:
+        `(h, w, block, channels · multiplier)`.
+    """
+    height, width, channels, multiplier = kernel.shape
+    block = channels if channels <= BLOCK else math.gcd(channels, BLOCK)
+    place = np.arange(channels).repeat(multiplier) % block
+    return kernel.reshape(height, width, 1, -1) * np.eye(block, dtype=kernel.dtype)[:, place]
 
 
 @lowers(QuantDepthwiseConvolution)

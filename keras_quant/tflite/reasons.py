@@ -2,7 +2,7 @@
 
 _FUNCTIONS = "relu, leaky_relu, elu, hard_sigmoid, hard_silu, sigmoid, silu or tanh"
 _TABLE = (
-    "a function of one value by a table, which XNNPACK has for int8 only as ELU, LOGISTIC and TANH",
+    "a function of many values by a table, which XNNPACK has for int8 only as ELU, LOGISTIC and TANH",
     f"As an activation use {_FUNCTIONS}; for a normalization use BatchNormalization.",
 )
 _REASONS = {

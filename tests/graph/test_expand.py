@@ -1,10 +1,11 @@
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 import keras_quant as kq
 from keras_quant.graph import expand, trace
-from tests.helpers import functional, images, ship
+from tests.helpers import functional, images, quantize_and_ship, ship
 
 L = keras.layers
 
@@ -52,3 +53,32 @@ def test_pieces_that_are_outputs_keep_order_and_function(tmp_path):
 def test_an_operation_that_splits_the_same_tensor_twice():
     nodes = expand(trace(functional(lambda x: L.Add()([*ops.split(x, 2, axis=1), *ops.split(x, 2, axis=1)])))).nodes
     assert len({node.path for node in nodes}) == len(nodes) == 5
+
+
+EXPANDED = {
+    "var": lambda x: ops.var(x, axis=-1),
+    "var_of_images": lambda x: ops.var(x, axis=[1, 2], keepdims=True),
+    "std": lambda x: ops.std(x, axis=-1, keepdims=True),
+    "glu": lambda x: keras.activations.glu(x),
+    "glu_of_rows": lambda x: keras.activations.glu(x, axis=1),
+    "crop_images": lambda x: ops.image.crop_images(x, 1, 2, target_height=8, target_width=7),
+    "crop_images_from_the_end": lambda x: ops.image.crop_images(
+        x, bottom_cropping=3, right_cropping=0, target_height=8, target_width=7
+    ),
+    "pad_images": lambda x: ops.image.pad_images(x, 1, 2, target_height=16, target_width=15),
+}
+for _name in ("AdaptiveAveragePooling2D", "AdaptiveMaxPooling2D"):
+    if hasattr(L, _name):
+        EXPANDED[_name] = getattr(L, _name)((4, 6))
+
+
+@pytest.mark.parametrize("name", EXPANDED)
+def test_operations_of_operations_ship_on_xnnpack(name, tmp_path):
+    _, report = quantize_and_ship(functional(EXPANDED[name]), tmp_path)
+    assert report.partitions == 1 and report.off_xnnpack == ()
+
+
+@pytest.mark.skipif(not hasattr(L, "AdaptiveAveragePooling2D"), reason="this Keras has no adaptive pooling")
+def test_adaptive_pooling_with_windows_of_several_sizes_is_refused():
+    with pytest.raises(kq.UnsupportedLayerError, match="AdaptiveAveragePooling2D"):
+        kq.quantize(functional(L.AdaptiveAveragePooling2D(5)))

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_quant import integer
+from keras_quant import backend, integer
+from keras_quant.integer import Quantized
+from keras_quant.integer.params import float32_product, float32_ratio
 from tests.integer.one_op import EVERY_PAIR, EVERY_VALUE, OneOp, grid, integers, quantized, scales
 
 BOUNDS = {0: (None, None), 1: (0.0, None), 3: (0.0, 6.0)}
@@ -78,3 +80,20 @@ def test_tabulated_functions_equal_litert_on_every_value(name, formula, y):
         op = OneOp(name, [(EVERY_VALUE, sx, zx)], (16, 16, 1), (y.scale, y.zero_point), 2)
         assert op.on_xnnpack
         np.testing.assert_array_equal(integers(formula(quantized(EVERY_VALUE, sx, zx), y), y), op.run())
+
+
+def test_compiled_multiply_rounds_as_litert_where_products_lie_half_way():
+    # 85 · 6 · float32(83 / 340) is 124.5 in float32, as LiteRT multiplies; 85 · float32(6 · 83 / 340) lies above.
+    a, b, y = np.full((1, 2, 2, 4), 51, np.int8), np.full((1, 2, 2, 1), 6, np.int8), grid(0.02436144, -34)
+    op = OneOp("MUL", [(a, 0.02378823, -34), (b, 0.25, 0)], a.shape[1:], (y.scale, -34), 2, "MulOptions")
+    compiled = backend.compiled(
+        lambda a, b: integer.multiply(Quantized(a, grid(0.02378823, -34)), Quantized(b, grid(0.25, 0)), y)
+    )
+    ours = compiled(quantized(a, 0.02378823, -34).integers, quantized(b, 0.25, 0).integers)
+    np.testing.assert_array_equal(integers(ours, y), op.run())
+
+
+def test_compiled_float32_operations_round_once():
+    values = np.float32(np.random.default_rng(0).uniform(0.001, 1, 2000))
+    ratio = backend.compiled(lambda a: float32_ratio(float32_product(a, 0.3), np.float32(1 / 255)))
+    np.testing.assert_array_equal(ratio(values), values * np.float32(0.3) / np.float32(1 / 255))

@@ -49,12 +49,15 @@ class Operator:
 
 
 def operators(content):
-    """The operators of a file's bytes, in order."""
+    """The operators of a file's bytes, each behind those that it reads: branches in the order of their operands.
+
+    The order in the file is no part of a judgement: the converter's own varies from run to run between branches.
+    """
     model = parse(content)
     graph = model.subgraphs[0]
     tensors = [_tensor(tensor, model.buffers[tensor.buffer]) for tensor in graph.tensors]
     made = []
-    for op in graph.operators:
+    for op in _by_operands(graph):
         code = model.operatorCodes[op.opcodeIndex]
         name = NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
         (output,) = op.outputs
@@ -63,6 +66,22 @@ def operators(content):
             Operator(name, {**_roles(name, inputs), "output": tensors[output]}, _options(op, len(tensors[output].shape)))
         )
     return made
+
+
+def _by_operands(graph):
+    maker = {output: op for op in graph.operators for output in op.outputs}
+    ordered = {}
+
+    def visit(tensor):
+        op = maker.get(tensor)
+        if op is not None and id(op) not in ordered:
+            for operand in op.inputs:
+                visit(operand)
+            ordered[id(op)] = op
+
+    for tensor in graph.outputs:
+        visit(tensor)
+    return list(ordered.values())
 
 
 def _roles(name, inputs):

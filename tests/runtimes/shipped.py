@@ -36,8 +36,8 @@ def networks():
 def ship_all(folder):
     """For each network: the quantized model, its file, its inputs."""
     made = {}
-    keras.utils.set_random_seed(0)
     for name, build in networks().items():
+        keras.utils.set_random_seed(0)
         model = shake(build())
         x = {v.name: images(SAMPLES, v.shape[1:]) for v in model.inputs}
         x = x if len(x) > 1 else next(iter(x.values()))
