@@ -180,7 +180,7 @@ def depthwise(lowering, output, x, weights, y, **fields):
     """DEPTHWISE_CONV_2D from `FoldedWeights` with kernel `([h,] w, c, multiplier)`; if that is large, CONV_2D in blocks."""
     kernel = _image_kernel(weights)
     height, width, channels, multiplier = kernel.shape
-    if height * width > MOST_TAPS:
+    if height * width > MOST_TAPS and x.kind == TensorType.INT8:
         blocks = dataclasses.replace(weights, kernel=_in_blocks(kernel))
         return convolution(lowering, output, x, blocks, y, channels // blocks.kernel.shape[2], **fields)
     flat = kernel.reshape(1, height, width, channels * multiplier)
