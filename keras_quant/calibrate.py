@@ -7,7 +7,7 @@ from keras import ops
 from keras_quant import backend
 from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import CalibrationError
-from keras_quant.graph import trace
+from keras_quant.graph import settle_halves, trace
 from keras_quant.integer.params import INT8
 from keras_quant.layers import QuantLayer
 
@@ -53,6 +53,7 @@ def calibrate(qmodel, data, steps=None, verbose="auto"):
         progress.update(progress._seen_so_far, finalize=True)
     for entry in statistics.values():
         entry.set_range()
+    settle_halves(graph)
     return qmodel
 
 

@@ -4,6 +4,7 @@ from keras_quant.graph.constants import lift_constants
 from keras_quant.graph.expand import expand
 from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms
 from keras_quant.graph.graph import Graph, Node, Value
+from keras_quant.graph.halves import settle_halves
 from keras_quant.graph.place import place
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
 from keras_quant.graph.trace import trace
@@ -22,5 +23,6 @@ __all__ = [
     "lift_weights",
     "merge_rescalings",
     "place",
+    "settle_halves",
     "trace",
 ]

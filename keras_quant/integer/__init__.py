@@ -23,6 +23,7 @@ from keras_quant.integer.conv import conv_2d, depthwise_conv_2d, transpose_conv
 from keras_quant.integer.dense import fully_connected
 from keras_quant.integer.elu import elu
 from keras_quant.integer.gelu import gelu
+from keras_quant.integer.halves import products_part, sums_part
 from keras_quant.integer.matmul import batch_matmul
 from keras_quant.integer.multiply import multiply
 from keras_quant.integer.params import Quantized, QuantParams, activation_range, to_grid
@@ -54,12 +55,14 @@ __all__ = [
     "mean",
     "multiply",
     "nearest_indices",
+    "products_part",
     "requantize",
     "resize_bilinear",
     "resize_nearest",
     "softmax",
     "subtract",
     "sum",
+    "sums_part",
     "tabulate",
     "tanh",
     "to_grid",

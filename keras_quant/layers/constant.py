@@ -1,10 +1,12 @@
 """Sums and products with a constant tensor of any shape. (One value a channel is an affine layer, see `affine.py`.)"""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_quant import integer
 from keras_quant.layers.base import FusedActivation, QuantLayer
+from keras_quant.layers.multiply import every_integer
 
 
 class _WithConstant(FusedActivation, QuantLayer, keras.layers.Layer):
@@ -76,3 +78,9 @@ class QuantMultiplyConstant(_WithConstant):
 
     def integer_call(self, x, y):
         return integer.multiply(x, self.quantized_constant(), y, self.bounds)
+
+    def parts_on_arm(self, inputs, y):
+        """As `QuantMultiply.parts_on_arm`."""
+        (x,), held = inputs, self.quantized_constant()
+        values = np.unique(ops.convert_to_numpy(held.integers))
+        return integer.products_part(np.multiply.outer(every_integer(x), values), x, held.params, y)

@@ -1,6 +1,8 @@
 """Quantized products."""
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
@@ -34,6 +36,11 @@ class QuantMultiply(FusedActivation, QuantLayer, keras.layers.Multiply):
         a, b = inputs
         return integer.multiply(a, b, y, self.bounds)
 
+    def parts_on_arm(self, inputs, y):
+        """Whether some integers round otherwise on 64-bit Arm; see `integer.halves`."""
+        a, b = inputs
+        return integer.products_part(np.multiply.outer(every_integer(a), every_integer(b)), a, b, y)
+
 
 @keras.saving.register_keras_serializable(package="keras_quant")
 class QuantSquare(QuantLayer, keras.layers.Layer):
@@ -49,8 +56,18 @@ class QuantSquare(QuantLayer, keras.layers.Layer):
     def integer_call(self, x, y):
         return integer.multiply(x, x, y)
 
+    def parts_on_arm(self, inputs, y):
+        """As `QuantMultiply.parts_on_arm`."""
+        (x,) = inputs
+        return integer.products_part(every_integer(x) ** 2, x, x, y)
+
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+def every_integer(x):
+    """All centred integers of a grid."""
+    return np.arange(x.type.low, x.type.high + 1) - float(ops.convert_to_numpy(x.zero_point))
 
 
 @computes("numpy.Square")

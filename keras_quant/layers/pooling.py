@@ -1,5 +1,7 @@
 """Quantized pooling."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -15,7 +17,16 @@ from keras_quant.policy import NARROW
 class _Pooling(QuantLayer):
     def build(self, input_shape):
         check_channels_last(self)
+        self.pixels = math.prod(input_shape[1:-1])
         super().build(input_shape)
+
+
+class _Mean(_Pooling):
+    """A layer whose output is the mean over the whole image, on int8 by MEAN."""
+
+    def parts_on_arm(self, inputs, y):
+        """Whether some means round otherwise on 64-bit Arm; see `integer.halves`."""
+        return y.type.storage == "int8" and integer.sums_part(self.pixels, *inputs, y, share=1 / self.pixels)
 
 
 @quantizes(keras.layers.MaxPooling2D)
@@ -49,7 +60,7 @@ class QuantGlobalMaxPooling2D(_Pooling, keras.layers.GlobalMaxPooling2D):
 
 
 @quantizes(keras.layers.GlobalAveragePooling2D)
-class QuantGlobalAveragePooling2D(_Pooling, keras.layers.GlobalAveragePooling2D):
+class QuantGlobalAveragePooling2D(_Mean, keras.layers.GlobalAveragePooling2D):
     """`keras.layers.GlobalAveragePooling2D` on int8; lowered to MEAN.
 
     On int16 it is AVERAGE_POOL_2D and QUANTIZE.
@@ -64,7 +75,7 @@ class QuantGlobalAveragePooling2D(_Pooling, keras.layers.GlobalAveragePooling2D)
 
 
 @quantizes(keras.layers.AveragePooling2D)
-class QuantAveragePooling2D(_Pooling, keras.layers.AveragePooling2D):
+class QuantAveragePooling2D(_Mean, keras.layers.AveragePooling2D):
     """`keras.layers.AveragePooling2D` on int8, on XNNPACK, which has no AVERAGE_POOL_2D of int8.
 
     A window over the whole image is lowered to MEAN, any other to DEPTHWISE_CONV_2D with the constant weights 1/n. Where
@@ -109,6 +120,9 @@ class QuantAveragePooling2D(_Pooling, keras.layers.AveragePooling2D):
             return integer.mean(x, y, (1, 2), keepdims=True)
         weights = self.folded_weights(x.params, y, x.integers.shape[-1])
         return integer.depthwise_conv_2d(x, weights, y, strides=self.strides, padding=self.padding)
+
+    def parts_on_arm(self, inputs, y):
+        return self.form == "mean" and super().parts_on_arm(inputs, y)
 
 
 def _share_of_window(image, window, strides, padding):

@@ -1,5 +1,7 @@
 """Quantized reductions over any axes but the batch."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -27,6 +29,7 @@ class _Reduction(QuantLayer, keras.layers.Layer):
                 f"Layer '{self.name}' reduces over the batch, whose size the runtime fixes. Reduce over the other axes. "
                 f"Received: axis={self.axis}"
             )
+        self.count = math.prod(input_shape[axis] for axis in self.axes)
         super().build(input_shape)
 
     def float_call(self, inputs):
@@ -55,6 +58,10 @@ class QuantMean(_Reduction):
     def integer_call(self, x, y):
         return integer.mean(x, y, self.axes, self.keepdims)
 
+    def parts_on_arm(self, inputs, y):
+        """Whether some sums round otherwise on 64-bit Arm; see `integer.halves`."""
+        return integer.sums_part(self.count, *inputs, y, share=1 / self.count)
+
 
 @keras.saving.register_keras_serializable(package="keras_quant")
 class QuantSum(_Reduction):
@@ -70,6 +77,10 @@ class QuantSum(_Reduction):
 
     def integer_call(self, x, y):
         return integer.sum(x, y, self.axes, self.keepdims)
+
+    def parts_on_arm(self, inputs, y):
+        """As `QuantMean.parts_on_arm`."""
+        return integer.sums_part(self.count, *inputs, y)
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")

@@ -82,6 +82,12 @@ class ActivationQuantizer(keras.layers.Layer):
     def set_range(self, low, high):
         """Set the range, as calibration does; a quantizer with a fixed range does nothing."""
 
+    def shrink(self, share):
+        """Multiply the range by a share, and those of all quantizers that are on its grid; a fixed one stays."""
+        for member in self._group.members:
+            low, high = (float(ops.convert_to_numpy(v)) for v in member.range())
+            member.set_range(low * share, high * share)
+
     def fake_quant(self, x):
         """The nearest values of the grid, as real numbers, with the clipped straight-through gradient.
 

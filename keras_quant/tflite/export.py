@@ -3,7 +3,7 @@
 from keras import tree
 
 from keras_quant.errors import ExportError
-from keras_quant.graph import trace
+from keras_quant.graph import settle_halves, trace
 from keras_quant.layers import QuantLayer, is_quantized
 from keras_quant.tflite import rules  # noqa: F401  registers the lowering rules
 from keras_quant.tflite.ends import check_end_types, output_tensor
@@ -27,6 +27,7 @@ def export_tflite(qmodel, path, batch_size=1, fallback=None, input_type=None, ou
     if fallback == "converter" and (without_rule(graph) or not is_quantized(qmodel)):
         content, layers = _converted(qmodel, graph, batch_size), None
     else:
+        settle_halves(graph)
         content, layers = _lowered(qmodel, batch_size, input_type, output_type)
     report = describe(path, content, parse(content), layers)
     write_atomically(path, content)

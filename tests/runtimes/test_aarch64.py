@@ -9,9 +9,11 @@ import pytest
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 
 import keras_quant as kq
+from keras_quant import integer
 from keras_quant.tflite import Emulator, Runtime, aarch64, read_model
 from keras_quant.tflite.writer import TensorType, Writer
 from tests.helpers import functional, images, quantize_and_ship, sequential, shake
+from tests.integer.one_op import EVERY_PAIR, OneOp, grid
 from tests.runtimes.shipped import differences, operators_in, whole
 
 L = keras.layers
@@ -62,6 +64,29 @@ def test_every_output_and_tensor_inside_is_the_same_here_and_on_arm(arm, shipped
         file = whole(name, path, x)
         there = arm.runtime(file.content).run(file.inputs)
         assert differences(file.outputs, there)[0] == 0, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", [0.25, 1 / 256, 83 / 340, 0.0081, 0.0083])
+def test_products_round_otherwise_on_arm_where_halves_says_so(arm, ratio):
+    a, b = EVERY_PAIR
+    x, y = grid(0.02, -34), grid(0.02 * 0.25 / ratio, -20)
+    op = OneOp("MUL", [(a, 0.02, -34), (b, 0.25, 0)], a.shape[1:], (y.scale, -20), 2, "MulOptions")
+    (there,) = arm.runtime(op.content).run([a, b])
+    products = np.multiply.outer(np.arange(-128, 128) + 34, np.arange(-128, 128))
+    assert np.any(op.run() != there) == integer.products_part(products, x, grid(0.25, 0), y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", [1.0, 4.0, 0.75, 1.1])
+def test_sums_round_otherwise_on_arm_only_where_halves_says_so(arm, ratio):
+    x, y = grid(0.02, -34), grid(0.02 * 2 / ratio, -20)
+    a = np.stack([EVERY_PAIR[0].ravel(), EVERY_PAIR[1].ravel()], -1).reshape(1, 256, 256, 2)
+    axes = lambda writer, fed: [*fed, writer.constant("axes", np.array([3], np.int32))]
+    op = OneOp("MEAN", [(a, 0.02, -34)], (256, 256), (y.scale, -20), 2, "ReducerOptions", operands=axes, keepDims=False)
+    (there,) = arm.runtime(op.content).run([a])
+    if np.any(op.run() != there):
+        assert integer.sums_part(2, x, y, share=0.5)
 
 
 @pytest.mark.slow

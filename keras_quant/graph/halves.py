@@ -1,0 +1,38 @@
+"""Scales under which x86-64 and 64-bit Arm compute the same integers."""
+
+from keras import tree
+
+# Less by a millionth: far more than what float32 leaves open, far less than any range is known to.
+SHARE = 1.0 - 2.0**-20
+MOST_STEPS, MOST_ROUNDS = 24, 4
+
+
+def settle_halves(graph):
+    """Shrink the ranges of products and means, by millionths, until none of their integers lies half way.
+
+    Where the two processors round halves otherwise (`integer.halves`), the ranges are moved off them. A grid that is fixed,
+    or tied to its own input's, stays.
+
+    Args:
+        graph: `Graph` of a quantized model.
+    """
+    for _ in range(MOST_ROUNDS):
+        # A list, so that every node is settled: a range may be the input's of a node before it, where grids are tied.
+        if not any([_settle(node) for node in graph.nodes]):
+            return
+
+
+def _settle(node):
+    """Whether the node's range had to be moved."""
+    parts = getattr(node.operation, "parts_on_arm", None)
+    if parts is None or node.output.note is None or any(value.note is None for value in node.inputs):
+        return False
+    quantizer = node.output.note.quantizer
+    if not all(value.note.quantizer.is_set for value in (*node.inputs, node.output)):
+        return False
+    params = lambda value: value.note.quantizer.params()
+    for count in range(MOST_STEPS):
+        if not parts([params(value) for value in tree.flatten(node.inputs)], params(node.output)):
+            return count > 0
+        quantizer.shrink(SHARE)
+    return False

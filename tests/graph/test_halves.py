@@ -1,0 +1,51 @@
+"""Ranges move off the halves that 64-bit Arm rounds otherwise; that it does is in `tests/runtimes/test_aarch64.py`."""
+
+import numpy as np
+import pytest
+
+import keras_quant as kq
+from keras_quant.graph import trace
+from tests.helpers import functional, images, sequential
+from tests.layers.test_shipping import L, squeeze_and_excite
+
+MODELS = {
+    "gate": lambda: functional(squeeze_and_excite),
+    "padded_average": lambda: sequential(L.AveragePooling2D(3, strides=1, padding="same")),
+    "square_and_means": lambda: sequential(L.Conv2D(8, 3), L.LayerNormalization(), L.GlobalAveragePooling2D()),
+    "silu": lambda: sequential(L.Conv2D(8, 3, activation="silu")),
+}
+
+
+def nodes_that_round(qmodel):
+    return [node for node in trace(qmodel).nodes if hasattr(node.operation, "parts_on_arm")]
+
+
+def parts(node):
+    params = [value.note.quantizer.params() for value in (*node.inputs, node.output)]
+    return node.operation.parts_on_arm(params[:-1], params[-1])
+
+
+def set_to_halves(node):
+    """A range under which the product of the scales is a power of two times the output's: halves everywhere."""
+    *inputs, _ = (value.note.quantizer.params() for value in (*node.inputs, node.output))
+    scale = 4.0 * float(np.prod([np.float64(x.scale) for x in inputs]))
+    node.output.note.quantizer.set_range(-128 * scale, 127 * scale)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_integer_lies_half_way_after_calibration(name):
+    nodes = nodes_that_round(kq.quantize(MODELS[name](), "int8", images()))
+    assert nodes and not any(map(parts, nodes))
+
+
+def test_export_moves_ranges_by_millionths(tmp_path):
+    qmodel = kq.quantize(sequential(L.Conv2D(8, 3, activation="silu")), "int8", images())
+    (node,) = nodes_that_round(qmodel)
+    set_to_halves(node)
+    assert parts(node)
+    before = float(node.output.note.quantizer.high)
+    kq.export(qmodel, tmp_path / "m.tflite")
+    assert not parts(node)
+    after = float(node.output.note.quantizer.high)
+    assert 0 < before - after < 25e-6 * before
+    assert kq.verify(qmodel, tmp_path / "m.tflite", images(), verbose=0).equal
