@@ -11,6 +11,9 @@ def export(qmodel, path, batch_size=1, fallback=None, input_type=None, output_ty
 
     The same model gives the same bytes each time. The signature `serving_default` has the Keras input and output names.
 
+    Ranges of products and means may move by millionths, so that 64-bit Arm rounds as x86-64 does (see docs/runtimes.md);
+    `verify` does the same to a model that was saved before.
+
     Args:
         qmodel: quantized `keras.Model`, from `quantize` or built of `keras_quant.layers`, calibrated or trained.
         path: ends in `.tflite`. Written to a temporary file beside it and renamed.

@@ -10,7 +10,7 @@ from keras import ops, tree
 from keras_quant import backend
 from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import ModelFileError, QuantizationError
-from keras_quant.graph import trace
+from keras_quant.graph import settle_halves, trace
 from keras_quant.integer import Quantized
 from keras_quant.layers import QuantLayer, annotate, annotation
 from keras_quant.policy import Policy
@@ -103,6 +103,8 @@ def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="
     """Compare a file with the model it was exported from; see `keras_quant.verify`."""
     content, model = read_model(path)
     graph = trace(qmodel, keep_float=True)
+    # As export does: the model may have been saved before it.
+    settle_halves(graph)
     converted = bool(without_rule(graph))
     if intermediates and converted:
         raise ModelFileError(

@@ -1,5 +1,6 @@
 """Ranges move off the halves that 64-bit Arm rounds otherwise; that it does is in `tests/runtimes/test_aarch64.py`."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -49,3 +50,12 @@ def test_export_moves_ranges_by_millionths(tmp_path):
     after = float(node.output.note.quantizer.high)
     assert 0 < before - after < 25e-6 * before
     assert kq.verify(qmodel, tmp_path / "m.tflite", images(), verbose=0).equal
+
+
+def test_a_model_saved_before_its_export_is_verified(tmp_path):
+    qmodel = kq.quantize(sequential(L.Conv2D(8, 3, activation="silu")), "int8", images())
+    set_to_halves(nodes_that_round(qmodel)[0])
+    qmodel.save(tmp_path / "m.keras")
+    kq.export(qmodel, tmp_path / "m.tflite")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert kq.verify(loaded, tmp_path / "m.tflite", images(), verbose=0).equal
