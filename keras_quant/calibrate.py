@@ -53,6 +53,9 @@ def calibrate(qmodel, data, steps=None, verbose="auto"):
         progress.update(progress._seen_so_far, finalize=True)
     for entry in statistics.values():
         entry.set_range()
+    for node in observed:
+        if hasattr(node.operation, "follow_input"):
+            node.operation.follow_input(node.inputs[0].note.quantizer.params())
     settle_halves(graph)
     return qmodel
 

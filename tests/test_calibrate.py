@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import keras_quant as kq
 from keras_quant.calibrate import SAMPLES, _summarize, best_range
-from tests.helpers import images, sequential
+from tests.helpers import functional, images, sequential
 
 L = keras.layers
 X = images(64)
@@ -149,3 +149,11 @@ def test_a_layer_that_overflows_is_named():
 def test_a_float_model_is_refused():
     with pytest.raises(kq.CalibrationError, match="no quantized layer"):
         kq.calibrate(model(), X, verbose=0)
+
+
+@pytest.mark.parametrize("build", [lambda x: L.ReLU()(x), lambda x: L.ReLU()(L.Conv2D(6, 1, activation="tanh")(x))])
+def test_a_relu_alone_rounds_nothing(build):
+    x = images()
+    qmodel = kq.quantize(functional(build), "int8", x)
+    there = keras.Model(qmodel.inputs, qmodel.layers[-2].output).predict(x, verbose=0)
+    np.testing.assert_allclose(qmodel.predict(x, verbose=0), np.maximum(there, 0), rtol=1e-6)

@@ -51,6 +51,19 @@ class QuantReLU(_PinnedRange, QuantLayer, keras.layers.ReLU):
     def bounds(self):
         return (None, None)
 
+    def follow_input(self, x):
+        """Take the step of the input's grid as the own one: the positive integers then pass unrounded.
+
+        A finer step holds nothing more. A bound and a slope want a grid of their own, int16 has zero in its middle.
+
+        Args:
+            x: `QuantParams` of the input.
+        """
+        own = self.output_quantizer
+        plain = not self.negative_slope and self.max_value is None
+        if plain and x.type == own.type and own.type.storage == "int8":
+            own.set_range(0.0, own.type.levels * float(ops.convert_to_numpy(x.scale)))
+
     def train_arithmetic(self, inputs):
         clamps = self.output_quantizer.covers(self.output_quantizer.bounds)
         return self.float_call(inputs) if self.negative_slope or not clamps else inputs
