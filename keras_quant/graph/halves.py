@@ -1,7 +1,5 @@
 """Scales under which x86-64 and 64-bit Arm compute the same integers."""
 
-from keras import tree
-
 # Less by a millionth: far more than what float32 leaves open, far less than any range is known to.
 SHARE = 1.0 - 2.0**-20
 MOST_STEPS, MOST_ROUNDS = 24, 4
@@ -30,9 +28,14 @@ def _settle(node):
     quantizer = node.output.note.quantizer
     if not all(value.note.quantizer.is_set for value in (*node.inputs, node.output)):
         return False
+    if any(value.note.quantizer.shares_grid_with(quantizer) for value in node.inputs):
+        return False
     params = lambda value: value.note.quantizer.params()
-    for count in range(MOST_STEPS):
-        if not parts([params(value) for value in tree.flatten(node.inputs)], params(node.output)):
-            return count > 0
-        quantizer.shrink(SHARE)
+    before = quantizer.shared_ranges()
+    for step in range(MOST_STEPS):
+        if step:
+            quantizer.set_shared_ranges([(low * SHARE**step, high * SHARE**step) for low, high in before])
+        if not parts([params(value) for value in node.inputs], params(node.output)):
+            return step > 0
+    quantizer.set_shared_ranges(before)
     return False

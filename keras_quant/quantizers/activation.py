@@ -82,11 +82,15 @@ class ActivationQuantizer(keras.layers.Layer):
     def set_range(self, low, high):
         """Set the range, as calibration does; a quantizer with a fixed range does nothing."""
 
-    def shrink(self, share):
-        """Multiply the range by a share, and those of all quantizers that are on its grid; a fixed one stays."""
-        for member in self._group.members:
-            low, high = (float(ops.convert_to_numpy(v)) for v in member.range())
-            member.set_range(low * share, high * share)
+    def shared_ranges(self):
+        """The ranges, as floats, of all quantizers that share this one's grid."""
+        return [tuple(float(ops.convert_to_numpy(v)) for v in member.range()) for member in self._group.members]
+
+    def set_shared_ranges(self, ranges):
+        """Set what `shared_ranges` gave, or the like; one that was never set stays so."""
+        for member, (low, high) in zip(self._group.members, ranges):
+            if high > low:
+                member.set_range(low, high)
 
     def fake_quant(self, x):
         """The nearest values of the grid, as real numbers, with the clipped straight-through gradient.

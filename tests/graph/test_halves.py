@@ -59,3 +59,22 @@ def test_a_model_saved_before_its_export_is_verified(tmp_path):
     kq.export(qmodel, tmp_path / "m.tflite")
     loaded = keras.models.load_model(tmp_path / "m.keras")
     assert kq.verify(loaded, tmp_path / "m.tflite", images(), verbose=0).equal
+
+
+def test_a_mean_on_its_inputs_grid_stays_as_it_is(tmp_path):
+    joined = lambda x: L.Concatenate(axis=1)([x, L.GlobalAveragePooling2D(keepdims=True)(x)])
+    qmodel = kq.quantize(functional(lambda x: joined(L.Conv2D(4, 1)(x)[:, :1, :1])), "int8", images())
+    ranges = lambda: [float(v) for v in qmodel.variables if v.name in ("low", "high")]
+    before = ranges()
+    kq.export(qmodel, tmp_path / "m.tflite")
+    kq.verify(qmodel, tmp_path / "m.tflite", images(), verbose=0)
+    assert ranges() == before
+
+
+def test_export_twice_gives_the_same_ranges(tmp_path):
+    qmodel = kq.quantize(MODELS["gate"](), "int8", images())
+    for node in nodes_that_round(qmodel):
+        set_to_halves(node)
+    kq.export(qmodel, tmp_path / "a.tflite")
+    kq.export(qmodel, tmp_path / "b.tflite")
+    assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
