@@ -145,33 +145,22 @@ def _gated_linear_unit(node):
 
 @_expands(image, "CropImages")
 def _crop_images(node):
-    operation, before, after = node.operation, node.inputs[0].shape, node.output.shape
-    cut = [
-        _before(first, last, before[axis] - after[axis])
-        for axis, first, last in (
-            (1, operation.top_cropping, operation.bottom_cropping),
-            (2, operation.left_cropping, operation.right_cropping),
-        )
-    ]
-    return [dataclasses.replace(node, operation=keras.layers.Cropping2D(cut))]
+    return [dataclasses.replace(node, operation=keras.layers.Cropping2D(_margins(node, "cropping")))]
 
 
 @_expands(image, "PadImages")
 def _pad_images(node):
-    operation, before, after = node.operation, node.inputs[0].shape, node.output.shape
-    widths = [
-        _before(first, last, after[axis] - before[axis])
-        for axis, first, last in (
-            (1, operation.top_padding, operation.bottom_padding),
-            (2, operation.left_padding, operation.right_padding),
-        )
-    ]
-    return [dataclasses.replace(node, operation=keras.layers.ZeroPadding2D(widths))]
+    return [dataclasses.replace(node, operation=keras.layers.ZeroPadding2D(_margins(node, "padding")))]
 
 
-def _before(first, last, total):
-    """The share at either end, where one of them is given."""
-    return (first, total - first) if first is not None else (total - last, last)
+def _margins(node, what):
+    """What is cut or added at either end of height and width, where one end of each is given."""
+    margins = []
+    for axis, first, last in ((1, "top", "bottom"), (2, "left", "right")):
+        total = abs(node.inputs[0].shape[axis] - node.output.shape[axis])
+        before, after = (getattr(node.operation, f"{end}_{what}") for end in (first, last))
+        margins.append((total - after if before is None else before, total - before if before is not None else after))
+    return margins
 
 
 @_expands(keras.layers, "AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D")
