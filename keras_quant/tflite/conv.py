@@ -134,7 +134,7 @@ def conv_2d(lowering, layer, x, output, y):
         return product(lowering, output, x, weights, _image_kernel(weights)[0, 0], y, layer)
     fields = {"fusedActivationFunction": fused_activation(layer), **geometry(layer)}
     if layer.groups == x.shape[-1] > 1:
-        # XNNPACK's grouped convolution takes 20 times as long where each group is a single channel.
+        # XNNPACK computes both alike; older runtimes have no groups, and large kernels want blocks.
         single = ops.reshape(weights.kernel, (*weights.kernel.shape[:-2], layer.groups, -1))
         return depthwise(lowering, output, x, dataclasses.replace(weights, kernel=single), y, **fields)
     return convolution(lowering, output, x, weights, y, layer.groups, **fields)
