@@ -167,7 +167,7 @@ files, {exact} of them with no output that differs between `predict` and LiteRT.
 """
 LARGER_HEAD = """## At {size}×{size}
 
-Made by the same command with `--small --size {size}` in place of `--all`. {sums}
+Made by `python benchmarks/zoo.py NAMES --converter --size {size}`. {sums}
 """
 
 
