@@ -55,22 +55,14 @@ def _weighted(lowering, layer, output, name, operands, version, since, options, 
 @lowers_float(L.Dense)
 def dense(lowering, layer, inputs, output):
     kernel = _weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).T)
+    return _fully_connected(lowering, layer, inputs, output, kernel, 2 if len(output.shape) > 1 else 1, (1, 10, 0))
+
+
+def _fully_connected(lowering, layer, inputs, output, kernel, version, since, **fields):
+    """FULLY_CONNECTED with a kernel that is in the file."""
     operands = [*inputs, kernel, _bias(lowering, layer, output, layer.units, layer.bias)]
-    keep = len(output.shape) > 1
-    return _weighted(
-        lowering,
-        layer,
-        output,
-        "FULLY_CONNECTED",
-        operands,
-        2 if keep else 1,
-        (1, 10, 0),
-        _FULLY_CONNECTED,
-        keepNumDims=keep,
-    )
-
-
-_FULLY_CONNECTED = "FullyConnectedOptions"
+    fields |= {"keepNumDims": len(output.shape) > 1}
+    return _weighted(lowering, layer, output, "FULLY_CONNECTED", operands, version, since, "FullyConnectedOptions", **fields)
 
 
 @lowers_float(L.Conv2D)
@@ -138,19 +130,7 @@ def dynamic_dense(lowering, layer, inputs, output):
         kernel = lowering.writer.constant_int4(f"{output.name}/kernel", rows, scale)
     else:
         kernel = lowering.writer.constant(f"{output.name}/kernel", rows, scale)
-    operands = [*inputs, kernel, _bias(lowering, layer, output, layer.units, layer.bias)]
-    keep = len(output.shape) > 1
-    return _weighted(
-        lowering,
-        layer,
-        output,
-        "FULLY_CONNECTED",
-        operands,
-        *(12, (2, 17, 0)),
-        _FULLY_CONNECTED,
-        keepNumDims=keep,
-        asymmetricQuantizeInputs=True,
-    )
+    return _fully_connected(lowering, layer, inputs, output, kernel, 12, (2, 17, 0), asymmetricQuantizeInputs=True)
 
 
 @lowers_float(DynamicConv2D)
