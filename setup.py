@@ -36,7 +36,7 @@ setup(
         "keras>=3.5",
         "numpy>=1.26",
         "flatbuffers>=24.3",
-        "ai-edge-litert>=1.2",
+        "ai-edge-litert>=2.1",
         "rich>=13",
     ],
     extras_require={

@@ -1,9 +1,10 @@
 """What weights of 4 bits save, and what they cost in time.
 
-    python benchmarks/int4.py [--samples 16] [--threads 1] [--repeats 60]
+    python benchmarks/int4.py [--windows] [--samples 16] [--threads 1] [--repeats 60]
 
 MobileNetV2 at 224×224 with its pointwise convolutions and its classifier in int4 and the rest in int8, against all int8:
-bytes, partitions, outputs that differ between `predict` and LiteRT, and latency in the same run.
+bytes, partitions, outputs that differ between `predict` and LiteRT, and latency in the same run. With `--windows`, the 3×3
+convolutions of ResNet50 and ResNet-8, each alone, against int8.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import tempfile
 import keras
 import latency
 import networks
+import numpy as np
 import report
 
 import keras_quant as kq
@@ -28,12 +30,42 @@ def _is_product(layer):
     return pointwise or type(layer) is keras.layers.Dense
 
 
+# Height and channels of the 3×3 convolutions of ResNet-8 and of ResNet50.
+WINDOWS = [(32, 16), (16, 32), (8, 64), (56, 64), (28, 128), (14, 256), (7, 512)]
+
+
+def window_rows(threads, repeats):
+    """One row for each 3×3 convolution."""
+    for size, channels in WINDOWS:
+        model = keras.Sequential([keras.Input((size, size, channels)), keras.layers.Conv2D(channels, 3, padding="same")])
+        x = np.random.default_rng(0).standard_normal((4, *model.input_shape[1:])).astype("float32")
+        files = {policy: latency.exported(model, x, policy) for policy in ("int8", "int4")}
+        seconds = latency.measure(files, threads, repeats)
+        yield {
+            "image": f"{size}×{size}×{channels}",
+            "bytes in int8": len(files["int8"]),
+            "in int4": len(files["int4"]),
+            "int8 µs": float(np.median(seconds["int8"][:, 0]) * 1e6),
+            "int4 / int8": latency.ratio(seconds["int4"], seconds["int8"], 0),
+            "(cpu)": latency.ratio(seconds["int4"], seconds["int8"], 1),
+        }
+
+
 def main():
     parser = report.arguments(argparse.ArgumentParser(description=__doc__.split("\n")[0]), "int4")
     parser.add_argument("--samples", type=int, default=16, help="inputs compared")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=60)
+    parser.add_argument("--windows", action="store_true", help="3×3 convolutions, each alone")
     args = parser.parse_args()
+    if args.windows:
+        report.show("3×3 convolutions in int4", list(window_rows(args.threads, args.repeats)), args.json)
+    else:
+        report.show("MobileNetV2, pointwise convolutions and classifier in int4", mobilenet_rows(args), args.json)
+
+
+def mobilenet_rows(args):
+    """One row a policy."""
     model = networks.mobilenet_v2()
     x = networks.images(model, args.samples)
     rows, files = [], {}
@@ -63,7 +95,7 @@ def main():
         row["ms"] = float(sorted(own[:, 0])[len(own) // 2] * 1e3)
         row["of int8's time"] = latency.ratio(own, seconds["int8"], 0)
         row["(cpu)"] = latency.ratio(own, seconds["int8"], 1)
-    report.show("MobileNetV2, pointwise convolutions and classifier in int4", rows, args.json)
+    return rows
 
 
 if __name__ == "__main__":

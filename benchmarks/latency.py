@@ -31,8 +31,8 @@ def converted(model, calibration=None):
     return converter.convert()
 
 
-def exported(model, calibration):
-    qmodel = kq.quantize(model, "int8", calibration)
+def exported(model, calibration, policy="int8"):
+    qmodel = kq.quantize(model, policy, calibration)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "m.tflite"
         kq.export(qmodel, path)

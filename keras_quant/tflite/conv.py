@@ -12,8 +12,11 @@ from keras_quant.errors import ExportError
 from keras_quant.layers import QuantConv1D
 from keras_quant.layers.conv import QuantConvolution, QuantDepthwiseConvolution, QuantTransposedConvolution
 from keras_quant.tflite.lower import lowers, params_of
+from keras_quant.tflite.windows import axes, pays, windows
 from keras_quant.tflite.writer import TensorType
 
+# Version of FULLY_CONNECTED by the bits of its weights, and the release that brought it.
+_NARROW_PRODUCT = {2: (14, (2, 21, 0)), 4: (10, (2, 17, 0))}
 # Runtimes before this one take FULLY_CONNECTED's version, but read one scale for all channels: see docs/runtimes.md.
 _PER_CHANNEL_SINCE = (2, 10, 0)
 Padding, Activation = schema.Padding, schema.ActivationFunctionType
@@ -130,8 +133,12 @@ def convolution(lowering, output, x, weights, y, groups=1, **fields):
 @_on_images
 def conv_2d(lowering, layer, x, output, y):
     weights = layer.folded_weights(params_of(x), output.params)
-    if layer.kernel_quantizer.bits <= 4 and layer.is_pointwise and x.kind == TensorType.INT8:
-        return product(lowering, output, x, weights, _image_kernel(weights)[0, 0], y, layer)
+    if layer.kernel_quantizer.bits <= 4 and layer.groups == 1 and x.kind == TensorType.INT8:
+        kernel = _image_kernel(weights)
+        rows = kernel.reshape(-1, kernel.shape[-1])
+        height, width = axes(layer, x.shape[1:3], y.shape[1:3])
+        if layer.is_pointwise or pays(height, width, rows.size, stored_bits(layer, len(rows))):
+            return product(lowering, output, windows(lowering, x, output, height, width), weights, rows, y, layer)
     fields = {"fusedActivationFunction": fused_activation(layer), **geometry(layer)}
     if layer.groups == x.shape[-1] > 1:
         # XNNPACK computes both alike; older runtimes have no groups, and large kernels want blocks.
@@ -140,14 +147,22 @@ def conv_2d(lowering, layer, x, output, y):
     return convolution(lowering, output, x, weights, y, layer.groups, **fields)
 
 
-def product(lowering, output, x, weights, kernel, y, layer):
-    """FULLY_CONNECTED over the last axis, with a kernel `(inputs, units)` of 8 bits or, two weights a byte, of 4.
+def stored_bits(layer, inputs):
+    """Bits of one weight of a FULLY_CONNECTED in the file: XNNPACK wants the `inputs` of a unit to fill whole bytes."""
+    bits = layer.kernel_quantizer.bits
+    return next((width for width in (2, 4) if bits <= width and inputs * width % 8 == 0), 8)
 
-    For 4 bits this is what XNNPACK has; a 1×1 convolution of 4 bits is on the built-in kernel, which takes far longer.
+
+def product(lowering, output, x, weights, kernel, y, layer):
+    """FULLY_CONNECTED over the last axis, with a kernel `(inputs, units)` of 8 bits or, several weights a byte, fewer.
+
+    For few bits this is what XNNPACK has; a 1×1 convolution of 4 bits is on the built-in kernel, which takes far longer.
     """
     scale, rows = ops.convert_to_numpy(weights.scale), np.ascontiguousarray(kernel.T)
-    if layer.kernel_quantizer.bits <= 4 and x.kind == TensorType.INT8:
-        index, version, since = lowering.writer.constant_int4(f"{output.name}/kernel", rows, scale), 10, (2, 17, 0)
+    bits = stored_bits(layer, len(kernel)) if x.kind == TensorType.INT8 else 8
+    if bits < 8:
+        index = lowering.writer.narrow_constant(f"{output.name}/kernel", rows, scale, bits)
+        version, since = _NARROW_PRODUCT[bits]
     else:
         index, _ = weight_constants(lowering, output, weights, rows, axis=0)
         version, since = (4 if len(x.shape) == 2 else 5), _PER_CHANNEL_SINCE

@@ -127,7 +127,7 @@ def transpose_conv(lowering, layer, inputs, output):
 def dynamic_dense(lowering, layer, inputs, output):
     rows, scale = _integers(layer, ops.convert_to_numpy(layer.kernel).T, 0)
     if layer.kernel_quantizer.bits <= 4 and rows.shape[1] % 2 == 0:
-        kernel = lowering.writer.constant_int4(f"{output.name}/kernel", rows, scale)
+        kernel = lowering.writer.narrow_constant(f"{output.name}/kernel", rows, scale, 4)
     else:
         kernel = lowering.writer.constant(f"{output.name}/kernel", rows, scale)
     return _fully_connected(lowering, layer, inputs, output, kernel, 12, (2, 17, 0), asymmetricQuantizeInputs=True)

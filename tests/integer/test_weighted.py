@@ -163,20 +163,21 @@ def test_accumulators_above_the_exact_range_of_float32_equal_litert():
 
 
 @settings(max_examples=40)
-@given(geometry, st.sampled_from([(3,), (2, 3), (2, 2, 2)]), st.integers(1, 150))
-def test_fully_connected_of_4_bit_weights_equals_litert(g, leading, pairs):
-    case = Case(g["seed"], (*leading, 2 * pairs), (2 * pairs, g["filters"]), g["filters"], 2 * pairs)
-    case.kernel = np.random.default_rng(g["seed"]).integers(-7, 8, case.kernel.shape).astype(np.int8)
+@given(geometry, st.sampled_from([(3,), (2, 3), (2, 2, 2)]), st.integers(1, 150), st.sampled_from([2, 4]))
+def test_fully_connected_of_weights_of_few_bits_equals_litert(g, leading, count, bits):
+    inputs, limit = 8 // bits * count, 2 ** (bits - 1)
+    case = Case(g["seed"], (*leading, inputs), (inputs, g["filters"]), g["filters"], inputs)
+    case.kernel = np.random.default_rng(g["seed"]).integers(-limit, limit, case.kernel.shape).astype(np.int8)
     case.weights = plain_weights(case.kernel, case.bias, case.sw, grid(case.sx, case.zx), case.y)
     ours = integers(integer.fully_connected(case.quantized(), case.weights, case.y, BOUNDS[g["activation"]]), case.y)
 
     def operands(writer, fed):
-        weights = writer.constant_int4("w", np.ascontiguousarray(case.kernel.T), case.sw)
+        weights = writer.narrow_constant("w", np.ascontiguousarray(case.kernel.T), case.sw, bits)
         return [fed[0], weights, writer.constant("b", case.bias, case.sx * case.sw)]
 
     y = (case.y.scale, case.y.zero_point)
     fields = {"keepNumDims": len(leading) > 1, "fusedActivationFunction": g["activation"]}
     fed = [(case.x, case.sx, case.zx)]
-    op = OneOp("FULLY_CONNECTED", fed, ours.shape[1:], y, 10, "FullyConnectedOptions", operands, **fields)
+    op = OneOp("FULLY_CONNECTED", fed, ours.shape[1:], y, {2: 14, 4: 10}[bits], "FullyConnectedOptions", operands, **fields)
     assert op.on_xnnpack
     np.testing.assert_array_equal(ours, op.run())
