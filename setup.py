@@ -38,6 +38,7 @@ setup(
         "flatbuffers>=24.3",
         "ai-edge-litert>=2.1",
         "rich>=13",
+        "scipy>=1.11",
     ],
     extras_require={
         "demo": DEMO,

@@ -112,3 +112,37 @@ def is_symbolic(x):
 def compiled(function):
     """`function` as a graph, traced once for all batch sizes."""
     return tf.function(function, reduce_retracing=True, autograph=False)
+
+
+def hessian_traces(loss, variables, probes, seed):
+    """Hutchinson's estimate of the trace of the loss's second derivative, for each variable by itself.
+
+    `tr(H) = E[vᵀ·H·v]` over vectors `v` of random signs, one product with the Hessian a probe for all variables at once.
+
+    Args:
+        loss: function without arguments → scalar tensor, computed from `variables`.
+        variables: list of `keras.Variable`s.
+        probes: number of vectors.
+        seed: integer.
+
+    Returns:
+        List of floats.
+
+    Raises:
+        LookupError: if an operation of the loss has no second derivative.
+    """
+    random = tf.random.Generator.from_seed(seed)
+    watched = [variable.value for variable in variables]
+    traces = [0.0] * len(watched)
+    for _ in range(probes):
+        signs = [tf.sign(random.uniform(v.shape, -1.0, 1.0)) for v in watched]
+        with tf.GradientTape() as outer:
+            outer.watch(watched)
+            with tf.GradientTape() as inner:
+                inner.watch(watched)
+                value = loss()
+            gradients = inner.gradient(value, watched, unconnected_gradients="zero")
+            along = tf.add_n([tf.reduce_sum(g * s) for g, s in zip(gradients, signs)])
+        products = outer.gradient(along, watched, unconnected_gradients="zero")
+        traces = [t + float(tf.reduce_sum(p * s)) / probes for t, p, s in zip(traces, products, signs)]
+    return traces

@@ -8,6 +8,7 @@ from keras_quant import backend
 from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import CalibrationError
 from keras_quant.graph import settle_halves, trace
+from keras_quant.graph.graph import in_float
 from keras_quant.integer.params import INT8
 from keras_quant.layers import QuantLayer
 
@@ -78,12 +79,8 @@ def _owns_grid(node):
 def _sampling_step(graph, observed):
     """A compiled function: inputs → (minimum, maximum, sample) of each observed tensor, computed in float."""
 
-    def compute(node, args, kwargs):
-        layer = node.operation
-        return layer.float_call(*args) if hasattr(layer, "float_call") else layer(*args, **kwargs)
-
     def step(*inputs):
-        values = graph.run(inputs, compute)
+        values = graph.run(inputs, in_float)
         return [_summarize(values[node.output]) for node in observed]
 
     return backend.compiled(step)

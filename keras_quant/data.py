@@ -27,18 +27,30 @@ def input_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
     Raises:
         CalibrationError: if there is no data, or it does not fit the model, or it is not finite.
     """
+    for arrays, _, _ in labelled_batches(data, inputs, steps, batch_size):
+        yield arrays
+
+
+def labelled_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
+    """Iterate over batches as `input_batches` does, with their labels and sample weights.
+
+    Yields:
+        Tuples of the inputs, as `input_batches` yields them; labels, in whatever structure they come; and sample weights.
+        Both are `None` where there are none.
+    """
     specs = [(x.name, tuple(x.shape)) for x in inputs]
     kinds = [x.dtype for x in inputs]
     count = 0
-    for batch in itertools.islice(_batches(data, specs, steps, batch_size), steps):
+    for batch, labels, weights in itertools.islice(_batches(data, specs, steps, batch_size), steps):
         arrays = _in_order(batch, specs)
         for (name, shape), array in zip(specs, arrays):
             _check(name, shape, array)
         count += 1
         # An integer input cuts fractions off, as `predict` does.
-        yield [
+        kept = [
             a if kind.startswith(("float", "bfloat")) else a.astype(kind).astype("float32") for a, kind in zip(arrays, kinds)
         ]
+        yield kept, labels, weights
     if not count:
         raise CalibrationError("The data holds no batch. Pass at least one, for instance 100 to 500 training images.")
 
@@ -57,13 +69,15 @@ def number_of_batches(data, steps=None, batch_size=BATCH_SIZE):
 
 
 def _batches(data, specs, steps, batch_size):
+    """Batches as `(x, y, sample_weight)`."""
+    labels = weights = None
     if isinstance(data, tuple) and _is_arrays(data[0]):
-        data = keras.utils.unpack_x_y_sample_weight(data)[0]
+        data, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
     if _is_arrays(data) and not (isinstance(data, list) and len(data) != len(specs)):
-        flat = _in_order(data, specs)
-        return ([a[i : i + batch_size] for a in flat] for i in range(0, len(flat[0]), batch_size))
+        parts = _in_order(data, specs), labels, weights
+        return (_rows(parts, slice(i, i + batch_size)) for i in range(0, len(parts[0][0]), batch_size))
     if isinstance(data, keras.utils.PyDataset):
-        return (_inputs_of(data[i]) for i in range(len(data)))
+        return (_unpacked(data[i]) for i in range(len(data)))
     if hasattr(data, "cardinality") and int(data.cardinality()) == -1 and steps is None:
         raise CalibrationError("The dataset is infinite. Say how many batches to take with `steps`.")
     if not hasattr(data, "__iter__"):
@@ -71,11 +85,16 @@ def _batches(data, specs, steps, batch_size):
             "Data is arrays, a tf.data.Dataset, a keras.utils.PyDataset or an iterable of batches. "
             f"Received: {type(data).__name__}"
         )
-    return map(_inputs_of, data)
+    return map(_unpacked, data)
 
 
-def _inputs_of(batch):
-    return batch[0] if isinstance(batch, tuple) else batch
+def _rows(arrays, rows):
+    return tree.map_structure(lambda a: None if a is None else a[rows], arrays)
+
+
+def _unpacked(batch):
+    # A list is several inputs, a tuple inputs with what belongs to them.
+    return (*batch, None, None)[:3] if isinstance(batch, tuple) else (batch, None, None)
 
 
 def _is_arrays(data):

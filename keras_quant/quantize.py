@@ -56,9 +56,24 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
             policy or fallback.
         CalibrationError: for calibration data that does not fit.
     """
-    policies = as_map(policy)
     if fallback not in FALLBACKS:
         raise QuantizationError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
+    qmodel = place(fused_graph(model, as_map(policy), fallback, ends), model.name, fallback)
+    if calibration_data is not None and has_ranges(qmodel):
+        calibrate(qmodel, calibration_data, calibration_steps)
+    return qmodel
+
+
+def fused_graph(model, policies, fallback=None, ends=None):
+    """The leaf graph of a float model with its policies, batch normalizations and activations joined to the layers before.
+
+    Args:
+        model, fallback, ends: as of `quantize`.
+        policies: `PolicyMap`.
+
+    Returns:
+        `Graph`, of which `place` makes the quantized model.
+    """
     graph = trace(model, keep_float=lambda path: fallback == "float" or policies[path].computes_in_float)
     if any(isinstance(node.operation, QuantLayer) for node in graph.nodes):
         raise QuantizationError(
@@ -70,7 +85,4 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
     graph = graph if ends is None else widen_ends(graph, ends)
     for graph_pass in PASSES:
         graph = graph_pass(graph)
-    qmodel = place(graph, model.name, fallback)
-    if calibration_data is not None and has_ranges(qmodel):
-        calibrate(qmodel, calibration_data, calibration_steps)
-    return qmodel
+    return graph

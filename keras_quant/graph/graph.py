@@ -124,5 +124,11 @@ class Graph:
         return values
 
 
+def in_float(node, args, kwargs):
+    """What a node of a quantized model computes in float: `compute` of `Graph.run` for the float model."""
+    layer = node.operation
+    return layer.float_call(*args) if hasattr(layer, "float_call") else layer(*args, **kwargs)
+
+
 def _with_policy(node, policies):
     return dataclasses.replace(node, policy=policies[node.path], named=policies.key_for(node.path) is not None)

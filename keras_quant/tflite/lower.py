@@ -258,6 +258,11 @@ def _rule(node):
     return next((_RULES[base] for base in cls.__mro__ if base in _RULES), None)
 
 
+def lowers_in_float(operation):
+    """Whether a rule lowers a float layer or operation."""
+    return type(operation) in _FLOAT_RULES
+
+
 def without_rule(graph):
     """The nodes that no rule lowers: layers that compute in float, and quantized ones that have no rule."""
     return [n for n in graph.nodes if _rule(n) is None]

@@ -15,8 +15,8 @@ from keras_quant.tflite.concatenate import MOST_INPUTS, join
 from keras_quant.tflite.lower import params_of
 from keras_quant.tflite.reshape import cut, pad
 
-# What an operator and its tensor take in the file.
-OPERATOR_BYTES = 150
+# What an operator, its tensor and its constants take in the file.
+OPERATOR_BYTES = 250
 
 
 @dataclasses.dataclass(frozen=True)

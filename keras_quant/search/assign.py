@@ -1,0 +1,277 @@
+"""The search itself: from a float model and data to a policy for each layer."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+
+import numpy as np
+from keras import ops, tree
+
+from keras_quant import policy as policies
+from keras_quant.data import labelled_batches
+from keras_quant.errors import QuantizationError
+from keras_quant.graph import trace
+from keras_quant.policy import PolicyMap
+from keras_quant.quantize import fused_graph
+from keras_quant.search.budget import RISE, SIZE, TIME, Budget, BudgetError, as_budget
+from keras_quant.search.cache import Cache
+from keras_quant.search.cost import Costs
+from keras_quant.search.exchange import exchanges
+from keras_quant.search.front import Front, Point
+from keras_quant.search.objective import Objective
+from keras_quant.search.sensitivity import MEASURES, Sensitivities
+from keras_quant.search.solve import choose
+from keras_quant.search.truth import Truth, size_of
+from keras_quant.search.units import units_of
+
+INT8 = policies.get("int8")
+# Rounds in which a limit moves because the true figure missed it.
+ROUNDS = 6
+# Exchanges between two layers that are held against the true loss at the end.
+EXCHANGES = 6
+
+
+def assign(model, data, budget, candidates=("int4", "int8", "float16"), latencies=None, **options):
+    """Choose a policy for each layer with a kernel, for a budget.
+
+        policies = kq.search.assign(model, train, budget=0.6, cache="search.json")
+        qmodel = kq.quantize(model, policies, train)
+
+    Args:
+        model: a float `keras.Model`. Its compiled loss is what is kept small, if `data` has labels; otherwise the distance
+            of its outputs from the float model's.
+        data: whatever `fit` takes; a few hundred samples do.
+        budget: `Budget`, or a float: share of the int8 file's bytes.
+        candidates: policies, or their names.
+        latencies: `Latencies` measured on another machine, or `True` to measure on this one; by default where the budget
+            limits time.
+        **options: the other arguments of `Search`, of them `cache`.
+
+    Returns:
+        `PolicyMap`.
+
+    Raises:
+        BudgetError: for a budget that cannot be met, with the least that can and what holds it up.
+        QuantizationError: for a model without layers to choose for, or an unknown policy.
+        CalibrationError: for data that does not fit the model.
+    """
+    budget = as_budget(budget)
+    latencies = budget.wants_latency if latencies is None else latencies
+    return Search(model, data, candidates, latencies=latencies, **options).assign(budget).policies
+
+
+class Search:
+    """What a model's layers cost and lose in each precision, measured once, and the choices made of it.
+
+    Args:
+        model, data, candidates: as of `assign`.
+        steps: number of batches of `data`; all by default.
+        cache: path of a JSON file that keeps what is measured, so that a search that was stopped goes on where it was.
+        latencies: `Latencies` from another machine, or `True` to time every distinct operator on this one.
+        measures: names of the sensitivities by which choices are made, see `keras_quant.search.sensitivity`. All choices
+            are held against the true loss and the best is taken.
+        fallback: as of `keras_quant.quantize`.
+        seed: integer, of the Hessian's random vectors.
+        verbose: 1 for progress bars, 0 for none.
+
+    Attributes:
+        units: list of `Unit`s, the layers.
+        options: dict from each unit to the `Policy`s that it takes.
+        refused: dict from `(unit, policy)` to the reason why the layer cannot be computed so.
+        costs: dict from `(unit, policy)` to `Cost`.
+        sensitivities: dict from `(unit, policy)` to `Sensitivity`.
+        evaluations: how often the network is run, from some layer on: batches × layers × candidates.
+        latencies: `Latencies` of the layers, to be saved and loaded elsewhere.
+    """
+
+    def __init__(
+        self,
+        model,
+        data,
+        candidates=("int4", "int8", "float16"),
+        steps=None,
+        cache=None,
+        latencies=None,
+        measures=MEASURES,
+        fallback=None,
+        seed=0,
+        verbose=1,
+    ):
+        self.candidates = [policies.get(name) for name in dict.fromkeys(candidates)]
+        if not self.candidates or not measures or set(measures) - set(MEASURES):
+            raise QuantizationError(
+                f"A search takes at least one candidate, and measures out of {MEASURES}. "
+                f"Received: candidates={candidates!r}, measures={measures!r}"
+            )
+        self.measures, self.timed = tuple(measures), bool(latencies)
+        graph = fused_graph(model, PolicyMap(), fallback)
+        batches, objective = list(labelled_batches(data, graph.inputs, steps)), Objective(model)
+        self._truth = Truth(model, graph, batches, objective, fallback)
+        in_int8 = self._truth.quantized(PolicyMap())
+        quantized = trace(in_int8, keep_float=True)
+        self.units = units_of(graph, quantized)
+        if not self.units:
+            raise QuantizationError(f"Model '{model.name}' has no layer with a kernel to choose a policy for.")
+        self._cache = Cache(cache, _fingerprint(model, self.units, batches))
+        costs = Costs(self.units, self.candidates, latencies, self._cache)
+        self.costs, self.refused, self.latencies = costs.measure(verbose), costs.refused, costs.latencies
+        self.options = {u: [p for p in self.candidates if (u, p) in self.costs] or [INT8] for u in self.units}
+        sensitivities = Sensitivities(quantized, self.units, self.options, batches, objective, self._cache, seed)
+        self.evaluations, self.sensitivities = sensitivities.evaluations, sensitivities.measure(verbose)
+        self._int8_bytes, self._points = size_of(in_int8), {}
+
+    def assign(self, budget):
+        """The best choice within a budget.
+
+        Args:
+            budget: `Budget`, or a share of the int8 file's bytes.
+
+        Returns:
+            `Point`, its bytes and loss measured.
+
+        Raises:
+            BudgetError: if there is none, with the least that there is one for.
+        """
+        budget = as_budget(budget)
+        if budget.wants_latency and not self.timed:
+            raise QuantizationError("A budget of time needs times: pass `latencies=True` to `Search`, or a table of them.")
+        for limit in self._limits(budget):
+            limit.check_reachable(self.options, self.refused)
+        found = self._best_within(budget) if budget.limits_cost else self._smallest_within(budget)
+        self._cache.write()
+        return found
+
+    def front(self, points=12):
+        """Choices for sizes from the smallest to the largest that there are, and the uniform policies beside them.
+
+        Args:
+            points: number of sizes, each larger than the one before by the same factor.
+
+        Returns:
+            `Front`.
+        """
+        uniform = {policy.name: self.uniform(policy) for policy in self.candidates}
+        found = list(uniform.values())
+        smallest = min(self._point({u: self._cheapest(u) for u in self.units}, "bytes").bytes, *(p.bytes for p in found))
+        for size in np.geomspace(smallest, max(point.bytes for point in found), points):
+            found.append(self._best_within(Budget(bytes=int(size))))
+        self._cache.write()
+        return Front(found, uniform, self._int8_bytes)
+
+    def uniform(self, policy):
+        """The `Point` of one policy for all layers that take it and int8 for the others.
+
+        Args:
+            policy: one of the candidates, or its name.
+        """
+        policy = policies.get(policy)
+        return self._point({u: policy if (u, policy) in self.costs else INT8 for u in self.units}, "uniform")
+
+    def _best_within(self, budget):
+        limits = self._limits(budget)
+        found = [point for measure in self.measures if (point := self._chosen_by(measure, limits)) is not None]
+        found += [point for point in map(self.uniform, self.candidates) if _keeps(point, limits)]
+        if not found:
+            raise BudgetError(
+                f"No choice among {[p.name for p in self.candidates]} keeps to all limits of {budget} together, though each "
+                "is within reach. Relax one of them."
+            )
+        best = self._exchanged(min(found, key=lambda point: point.loss), limits)
+        if budget.loss is not None and best.loss > budget.loss:
+            raise BudgetError(
+                f"Within the other limits the smallest rise of the loss is {best.loss:.4g}, and {budget.loss:.4g} was "
+                "asked for. Relax one of them."
+            )
+        return best
+
+    def _chosen_by(self, measure, limits):
+        """The solver's choice by one measure; sizes are sums of estimates, so the limit comes down until it is kept."""
+        score, slack = functools.partial(self._score, measure), 0
+        for _ in range(ROUNDS):
+            choice = choose(self.options, score, [limit.lowered(slack) for limit in limits])
+            point = None if choice is None else self._point(choice, measure)
+            if point is None or _keeps(point, limits):
+                return point
+            slack += max(point.bytes - limit.most for limit in limits if limit.what == SIZE) + 1
+        return None
+
+    def _exchanged(self, point, limits):
+        """What gives one layer more and another less, the most promising first, wherever it lowers the true loss."""
+        score = lambda u, p: sum(self._score(m, u, p) / self._scale(m) for m in self.measures)
+        for choice in exchanges(point.choice, self.options, score, limits)[:EXCHANGES]:
+            other = self._point(choice, point.measure)
+            if other.loss < point.loss and _keeps(other, limits):
+                point = other
+        return point
+
+    def _smallest_within(self, budget):
+        """The smallest file within a rise of the loss: by bisection of what the sum of the layers' rises may be."""
+        wanted, low, high = budget.loss, 0.0, None
+        best = self._point({unit: self._most_precise(unit) for unit in self.units}, "noise")
+        if best.loss > wanted:
+            raise BudgetError(
+                f"The smallest rise of the loss within reach is {best.loss:.4g}, and {wanted:.4g} was asked for. "
+                "Allow more, or give wider candidates."
+            )
+        (limit,) = self._limits(budget)
+        for _ in range(ROUNDS):
+            choice = choose(self.options, lambda u, p: self.costs[u, p].bytes, [limit])
+            point = None if choice is None else self._point(choice, "loss")
+            if point is not None and point.loss <= wanted:
+                best, low = min(best, point, key=lambda p: p.bytes), limit.most
+            else:
+                high = limit.most
+            limit = dataclasses.replace(limit, most=2 * low if high is None else (low + high) / 2)
+        return best
+
+    def _limits(self, budget):
+        time_of = lambda u, p: self.costs[u, p].milliseconds
+        return budget.limits(
+            size_of=lambda u, p: self.costs[u, p].bytes,
+            fixed_size=self._int8_bytes - sum(self.costs[unit, INT8].bytes for unit in self.units),
+            time_of=time_of,
+            rise_of=lambda u, p: self._score("loss", u, p),
+            int8_size=self._int8_bytes,
+            int8_time=sum(time_of(unit, INT8) for unit in self.units) if self.timed else None,
+        )
+
+    def _score(self, measure, unit, policy):
+        """A layer's sensitivity, never negative; that of one that takes no candidate is the same whatever is chosen."""
+        found = self.sensitivities.get((unit, policy))
+        return 0.0 if found is None else max(getattr(found, measure), 0.0)
+
+    def _scale(self, measure):
+        return sum(self._score(measure, *key) for key in self.sensitivities) or 1.0
+
+    def _cheapest(self, unit):
+        return min(self.options[unit], key=lambda policy: self.costs[unit, policy].bytes)
+
+    def _most_precise(self, unit):
+        return min(self.options[unit], key=lambda policy: self._score("noise", unit, policy))
+
+    def _point(self, choice, measure):
+        """A choice with its true size and loss."""
+        key = json.dumps([choice[unit].name for unit in self.units])
+        if key not in self._points:
+            chosen = self._truth.policy_map(choice)
+            figures = self._cache.get("points", key, 2) or self._truth.figures(chosen)
+            self._cache.put("points", key, figures)
+            costs = [self.costs[item] for item in choice.items()]
+            milliseconds = sum(cost.milliseconds for cost in costs) if self.timed else None
+            bops = sum(cost.bops for cost in costs)
+            self._points[key] = Point(chosen, int(figures[0]), figures[1], milliseconds, bops, measure, choice)
+        return self._points[key]
+
+
+def _keeps(point, limits):
+    """Whether a point's true size and estimated time keep to limits; its loss is seen to at the end."""
+    figures = {SIZE: point.bytes, TIME: point.milliseconds, RISE: 0.0}
+    return all(figures[limit.what] <= limit.most * (1 + 1e-9) for limit in limits)
+
+
+def _fingerprint(model, units, batches):
+    digest = hashlib.sha256("\n".join(f"{unit.path} {unit.signature}" for unit in units).encode())
+    for array in tree.flatten(([ops.convert_to_numpy(w) for w in model.weights], [b for b in batches])):
+        digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

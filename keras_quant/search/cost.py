@@ -1,0 +1,197 @@
+"""What each layer costs in each precision: bytes in the file, MACs × bits, time on a runtime.
+
+Bytes and time are those of a file that holds the layer alone: weights as the file stores them, and all operators that the
+precision takes. Layers with the same operators are measured once.
+"""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+import time
+import warnings
+
+import keras
+import numpy as np
+
+from keras_quant import policy as policies
+from keras_quant.errors import ModelFileError, QuantizationError
+from keras_quant.quantize import quantize
+from keras_quant.search.units import alone
+from keras_quant.tflite import export_tflite
+from keras_quant.tflite.file import write_atomically
+from keras_quant.tflite.runtime import Runtime
+
+# Rounds of timing, and the seconds that one operator is repeated for in each.
+ROUNDS, ROUND_SECONDS = 7, 0.004
+# Operators that are loaded and timed in turn.
+TOGETHER = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one layer costs in one policy.
+
+    Attributes:
+        bytes: of a file with the layer alone.
+        bops: MACs × bits of a weight × bits of an activation, for one sample.
+        milliseconds: of one call, one thread; `None` where it was not measured.
+    """
+
+    bytes: int
+    bops: int
+    milliseconds: float | None = None
+
+
+class Latencies(dict):
+    """Milliseconds by operator, measured somewhere: a dict from `name(unit, policy)` to floats, kept as JSON."""
+
+    def save(self, path):
+        """Write the table, atomically."""
+        write_atomically(path, json.dumps(self, indent=1).encode())
+
+    @classmethod
+    def load(cls, path):
+        """The table that `save` wrote, on whatever machine.
+
+        Raises:
+            ModelFileError: if the file is no such table.
+        """
+        try:
+            table = json.loads(pathlib.Path(path).read_bytes())
+            return cls({str(key): float(value) for key, value in table.items()})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ModelFileError(
+                f"'{path}' is no table of latencies ({error}). Write one with `search.latencies.save(path)`."
+            ) from error
+
+
+def name(unit, policy):
+    """What a table knows a layer in a policy by."""
+    return f"{policy.name} {unit.signature}"
+
+
+class Costs:
+    """Finds out what layers cost, and which policies they take.
+
+    Args:
+        units: list of `Unit`s.
+        candidates: list of `Policy`s.
+        latencies: `Latencies` measured elsewhere; `True` to measure here; `None` for none.
+        cache: `Cache`.
+
+    Attributes:
+        refused: dict from `(unit, policy)` to the reason, for what a layer cannot be computed in.
+        latencies: `Latencies`, of what is known.
+    """
+
+    def __init__(self, units, candidates, latencies, cache):
+        self.units, self.candidates, self.cache = units, candidates, cache
+        self.wants_latency = latencies is not None and latencies is not False
+        self.latencies = Latencies(latencies if isinstance(latencies, dict) else {})
+        self.given = isinstance(latencies, dict)
+        self.refused = {}
+
+    def measure(self, verbose=1):
+        """Costs of every unit in every candidate that it takes, and in int8.
+
+        Returns:
+            Dict from `(unit, policy)` to `Cost`.
+        """
+        int8, files, sizes = policies.get("int8"), {}, {}
+        wanted = [(unit, policy) for unit in self.units for policy in dict.fromkeys((*self.candidates, int8))]
+        progress = keras.utils.Progbar(len(wanted), unit_name="layer and policy") if verbose else None
+        for unit, policy in wanted:
+            sizes[unit, policy] = self._size(unit, policy, files)
+            if progress is not None:
+                progress.add(1)
+        if self.wants_latency:
+            self._time(files)
+        return {key: self._cost(*key, size) for key, size in sizes.items() if size is not None}
+
+    def _cost(self, unit, policy, size):
+        bits = {"int16": 16, "float16": 16, "float32": 32, "dynamic": 8}
+        activation = bits.get(policy.activations) or int(policy.activations.removeprefix("int"))
+        milliseconds = self.latencies.get(name(unit, policy)) if self.wants_latency else None
+        return Cost(size, unit.macs * policy.weight_bits * activation, milliseconds)
+
+    def _size(self, unit, policy, files):
+        """Bytes of the layer's own file, or `None` if it has none; files that are to be timed go into `files`."""
+        key = name(unit, policy)
+        known = self.cache.get("bytes", key, 1)
+        untimed = self.wants_latency and not self._known_time(key)
+        if known is None or (untimed and known[0] > 0 and key not in files):
+            try:
+                content = files.get(key) or file_of(unit, policy)
+                known = [len(content)]
+                if untimed:
+                    files[key] = content
+            except QuantizationError as error:
+                known, self.refused[unit, policy] = [0], str(error)
+            self.cache.put("bytes", key, known)
+        if known[0] == 0:
+            self.refused.setdefault((unit, policy), f"layer '{unit.path}' has no form in '{policy.name}'")
+            return None
+        return int(known[0])
+
+    def _known_time(self, key):
+        if key in self.latencies:
+            return True
+        if self.given:
+            raise QuantizationError(
+                f"The table of latencies has no entry for {key}. Measure it there, or pass `latencies=True` to measure here."
+            )
+        found = self.cache.get("milliseconds", key, 1)
+        if found is not None:
+            self.latencies[key] = found[0]
+        return found is not None
+
+    def _time(self, files):
+        keys = list(files)
+        for begin in range(0, len(keys), TOGETHER):
+            part = {key: files[key] for key in keys[begin : begin + TOGETHER]}
+            for key, seconds in timed(part).items():
+                self.latencies[key] = seconds * 1e3
+                self.cache.put("milliseconds", key, [seconds * 1e3])
+
+
+def file_of(unit, policy):
+    """Bytes of a file with a unit's layer alone.
+
+    Raises:
+        UnsupportedLayerError: if the layer cannot be computed in the policy.
+    """
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        qmodel = quantize(alone(unit), policies.PolicyMap({"layer": policy}))
+        for layer in qmodel._flatten_layers():
+            quantizer = getattr(layer, "output_quantizer", None)
+            if quantizer is not None:
+                quantizer.set_range(-1.0, 1.0)
+        path = pathlib.Path(folder) / "layer.tflite"
+        export_tflite(qmodel, path, input_type=None, output_type=None)
+        return path.read_bytes()
+
+
+def timed(files):
+    """Seconds of one call of each file on LiteRT, one thread; medians of rounds in which all are run in turn.
+
+    Args:
+        files: dict from names to bytes.
+    """
+    runtimes = {key: Runtime(content, "layer") for key, content in files.items()}
+    calls = {}
+    for key, runtime in runtimes.items():
+        for detail in runtime.inputs:
+            runtime.interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
+        _once(runtime, 2)
+        calls[key] = max(1, int(ROUND_SECONDS / max(_once(runtime, 1), 1e-7)))
+    rounds = [{key: _once(runtime, calls[key]) for key, runtime in runtimes.items()} for _ in range(ROUNDS)]
+    return {key: float(np.median([taken[key] for taken in rounds])) for key in runtimes}
+
+
+def _once(runtime, calls):
+    begin = time.perf_counter()
+    for _ in range(calls):
+        runtime.interpreter.invoke()
+    return (time.perf_counter() - begin) / calls

@@ -1,0 +1,112 @@
+"""The Pareto front: what loss can be had for what size, as a table and as a picture."""
+
+import dataclasses
+
+from rich.console import Console
+from rich.table import Table
+
+from keras_quant.policy import PolicyMap
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Point:
+    """One choice of policies.
+
+    Attributes:
+        policies: `PolicyMap`.
+        bytes: of the exported file.
+        loss: rise of the loss over the float model's on the search's data, of the integers that the file computes.
+        milliseconds: sum over the layers with kernels, or `None` where times were not measured.
+        bops: MACs × bits of a weight × bits of an activation, for one sample.
+        measure: name of the sensitivity that led to it; "uniform" for one policy throughout.
+        choice: dict from `Unit`s to `Policy`s.
+    """
+
+    policies: PolicyMap
+    bytes: int
+    loss: float
+    milliseconds: float | None
+    bops: int
+    measure: str
+    choice: dict
+
+    def counts(self):
+        """How many layers have each policy, as text."""
+        names = [policy.name for policy in self.choice.values()]
+        return ", ".join(f"{names.count(name)} {name}" for name in sorted(set(names)))
+
+
+class Front:
+    """Choices for many sizes.
+
+    Args:
+        points: list of `Point`s.
+        uniform: dict from names of policies to the `Point` of that policy throughout.
+        int8_bytes: size of the file in int8.
+
+    Attributes:
+        points: the `Point`s that no other beats in both size and loss, by size.
+    """
+
+    def __init__(self, points, uniform, int8_bytes):
+        self.uniform, self.int8_bytes = uniform, int8_bytes
+        self.points, best = [], float("inf")
+        for point in sorted(points, key=lambda point: (point.bytes, point.loss)):
+            if point.loss < best:
+                self.points.append(point)
+                best = point.loss
+
+    def table(self):
+        """A Rich table."""
+        table = Table(title="Loss by size")
+        for name in ("bytes", "of int8", "rise of the loss", "ms", "G bit ops", "by", "layers"):
+            table.add_column(name, justify="left" if name in ("by", "layers") else "right")
+        for point in sorted({*self.points, *self.uniform.values()}, key=lambda point: point.bytes):
+            dominated = point not in self.points
+            table.add_row(
+                f"{point.bytes:,}",
+                f"{point.bytes / self.int8_bytes:.3f}",
+                f"{point.loss:.4f}",
+                "" if point.milliseconds is None else f"{point.milliseconds:.3f}",
+                f"{point.bops / 1e9:.3f}",
+                point.measure,
+                point.counts(),
+                style="dim" if dominated else "",
+            )
+        return table
+
+    def __str__(self):
+        console = Console(width=140)
+        with console.capture() as captured:
+            console.print(self.table())
+        return captured.get()
+
+    def plot(self, path):
+        """Draw the front, and the uniform policies, into a picture.
+
+        Args:
+            path: of a `.png`, `.svg` or `.pdf`.
+
+        Raises:
+            ImportError: without Matplotlib (`pip install 'keras-quant[demo]'`).
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.step(
+            [point.bytes / 1000 for point in self.points],
+            [point.loss for point in self.points],
+            where="post",
+            marker="o",
+            label="searched",
+        )
+        for name, point in self.uniform.items():
+            axes.plot(point.bytes / 1000, point.loss, "x", color="black")
+            axes.annotate(name, (point.bytes / 1000, point.loss), xytext=(5, 5), textcoords="offset points")
+        axes.set_xlabel("size of the file in kB")
+        axes.set_ylabel("rise of the loss")
+        axes.set_title("What loss a size costs; crosses are one policy throughout")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(path, dpi=150)

@@ -1,0 +1,87 @@
+"""A choice of policies held against the truth: its file's size and the loss of its integers."""
+
+import functools
+import pathlib
+import tempfile
+import warnings
+
+import numpy as np
+from keras import ops, tree
+
+from keras_quant import backend
+from keras_quant import policy as policies
+from keras_quant.calibrate import calibrate, has_ranges
+from keras_quant.policy import PolicyMap
+from keras_quant.quantize import quantize
+from keras_quant.tflite import export_tflite
+from keras_quant.tflite.lower import lowers_in_float
+
+
+class Truth:
+    """Quantizes as a choice says, and measures.
+
+    Args:
+        model: the float model.
+        graph: its fused `Graph`.
+        batches: list of `(inputs, labels, weights)`.
+        objective: `Objective`.
+        fallback: as of `quantize`.
+    """
+
+    def __init__(self, model, graph, batches, objective, fallback):
+        self.model, self.graph, self.batches = model, graph, batches
+        self.objective, self.fallback = objective, fallback
+        arrays = [np.concatenate(parts) for parts in zip(*(inputs for inputs, _, _ in batches))]
+        self.calibration = arrays if len(arrays) > 1 else arrays[0]
+
+    @functools.cached_property
+    def _exact(self):
+        return self._outputs(self.model)
+
+    def quantized(self, chosen):
+        """The model quantized by a `PolicyMap`, calibrated."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            qmodel = quantize(self.model, chosen, fallback=self.fallback)
+            return calibrate(qmodel, self.calibration, verbose=0) if has_ranges(qmodel) else qmodel
+
+    def figures(self, chosen):
+        """Bytes of the file and rise of the loss, of a `PolicyMap`."""
+        qmodel = self.quantized(chosen)
+        rises = []
+        for y, exact, (_, labels, weights) in zip(self._outputs(qmodel), self._exact, self.batches):
+            rises.append(self.objective.rise(y, exact, labels, weights))
+        return size_of(qmodel), float(np.mean(rises))
+
+    def _outputs(self, model):
+        structure = self.graph.input_structure
+        run = backend.compiled(lambda *inputs: model(tree.pack_sequence_as(structure, inputs), training=False))
+        return [run(*map(ops.convert_to_tensor, inputs)) for inputs, _, _ in self.batches]
+
+    def policy_map(self, choice):
+        """The `PolicyMap` of a choice, a dict from units to policies, int8 for all else.
+
+        A layer without kernel that only layers in one float type feed is in that type, too, where it has an operator.
+        """
+        chosen = {id(unit.node.operation): policy for unit, policy in choice.items()}
+        feeds, named = {}, {}
+        for node in self.graph.nodes:
+            own = chosen.get(id(node.operation)) or _fed_in_float(node, feeds)
+            if own is not None and own != policies.get("int8"):
+                named[node.path] = own
+            feeds.update((value, own) for value in tree.flatten(node.outputs))
+        return PolicyMap(named, default="int8")
+
+
+def _fed_in_float(node, feeds):
+    """The float policy of all layers that feed a node, or `None`."""
+    fed = {feeds.get(value) for value in node.inputs}
+    only = fed.pop() if len(fed) == 1 else None
+    plain = only is not None and only.weights == only.activations in policies.FLOATS
+    return only if plain and lowers_in_float(node.operation) else None
+
+
+def size_of(qmodel):
+    """Bytes of a quantized model's file."""
+    with tempfile.TemporaryDirectory() as folder:
+        return export_tflite(qmodel, pathlib.Path(folder) / "model.tflite").bytes

@@ -1,0 +1,85 @@
+"""What a search decides about: the layers of a model that have kernels, and which precisions each of them takes."""
+
+import dataclasses
+import functools
+import json
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_quant.graph.graph import Value
+from keras_quant.graph.keep import copy_of
+from keras_quant.layers.conv import QuantTransposedConvolution
+
+# Of a layer's config: what changes neither its operators nor their time.
+_IRRELEVANT = ("name", "trainable", "dtype", "seed", "initializer", "regularizer", "constraint")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unit:
+    """A layer with a kernel.
+
+    Attributes:
+        path: of the layer, as a key of a `PolicyMap`.
+        node: its first `Node` in the fused float graph.
+        places: the nodes of the quantized model that compute it; more than one for a separable convolution, say.
+        macs: multiply-accumulate operations for one sample, of all its calls.
+    """
+
+    path: str
+    node: Any
+    places: tuple
+    macs: int
+
+    @functools.cached_property
+    def signature(self):
+        """JSON text that layers with the same operators share."""
+        config = self.node.operation.get_config().items()
+        relevant = {key: value for key, value in config if not key.endswith(_IRRELEVANT)}
+        shapes = [value.shape[1:] for value in self.node.inputs]
+        return json.dumps([type(self.node.operation).__name__, shapes, relevant], default=str)
+
+
+def units_of(graph, quantized):
+    """The units of a model.
+
+    Args:
+        graph: fused `Graph` of the float model.
+        quantized: `Graph` of the model that it became in int8.
+
+    Returns:
+        List of `Unit`s in the order of their first calls.
+    """
+    places, found = {}, {}
+    for node in quantized.nodes:
+        if hasattr(node.operation, "kernel_quantizer"):
+            places.setdefault(node.path.split("/")[0], []).append(node)
+    for node in graph.nodes:
+        name = node.path.replace("/", ".")
+        if id(node.operation) not in found and name in places:
+            own = places[name]
+            found[id(node.operation)] = Unit(node.path, node, tuple(own), sum(map(macs, own)))
+    return list(found.values())
+
+
+def macs(node):
+    """Multiply-accumulate operations of a quantized layer with a kernel, for one sample."""
+    layer, (x, *_) = node.operation, node.inputs
+    if isinstance(layer, QuantTransposedConvolution):
+        # Each value of the input meets the window of each filter.
+        return math.prod(x.shape[1:]) * math.prod(layer.kernel.shape) // x.shape[-1]
+    return math.prod(node.output.shape[1:]) * math.prod(layer.kernel.shape[axis] for axis in layer.kernel_axes)
+
+
+def alone(unit):
+    """A float model of the unit's layer alone, with its weights."""
+    inputs = {value: keras.Input(value.shape[1:], dtype=value.dtype) for value in unit.node.inputs}
+    layer = copy_of(unit.node, "layer")
+    fill = lambda x: inputs[x] if isinstance(x, Value) else x
+    args, kwargs = tree.map_structure(fill, (unit.node.args, unit.node.kwargs))
+    model = keras.Model(list(inputs.values()), layer(*args, **kwargs))
+    layer.set_weights([np.asarray(w) for w in unit.node.operation.get_weights()])
+    return model
