@@ -108,9 +108,9 @@ class Search:
         graph = fused_graph(model, PolicyMap(), fallback)
         batches, objective = list(labelled_batches(data, graph.inputs, steps)), Objective(model)
         self._truth = Truth(model, graph, batches, objective, fallback)
-        in_int8 = self._truth.quantized(PolicyMap())
+        in_int8 = self._truth.in_int8
         quantized = trace(in_int8, keep_float=True)
-        self.units = units_of(graph, quantized)
+        self.units = units_of(graph, in_int8, quantized)
         if not self.units:
             raise QuantizationError(f"Model '{model.name}' has no layer with a kernel to choose a policy for.")
         self._cache = Cache(cache, _fingerprint(model, self.units, batches))

@@ -178,11 +178,10 @@ class Sensitivities:
     def _hessian(self, unit, policy, traces):
         total = 0.0
         for node in unit.places:
-            exact = ops.convert_to_tensor(node.operation.kernel)
+            exact = backend.read(node.operation.kernel)
             with _weights(node.operation, policy):
-                total += (
-                    0.5 * traces[node.path] * float(ops.sum((ops.convert_to_tensor(node.operation.kernel) - exact) ** 2))
-                )
+                error = backend.read(node.operation.kernel) - exact
+            total += 0.5 * traces[node.path] * float(ops.sum(error**2))
         return total
 
 

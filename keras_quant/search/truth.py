@@ -8,7 +8,6 @@ import warnings
 import numpy as np
 from keras import ops, tree
 
-from keras_quant import backend
 from keras_quant import policy as policies
 from keras_quant.calibrate import calibrate, has_ranges
 from keras_quant.policy import PolicyMap
@@ -38,12 +37,31 @@ class Truth:
     def _exact(self):
         return self._outputs(self.model)
 
+    @functools.cached_property
+    def in_int8(self):
+        """The model in int8 throughout, calibrated."""
+        return self._calibrated(self._placed(PolicyMap()))
+
     def quantized(self, chosen):
-        """The model quantized by a `PolicyMap`, calibrated."""
+        """The model quantized by a `PolicyMap`, with its ranges set."""
+        qmodel = self._placed(chosen)
+        known = {layer.name: layer.output_quantizer for layer in _owners(self.in_int8)}
+        for layer in _owners(qmodel):
+            quantizer = layer.output_quantizer
+            # Ranges are found in float: in whatever precision the other layers are, they are the same.
+            alike = known.get(layer.name)
+            if type(alike) is not type(quantizer) or alike.bits != quantizer.bits:
+                return self._calibrated(qmodel)
+            quantizer.set_range(*(float(v) for v in alike.range()))
+        return qmodel
+
+    def _placed(self, chosen):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            qmodel = quantize(self.model, chosen, fallback=self.fallback)
-            return calibrate(qmodel, self.calibration, verbose=0) if has_ranges(qmodel) else qmodel
+            return quantize(self.model, chosen, fallback=self.fallback)
+
+    def _calibrated(self, qmodel):
+        return calibrate(qmodel, self.calibration, verbose=0) if has_ranges(qmodel) else qmodel
 
     def figures(self, chosen):
         """Bytes of the file and rise of the loss, of a `PolicyMap`."""
@@ -54,9 +72,10 @@ class Truth:
         return size_of(qmodel), float(np.mean(rises))
 
     def _outputs(self, model):
+        # A few batches take less time than a graph to be traced.
         structure = self.graph.input_structure
-        run = backend.compiled(lambda *inputs: model(tree.pack_sequence_as(structure, inputs), training=False))
-        return [run(*map(ops.convert_to_tensor, inputs)) for inputs, _, _ in self.batches]
+        pack = lambda inputs: tree.pack_sequence_as(structure, list(map(ops.convert_to_tensor, inputs)))
+        return [model(pack(inputs), training=False) for inputs, _, _ in self.batches]
 
     def policy_map(self, choice):
         """The `PolicyMap` of a choice, a dict from units to policies, int8 for all else.
@@ -79,6 +98,11 @@ def _fed_in_float(node, feeds):
     only = fed.pop() if len(fed) == 1 else None
     plain = only is not None and only.weights == only.activations in policies.FLOATS
     return only if plain and lowers_in_float(node.operation) else None
+
+
+def _owners(qmodel):
+    """The layers that own the grid of a tensor."""
+    return [layer for layer in qmodel._flatten_layers() if getattr(layer, "output_quantizer", None) is not None]
 
 
 def size_of(qmodel):

@@ -43,25 +43,26 @@ class Unit:
         return json.dumps([type(self.node.operation).__name__, shapes, relevant], default=str)
 
 
-def units_of(graph, quantized):
+def units_of(graph, qmodel, quantized):
     """The units of a model.
 
     Args:
         graph: fused `Graph` of the float model.
-        quantized: `Graph` of the model that it became in int8.
+        qmodel: the model that it became in int8.
+        quantized: `Graph` of that.
 
     Returns:
         List of `Unit`s in the order of their first calls.
     """
-    places, found = {}, {}
-    for node in quantized.nodes:
-        if hasattr(node.operation, "kernel_quantizer"):
-            places.setdefault(node.path.split("/")[0], []).append(node)
+    layers, found = {layer.name: layer for layer in qmodel.layers}, {}
     for node in graph.nodes:
-        name = node.path.replace("/", ".")
-        if id(node.operation) not in found and name in places:
-            own = places[name]
-            found[id(node.operation)] = Unit(node.path, node, tuple(own), sum(map(macs, own)))
+        layer = layers.get(node.path.replace("/", "."))
+        if layer is None or id(node.operation) in found:
+            continue
+        parts = {id(part) for part in layer._flatten_layers() if hasattr(part, "kernel_quantizer")}
+        places = tuple(place for place in quantized.nodes if id(place.operation) in parts)
+        if places:
+            found[id(node.operation)] = Unit(node.path, node, places, sum(map(macs, places)))
     return list(found.values())
 
 
