@@ -155,7 +155,8 @@ class Search:
         found = list(uniform.values())
         smallest = min(self._point({u: self._cheapest(u) for u in self.units}, "bytes").bytes, *(p.bytes for p in found))
         for size in np.geomspace(smallest, max(point.bytes for point in found), points):
-            found.append(self._best_within(Budget(bytes=int(size))))
+            limits = self._limits(Budget(bytes=int(size)))
+            found += filter(None, (self._chosen_by(measure, limits) for measure in self.measures))
         self._cache.write()
         return Front(found, uniform, self._int8_bytes)
 

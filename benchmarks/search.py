@@ -1,0 +1,116 @@
+"""Precision chosen layer by layer: the Pareto front against one policy for all layers, on CIFAR-10.
+
+    python benchmarks/search.py [--network resnet8] [--samples 1024] [--points 10] [--candidates w2a8,int4,int8,float16]
+    python benchmarks/search.py --qat [--size 0.6]
+
+The search sees training images; accuracies are those of the 10,000 test images, post-training. With `--qat`, the choice for
+`--size` times the bytes of int8, and int4 for all layers beside the choice for as many bytes, after two epochs of training.
+"""
+
+import argparse
+import pathlib
+import time
+
+import keras
+import networks
+import numpy as np
+import recipe
+import report
+
+import keras_quant as kq
+
+NETWORKS = {"resnet8": "resnet8_cifar10.keras", "mobilenet_v2": "mobilenet_v2_cifar10.keras"}
+# Weights of few bits move further than those of eight: see `recipe.RATE`.
+RATE = 4e-4
+
+
+def load(args):
+    model = keras.models.load_model(networks.need(args.data / NETWORKS[args.network]))
+    from_logits = args.network == "mobilenet_v2"
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits), metrics=["accuracy"])
+    return model
+
+
+def accuracy(model, x, y):
+    found = [model.predict(x[i : i + 2000].astype("float32"), verbose=0) for i in range(0, len(x), 2000)]
+    return float(np.mean(np.concatenate(found).argmax(-1) == y))
+
+
+def searched(args, model, train):
+    x, y = (part[: args.samples] for part in train)
+    begin, processor = time.perf_counter(), time.process_time()
+    search = kq.search.Search(model, (x.astype("float32"), y), args.candidates, cache=args.cache)
+    took = time.perf_counter() - begin, time.process_time() - processor
+    print(
+        f"{search.evaluations} evaluations for {len(search.units)} layers: {took[0]:.0f} s, {took[1]:.0f} s of processor time"
+    )
+    return search
+
+
+def front_rows(args, model, train, test):
+    """One row a point, and the uniform policies."""
+    search = searched(args, model, train)
+    begin = time.perf_counter()
+    front = search.front(args.points)
+    print(f"front: {time.perf_counter() - begin:.0f} s")
+    front.plot(args.json.with_suffix(".png"))
+    named = {id(point): name for name, point in front.uniform.items()}
+    points = sorted({*front.points, *front.uniform.values()}, key=lambda point: point.bytes)
+    x = train[0][: args.samples].astype("float32")
+    for point in points:
+        qmodel = kq.quantize(model, point.policies, x)
+        yield {
+            "bytes": point.bytes,
+            "of int8": point.bytes / front.int8_bytes,
+            "rise of the loss": point.loss,
+            "test accuracy": accuracy(qmodel, *test),
+            "on the front": "yes" if point in front.points else "",
+            "policy": named.get(id(point), point.counts()),
+        }
+
+
+def qat_rows(args, model, train, test):
+    """Searched choices and uniform int4 after two epochs of training."""
+    search = searched(args, model, train)
+    narrow = search.uniform("int4")
+    chosen = {
+        f"searched, {args.size} of int8": search.assign(kq.search.Budget(size=args.size)),
+        "int4": narrow,
+        "searched, as many bytes as int4": search.assign(kq.search.Budget(bytes=narrow.bytes)),
+    }
+    int8, exact = search.uniform("int8"), accuracy(model, *test)
+    recipe.RATE = RATE
+    for name, point in chosen.items():
+        print(name, point.policies)
+        qmodel = kq.quantize(model, point.policies, train[0][: args.samples].astype("float32"))
+        before = accuracy(qmodel, *test)
+        recipe.fine_tune(keras, qmodel, *train)
+        yield {
+            "policy": name,
+            "bytes": kq.export(qmodel, args.json.with_suffix(".tflite")).bytes,
+            "of int8": point.bytes / int8.bytes,
+            "float": exact,
+            "post-training": before,
+            "after 2 epochs": accuracy(qmodel, *test),
+        }
+
+
+def main():
+    parser = report.arguments(argparse.ArgumentParser(description=__doc__.split("\n")[0]), "search")
+    parser.add_argument("--data", type=pathlib.Path, default=networks.DATA, help="folder with networks and images")
+    parser.add_argument("--network", choices=NETWORKS, default="resnet8")
+    parser.add_argument("--samples", type=int, default=1024, help="training images that the search sees")
+    parser.add_argument("--candidates", type=lambda text: text.split(","), default=["w2a8", "int4", "int8", "float16"])
+    parser.add_argument("--points", type=int, default=10)
+    parser.add_argument("--cache", help="JSON file that keeps what is measured")
+    parser.add_argument("--qat", action="store_true", help="train the choices")
+    parser.add_argument("--size", type=float, default=0.6, help="with --qat: share of int8's bytes")
+    args = parser.parse_args()
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    model, train, test = load(args), networks.cifar10("train", args.data), networks.cifar10("test", args.data)
+    rows, title = (qat_rows, "trained") if args.qat else (front_rows, "Pareto front")
+    report.show(f"{args.network}, {title}", list(rows(args, model, train, test)), args.json)
+
+
+if __name__ == "__main__":
+    main()
