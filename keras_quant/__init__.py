@@ -14,6 +14,7 @@ from keras_quant.export import export, verify
 from keras_quant.layers import register_quantized_layer
 from keras_quant.policy import Policy, PolicyMap
 from keras_quant.quantize import quantize
+from keras_quant.report import LayerReport, ModelReport, report
 from keras_quant.tflite import ExportReport, ParityReport, register_lowering
 
 __version__ = "0.1.0"

@@ -1,0 +1,43 @@
+"""A report as a Rich table."""
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from keras_quant.report.layer import compact, decibel_text
+
+# Shown on the page and in the data frame only: there is no room for them here.
+LEFT_OUT = ("parameters",)
+
+
+def table(report):
+    """A Rich renderable: title, table, what runs off XNNPACK, notes."""
+    shown = Table(title=Text("\n".join(headline(report))), title_justify="left", title_style="bold")
+    columns = [column for column in report.columns if column.key not in LEFT_OUT]
+    for column in columns:
+        shown.add_column(column.heading, justify="right" if column.numeric else "left", overflow="fold")
+    for layer in report.layers:
+        shown.add_row(*(Text(column.text(layer)) for column in columns))
+    return Group(shown, *(Text(line) for line in (*off_xnnpack(report), *report.notes)))
+
+
+def headline(report):
+    """What the report says of the whole model, in a few lines."""
+    lines = [f"{report.name}: {len(report.layers)} layers, {compact(report.macs)} MACs a sample"]
+    if report.exported is not None:
+        lines[0] += f", {report.bytes:,} bytes ({report.bytes / max(report.float_bytes, 1):.2f} of the float32 weights)"
+        taken = len(report.exported.operators) - len(report.exported.off_xnnpack)
+        pieces = report.exported.partitions
+        lines.append(
+            f"{taken} of {len(report.exported.operators)} operators on XNNPACK in {pieces} partition{'s' * (pieces != 1)}"
+        )
+    if report.samples:
+        outputs = ", ".join(f"{name} {decibel_text(sqnr)} dB" for name, sqnr in report.output_sqnr.items())
+        lines.append(f"on {report.samples:,} samples, against float: {outputs}")
+    return lines
+
+
+def off_xnnpack(report):
+    """A line for each layer with an operator off XNNPACK."""
+    layers = [layer for layer in report.layers if layer.reason]
+    return [f"{layer.path} ({', '.join(layer.operators)}): {layer.reason}" for layer in layers]
