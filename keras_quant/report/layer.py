@@ -121,7 +121,6 @@ COLUMNS = (
         lambda layer: shape_text(layer.output_shape),
         descending=True,
     ),
-    _attribute("parameters", "weights", "number of weights", lambda n: f"{n:,}", **_MOST),
     _attribute("macs", "MACs", "multiply-accumulates for one sample", compact, **_MOST),
     _attribute("bytes", "bytes", "constants in the file", lambda n: f"{n:,}", **_MOST),
     Column(
@@ -133,8 +132,6 @@ COLUMNS = (
         descending=True,
         numeric=True,
     ),
-    _attribute("scale", "scale", "step of the grid", lambda scale: f"{scale:.6g}", **_MOST),
-    _attribute("zero_point", "zero point", "integer that stands for 0", **_MOST),
     _attribute("clipped", "clipped", "share of the float values beyond the grid", share_text, **_MOST),
     _attribute("local_sqnr", "SQNR alone", "dB of the layer alone, on float inputs", decibel_text, **_LEAST),
     _attribute("sqnr", "SQNR", "dB at its output against the float model, noise of the layers before it included", decibel_text,
@@ -146,6 +143,9 @@ COLUMNS = (
         lambda layer: layer.runs_on or None,
         lambda layer: layer.runs_on,
     ),
+    _attribute("scale", "scale", "step of the grid", lambda scale: f"{scale:.4g}", **_MOST),
+    _attribute("zero_point", "zero point", "integer that stands for 0", **_MOST),
+    _attribute("parameters", "weights", "number of weights", lambda n: f"{n:,}", **_MOST),
 )  # fmt: skip
 BY_KEY = {column.key: column for column in COLUMNS}
 # What takes data to know.
