@@ -1,6 +1,6 @@
 """Quantization-aware training for Keras 3: what you train is what you ship, bit for bit."""
 
-from keras_quant import layers, quantizers, search
+from keras_quant import callbacks, layers, quantizers, search
 from keras_quant.calibrate import calibrate
 from keras_quant.errors import (
     CalibrationError,

@@ -5,6 +5,7 @@ Everything else in the package is written in `keras.ops`; another Keras backend 
 
 import keras
 import tensorflow as tf
+from tensorflow.core.framework import summary_pb2
 
 
 def read(variable):

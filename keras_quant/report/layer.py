@@ -87,9 +87,9 @@ def compact(number):
 
 def share_text(share):
     """A share as a percentage, in which a few are not none."""
-    if share == 0:
-        return "0 %"
-    return "< 0.001 %" if share < 1e-5 else f"{share:.3%}".replace("%", " %") if share < 0.1 else f"{share:.1%}".replace("%", " %")
+    if 0 < share < 1e-5:
+        return "< 0.001 %"
+    return f"{100 * share:.{0 if share == 0 else 3 if share < 0.1 else 1}f} %"
 
 
 def decibel_text(sqnr):
@@ -134,7 +134,7 @@ COLUMNS = (
     ),
     _attribute("clipped", "clipped", "share of the float values beyond the grid", share_text, **_MOST),
     _attribute("local_sqnr", "SQNR alone", "dB of the layer alone, on float inputs", decibel_text, **_LEAST),
-    _attribute("sqnr", "SQNR", "dB at its output against the float model, noise of the layers before it included", decibel_text,
+    _attribute("sqnr", "SQNR", "dB against the float model, noise of the layers before included", decibel_text,
                **_LEAST),
     Column(
         "runs_on",

@@ -10,7 +10,8 @@ from keras_quant.report.layer import BY_KEY, COLUMNS, MEASURED
 from keras_quant.tflite import ExportReport
 from keras_quant.tflite.file import write_atomically
 
-WIDTH = 170
+# Room for every column.
+WIDTH = 180
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -25,6 +26,7 @@ class ModelReport:
         exported: `ExportReport` of the file that the model becomes; `None` if it becomes none.
         float_bytes: of the weights in float32.
         samples: number of samples measured on; 0 without data.
+        reference: what the accumulated error is measured against, in words.
         output_sqnr: dict from the model's output names to dB against the float model; empty without data.
         history: dict from layer paths to `RangeHistory`; empty without.
         notes: sentences about what could not be found out, and how to.
@@ -35,6 +37,7 @@ class ModelReport:
     exported: ExportReport | None
     float_bytes: int
     samples: int = 0
+    reference: str = ""
     output_sqnr: dict = dataclasses.field(default_factory=dict)
     history: dict = dataclasses.field(default_factory=dict)
     notes: tuple = ()

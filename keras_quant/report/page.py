@@ -54,7 +54,7 @@ def _tiles(report):
         yield "on XNNPACK", f"{taken} of {len(report.exported.operators)}{small(pieces)}"
     for name, sqnr in report.output_sqnr.items():
         if sqnr is not None:
-            yield f"SQNR of {name}", f"{decibel_text(sqnr)}{small('dB against float')}"
+            yield f"SQNR of {name}", f"{decibel_text(sqnr)}{small(f'dB against {report.reference}')}"
 
 
 def _notes(report):

@@ -64,14 +64,10 @@ def svg(figure, label):
     drawn = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag.group()), drawn)  # coordinates
     for color, variable in _VARIABLES.items():
         drawn = drawn.replace(color, f"var({variable})")
-    width = re.search(r'width="([\d.]+)pt"', drawn).group(1)
-    drawn = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', rf'<svg viewBox="\1" data-width="{width}">', drawn, count=1)
     drawn = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", drawn)
-    return drawn.replace("<svg ", f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" role="img" aria-label="{_quoted(label)}" ', 1)
-
-
-def _quoted(text):
-    return html.escape(text, quote=True)
+    name = html.escape(label, quote=True)
+    head = rf'<svg xmlns:xlink="http://www.w3.org/1999/xlink" role="img" aria-label="{name}" viewBox='
+    return head + re.sub(r"<svg [^>]*?viewBox=(\"[^\"]+\")[^>]*>", r"\1>", drawn, count=1)
 
 
 def _figure(width, height):
@@ -79,25 +75,32 @@ def _figure(width, height):
     return figure, figure.subplots()
 
 
+def _number_layers(axis):
+    axis.get_major_locator().set_params(integer=True)
+    axis.set_label_text("layer, in the order of execution")
+
+
 def bytes_by_layer(report):
     """Horizontal bars of the largest layers, and one for all others; `None` without a file."""
     layers = sorted((layer for layer in report.layers if layer.bytes), key=lambda layer: -layer.bytes)
     if not layers:
         return None
-    bars = [(f"{layer.path}", layer.bytes) for layer in layers[:MOST_BARS]]
+    bars = [(layer.path, layer.bytes) for layer in layers[:MOST_BARS]]
     others = layers[MOST_BARS:]
     bars += [(f"{len(others)} others", sum(layer.bytes for layer in others))] if others else []
     figure, axes = _figure(6.4, 0.9 + 0.24 * len(bars))
     rows = np.arange(len(bars))
     names, sizes = zip(*bars)
-    axes.barh(rows, np.array(sizes) / 1000, 0.7, color=[FIRST] * min(len(layers), MOST_BARS) + [MUTED] * bool(others))
+    unit, divisor, digits = ("kB", 1000, 1) if max(sizes) >= 10_000 else ("bytes", 1, 0)
+    sizes = np.array(sizes) / divisor
+    axes.barh(rows, sizes, 0.7, color=[FIRST] * min(len(layers), MOST_BARS) + [MUTED] * bool(others))
     for row, size in zip(rows, sizes):
-        axes.annotate(f"{size / 1000:,.1f}", (size / 1000, row), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.annotate(f"{size:,.{digits}f}", (size, row), (4, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(rows, [shortened(name) for name in names])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.12, y=0.01)
-    axes.set(xlabel="constants in the file (kB)")
+    axes.set(xlabel=f"constants in the file ({unit})")
     return svg(figure, "Bytes by layer")
 
 
@@ -122,10 +125,12 @@ def errors_by_layer(report):
         points = [(layer.index, getattr(layer, key)) for layer in layers if getattr(layer, key) is not None]
         if points:
             x, y = zip(*points)
-            line = "-" if key == "sqnr" else ""
-            axes.plot(x, np.clip(y, bottom, top), line, marker=marker, markersize=4, linewidth=1, color=color, label=label)
+            line = "-" if key == "sqnr" else "none"
+            y = np.clip(y, bottom, top)
+            axes.plot(x, y, linestyle=line, marker=marker, markersize=4, linewidth=1, color=color, label=label)
     _name_lowest(axes, layers, top)
-    axes.set(xlabel="layer, in the order of execution", ylabel="SQNR (dB)")
+    _number_layers(axes.xaxis)
+    axes.set(ylabel="SQNR (dB)")
     axes.margins(x=0.02)
     axes.set_ylim(bottom - 0.12 * (top - bottom), top + 2)
     if top - _HEADROOM < max(figures):
@@ -164,7 +169,8 @@ def clipped_by_layer(report):
         right = worst.index > 0.6 * layers[-1].index
         text = f"{shortened(worst.path, 24)} {share_text(worst.clipped)}"
         axes.annotate(text, (worst.index, 100 * worst.clipped), (-6 if right else 6, 0), **_label(right))
-    axes.set(xlabel="layer, in the order of execution", ylabel="clipped values (%)")
+    _number_layers(axes.xaxis)
+    axes.set(ylabel="clipped values (%)")
     axes.set_ylim(0, max(*share, 1e-3) * 1.1)
     axes.margins(x=0.02)
     return svg(figure, "Clipped values by layer")
@@ -176,20 +182,19 @@ def use_of_grids(report):
     if not layers:
         return None
     columns = 256
-    image = np.zeros((report_length(report), columns))
+    image = np.zeros((max(layer.index for layer in report.layers) + 1, columns))
     for layer in layers:
         counts = layer.activations.counts
         share = np.repeat(counts / counts.max(), -(-columns // len(counts)))[:columns]
         image[layer.index] = np.log10(np.maximum(share, 1e-6)) / 6 + 1
     figure, axes = _figure(6.4, float(np.clip(0.9 + 0.07 * len(image), 2.6, 8)))
-    axes.imshow(image, _DENSITY, aspect="auto", vmin=0, vmax=1, interpolation="nearest", extent=(0, 100, len(image) - 0.5, -0.5))
+    axes.imshow(
+        image, _DENSITY, aspect="auto", vmin=0, vmax=1, interpolation="nearest", extent=(0, 100, len(image) - 0.5, -0.5)
+    )
     axes.grid(visible=False)
-    axes.set(xlabel="place on the grid (% of its levels)", ylabel="layer, in the order of execution")
+    _number_layers(axes.yaxis)
+    axes.set(xlabel="place on the grid (% of its levels)")
     return svg(figure, "Activations over their grids")
-
-
-def report_length(report):
-    return max(layer.index for layer in report.layers) + 1
 
 
 def ranges_over_training(report):
@@ -198,9 +203,7 @@ def ranges_over_training(report):
     if not histories:
         return None
     widths = {path: np.subtract(history.high, history.low) for path, history in histories.items()}
-    known = {path: (np.array(histories[path].epochs)[w > 0], w[w > 0] / w[w > 0][0]) for path, w in widths.items() if any(w > 0)}
-    if not known:
-        return None
+    known = {path: (histories[path].epochs, width / width[0]) for path, width in widths.items()}
     moved = sorted(known, key=lambda path: -np.abs(np.log(known[path][1])).max())
     figure, axes = _figure(6.4, 3.4)
     for path in moved[MOST_LINES:]:
@@ -234,10 +237,13 @@ def activations_of(layer):
     if layer.activations is None:
         return None
     held = layer.activations
-    title = f"activations: {held.used} of {len(held.counts)} levels" + (f" of {held.width} integers" if held.width > 1 else "")
+    title = f"activations: {held.used} of {len(held.counts)} levels" + (
+        f" of {held.width} integers" if held.width > 1 else ""
+    )
     title += f", {share_text(layer.clipped)} clipped"
     sign = "+" if layer.zero_point < 0 else "-"
-    label = f"integer q; value = {layer.scale:.4g} × (q {sign} {abs(layer.zero_point)})"
+    shift = f"(q {sign} {abs(layer.zero_point)})" if layer.zero_point else "q"
+    label = f"integer q; value = {layer.scale:.4g} × {shift}"
     return _histogram(held, title, label, SECOND, f"Activations of {layer.path}")
 
 
@@ -272,5 +278,3 @@ def range_of(layer, history):
     axes.set_title("range over training", fontsize=9, y=1.03)
     axes.set(xlabel="epochs done", ylabel="real value")
     return svg(figure, f"Range of {layer.path} over training")
-
-

@@ -66,6 +66,7 @@ def report(model, data=None, steps=None, float_model=None, history=None):
         exported=exported,
         float_bytes=4 * sum(layer.parameters for layer in layers),
         samples=_samples(graph, measured),
+        reference="its own weights in float" if float_model is None else f"the float model '{float_model.name}'",
         output_sqnr={name: measured[value.name].sqnr for name, value in values.items() if value.name in measured},
         history=dict(getattr(history, "history", history) or {}),
         notes=tuple(notes),
@@ -190,4 +191,3 @@ def _samples(graph, measured):
         if len(tree.flatten(node.outputs)) == 1:
             return measured[node.path].values // (calls * int(np.prod(value.shape[1:])))
     return 0
-

@@ -32,8 +32,9 @@ def headline(report):
             f"{taken} of {len(report.exported.operators)} operators on XNNPACK in {pieces} partition{'s' * (pieces != 1)}"
         )
     if report.samples:
-        outputs = ", ".join(f"{name} {decibel_text(sqnr)} dB" for name, sqnr in report.output_sqnr.items())
-        lines.append(f"on {report.samples:,} samples, against float: {outputs}")
+        known = {name: sqnr for name, sqnr in report.output_sqnr.items() if sqnr is not None}
+        outputs = ", ".join(f"{name} {decibel_text(sqnr)} dB" for name, sqnr in known.items())
+        lines.append(f"on {report.samples:,} samples, SQNR against {report.reference}: {outputs}")
     return lines
 
 
