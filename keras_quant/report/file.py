@@ -54,6 +54,7 @@ def _operator(index, info, operator, tensors, model, batch, seen):
         output_shape=made.shape,
         parameters=sum(math.prod(tensors[i].shape) for i in new),
         macs=info.macs // max(batch, 1),
+        file_macs=info.macs // max(batch, 1),
         bytes=info.bytes,
         runs_on="XNNPACK" if info.on_xnnpack else "built-in kernel",
         reason="" if info.on_xnnpack else info.reason,

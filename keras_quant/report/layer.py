@@ -17,6 +17,8 @@ class LayerReport:
     input_shapes, output_shape: `None` for the batch.
     parameters: number of weights, ranges aside.
     macs: multiply-accumulates for one sample; `None` where they are not known.
+    file_macs: those that its operators in the file compute: more where a kernel is filled up with zeros, or a function of
+        one value is done by convolutions; `None` without a file.
     bytes: of its constants in the file; `None` without a file.
     low, high: real range of its grid, or, in float, of what it made of the data; `None` if not known.
     scale, zero_point: of its grid; `None` without one, or if its range was never set.
@@ -37,6 +39,7 @@ class LayerReport:
     output_shape: tuple
     parameters: int = 0
     macs: int | None = None
+    file_macs: int | None = None
     bytes: int | None = None
     low: float | None = None
     high: float | None = None

@@ -3,7 +3,10 @@
 import math
 
 import keras
+from keras.src.ops import nn as keras_nn
+from keras.src.ops import numpy as keras_ops
 
+from keras_quant.layers import QuantLayer
 from keras_quant.layers.conv import QuantTransposedConvolution
 from keras_quant.layers.matmul import _BatchMatmul
 
@@ -26,6 +29,8 @@ def layer_macs(node):
         return count(node.operation, node)
     if getattr(node.operation, "kernel", None) is not None:
         return math.prod(node.operation.kernel.shape) * _places(node.output)
+    if isinstance(node.operation, QuantLayer):
+        return 0
     held = [*getattr(node.operation, "variables", ()), *_variables(node)]
     return None if any(len(variable.shape) > 1 for variable in held) else 0
 
@@ -65,11 +70,28 @@ def _einsum_dense(layer, node):
     return math.prod(node.output.shape[1:]) * math.prod(summed)
 
 
-@_counts(keras.layers.Embedding)
-def _embedding(layer, node):
+@_counts(keras.layers.Embedding, keras.layers.PReLU)
+def _none(layer, node):
     return 0
 
 
-@_counts(_BatchMatmul)
+@_counts(_BatchMatmul, keras_ops.Matmul)
 def _matmul(layer, node):
     return math.prod(node.output.shape[1:]) * node.inputs[0].shape[-1]
+
+
+@_counts(keras_ops.Einsum)
+def _einsum(operation, node):
+    labels = operation.subscripts.replace(" ", "").partition("->")[0].split(",")
+    if "." in operation.subscripts or len(labels) != 2:
+        return None
+    sizes = {label: size for names, value in zip(labels, node.inputs) for label, size in zip(names, value.shape)}
+    return math.prod(size or 1 for size in sizes.values())
+
+
+@_counts(
+    *(keras_ops.Dot, keras_ops.Tensordot),
+    *(keras_nn.Conv, keras_nn.DepthwiseConv, keras_nn.SeparableConv, keras_nn.ConvTranspose),
+)
+def _unknown(operation, node):
+    return None

@@ -157,4 +157,6 @@ def _facts(layer):
 def _more(layer):
     reads = " and ".join(map(shape_text, layer.input_shapes))
     operators = f"; {', '.join(layer.operators)} on {layer.runs_on}" if layer.operators else "; no operator of its own"
-    return f"reads {reads}{operators}{f': {layer.reason}' if layer.reason else ''}"
+    reason = f": {layer.reason}" if layer.reason else ""
+    more = f"; {compact(layer.file_macs)} MACs there" if layer.file_macs not in (None, layer.macs) else ""
+    return f"reads {reads}{operators}{reason}{more}"

@@ -60,7 +60,7 @@ def svg(figure, label):
     drawn = text.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
-    drawn = re.sub(r'<g id="\w+_\d+">', "<g>", drawn)  # the page has many plots, whose names would be the same
+    drawn = re.sub(r'<g id="[\w.]+_\d+">', "<g>", drawn)  # the page has many plots, whose names would be the same
     drawn = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag.group()), drawn)  # coordinates
     for color, variable in _VARIABLES.items():
         drawn = drawn.replace(color, f"var({variable})")

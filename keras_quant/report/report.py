@@ -139,6 +139,7 @@ def _layer(index, path, nodes, operators, measured, has_file, counted):
         output_shape=tuple(tree.flatten(first.outputs)[0].shape),
         parameters=_parameters(first.operation, counted),
         macs=None if None in macs else sum(macs),
+        file_macs=sum(operator.macs for operator in operators) if has_file else None,
         bytes=sum(operator.bytes for operator in operators) if has_file else None,
         runs_on="" if not operators else "built-in kernel" if off else "XNNPACK",
         reason="; ".join(dict.fromkeys(operator.reason for operator in off)),

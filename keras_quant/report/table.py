@@ -6,14 +6,15 @@ from rich.text import Text
 
 from keras_quant.report.layer import compact, decibel_text
 
-# Shown on the page and in the data frame only: there is no room for them here.
-LEFT_OUT = ("parameters",)
+# Shown on the page and in the data frame only: there is no room for them here, the last two beside what is measured.
+LEFT_OUT, LEFT_OUT_IF_MEASURED = ("parameters",), ("parameters", "scale", "zero_point")
 
 
 def table(report):
     """A Rich renderable: title, table, what runs off XNNPACK, notes."""
     shown = Table(title=Text("\n".join(headline(report))), title_justify="left", title_style="bold")
-    columns = [column for column in report.columns if column.key not in LEFT_OUT]
+    left_out = LEFT_OUT_IF_MEASURED if report.samples else LEFT_OUT
+    columns = [column for column in report.columns if column.key not in left_out]
     for column in columns:
         shown.add_column(column.heading, justify="right" if column.numeric else "left", overflow="fold")
     for layer in report.layers:
