@@ -84,7 +84,7 @@ def _add_demo(commands):
         "demo",
         "train, quantize, export and compare on the handwritten digits of scikit-learn",
         "Train a small CNN on scikit-learn's handwritten digits, quantize it, fit it with quantization-aware training, "
-        "export it, run it on LiteRT, and print both models side by side. Leaves the models and a picture in DIR.",
+        "export it, run it on LiteRT, and print both models side by side. Leaves the models and a report in DIR.",
     )
     parser.add_argument("--output", metavar="DIR", type=_folder, default="keras-quant-demo", help="default: %(default)s")
     parser.add_argument(

@@ -90,7 +90,7 @@ def _figures(report):
         ("Clipped values by layer", "Share of the float values that lie beyond the grid.", plots.clipped_by_layer),
         (
             "Activations over their grids",
-            "Where the exact integers lie, a row a layer; the darker or brighter, the more values (logarithmic).",
+            "Where the exact integers lie, a row a layer: the stronger the blue, the more values (logarithmic).",
             plots.use_of_grids,
         ),
         ("Ranges over training", "The ranges that moved most.", plots.ranges_over_training),

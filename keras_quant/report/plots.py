@@ -143,17 +143,19 @@ def errors_by_layer(report):
 def _name_lowest(axes, layers, top, count=3):
     known = sorted((layer for layer in layers if layer.local_sqnr is not None), key=lambda layer: layer.local_sqnr)
     last = max(layer.index for layer in layers)
-    for layer in known[:count]:
+    for rank, layer in enumerate(known[:count]):
         place = (layer.index, min(layer.local_sqnr, top))
         right = layer.index > 0.6 * last
         text = f"{shortened(layer.path, 24)} {decibel_text(layer.local_sqnr)}"
-        axes.annotate(text, place, (-5 if right else 5, -3), **_label(right))
+        # Above and below in turn: the noisiest layers are often neighbours.
+        axes.annotate(text, place, (-5 if right else 5, 3 if rank % 2 else -3), **_label(right, above=bool(rank % 2)))
 
 
-def _label(right):
+def _label(right, above=False):
     """The look of a text beside a point, to its left where it is far to the right."""
     box = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
-    return {"textcoords": "offset points", "fontsize": 8, "va": "top", "ha": "right" if right else "left", "bbox": box}
+    place = {"va": "bottom" if above else "top", "ha": "right" if right else "left"}
+    return {"textcoords": "offset points", "fontsize": 8, "bbox": box, **place}
 
 
 def clipped_by_layer(report):
