@@ -124,7 +124,14 @@ COLUMNS = (
         lambda layer: shape_text(layer.output_shape),
         descending=True,
     ),
-    _attribute("macs", "MACs", "multiply-accumulates for one sample", compact, **_MOST),
+    Column(
+        "macs",
+        "MACs",
+        "multiply-accumulates for one sample",
+        lambda layer: layer.macs,
+        lambda layer: "?" if layer.macs is None else compact(layer.macs),
+        **_MOST,
+    ),
     _attribute("bytes", "bytes", "constants in the file", lambda n: f"{n:,}", **_MOST),
     Column(
         "range",

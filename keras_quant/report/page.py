@@ -44,7 +44,7 @@ def page(report):
 def _tiles(report):
     small = lambda text: f"<small>{escape(text)}</small>"
     yield "layers", f"{len(report.layers)}"
-    yield "multiply-accumulates", f"{compact(report.macs)}{small('for one sample')}"
+    yield "MACs", f"{compact(report.macs)}{small('for one sample')}"
     yield "weights in float32", f"{report.float_bytes:,}{small('bytes')}"
     if report.exported is not None:
         ratio = report.bytes / max(report.float_bytes, 1)
@@ -65,7 +65,7 @@ def _notes(report):
 def _worst(report):
     """The layers to look at first, by each measure that is there."""
     lists = (
-        ("Lowest SQNR of a layer alone", "local_sqnr", False, lambda v: f"{decibel_text(v)} dB", math.inf),
+        ("Lowest SQNR, alone", "local_sqnr", False, lambda v: f"{decibel_text(v)} dB", math.inf),
         ("Most clipped values", "clipped", True, share_text, 0),
         ("Most bytes", "bytes", True, lambda v: f"{v:,}", 0),
         ("Most multiply-accumulates", "macs", True, compact, 0),

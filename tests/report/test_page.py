@@ -101,7 +101,14 @@ def test_figures_have_labels_and_units(page):
         *("epochs done", "share of its first"),
     ):
         assert f"{label}</text>" in text, label
-    for summary in ("multiply-accumulates", "weights in float32", "on XNNPACK", "SQNR of probabilities", "Most bytes"):
+    for summary in (
+        "<dt>MACs</dt>",
+        "Most multiply-accumulates",
+        "weights in float32",
+        "on XNNPACK",
+        "SQNR of probabilities",
+        "Most bytes",
+    ):
         assert summary in text, summary
     assert "#01" not in text and "#05" not in text, "a stand-in for a color of the style sheet is left"
 
