@@ -14,10 +14,11 @@ from keras_quant.integer.params import to_grid
 from keras_quant.layers.annotation import annotate, annotation
 from keras_quant.policy import PolicyMap, policy_name
 from keras_quant.quantize import quantize
-from keras_quant.report.histogram import Histogram, count
+from keras_quant.report.histogram import Histogram
+from keras_quant.report.histogram import count as count_integers
 
-# Samples that are computed at a time: memory stays small whatever batches the data comes in.
-CHUNK = 8
+# Values that one tensor may have: so many samples are computed at a time, whatever batches the data comes in.
+LARGEST = 2**24
 
 
 @dataclasses.dataclass
@@ -91,13 +92,18 @@ def measure(qmodel, data, steps=None, float_model=None, graph=None):
     graph = trace(qmodel, keep_float=True) if graph is None else graph
     check_ranges(graph)
     reference = None if float_model is None else _Reference(float_model, graph)
-    found = {node.path: Measured() for node in graph.nodes}
+    found, count = {node.path: Measured() for node in graph.nodes}, _samples_at_a_time(graph)
     for arrays in input_batches(data, graph.inputs, steps):
-        for start in range(0, len(arrays[0]), CHUNK):
-            inputs = [ops.convert_to_tensor(array[start : start + CHUNK]) for array in arrays]
+        for start in range(0, len(arrays[0]), count):
+            inputs = [ops.convert_to_tensor(array[start : start + count]) for array in arrays]
             known = None if reference is None else reference.run(inputs)
             _run(graph, inputs, functools.partial(_add, found, known))
     return found
+
+
+def _samples_at_a_time(graph):
+    made = [value for node in graph.nodes for value in tree.flatten(node.outputs)]
+    return max(1, LARGEST // max(math.prod(value.shape[1:]) for value in (*graph.inputs, *made)))
 
 
 def check_ranges(graph):
@@ -193,7 +199,7 @@ def _add_integers(entry, note, real):
     # Values within half a step of the last integer are rounded to it; those further out are clipped.
     least, most = ((bound - zero_point) * scale for bound in (kind.low - 0.5, kind.high + 0.5))
     entry.clipped += int(np.count_nonzero((real < least) | (real > most)))
-    integers = count(_numpy(note.quantized.integers) + zero_point, kind.low, kind.high)
+    integers = count_integers(_numpy(note.quantized.integers) + zero_point, kind.low, kind.high)
     entry.integers = integers if entry.integers is None else entry.integers + integers
 
 
