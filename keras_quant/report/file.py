@@ -10,7 +10,7 @@ from keras_quant.report.model import ModelReport
 from keras_quant.tflite import describe, read_model
 
 # Smallest and largest integer of the types that hold quantized values.
-_LIMITS = {"int4": (-8, 7), "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
+_LIMITS = {"int2": (-2, 1), "int4": (-8, 7), "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 NOTE = "From the file alone: errors and histograms of activations are measured on the Keras model."
 
 
@@ -74,13 +74,17 @@ def _grid(tensor):
 
 def _weights(held, tensors, model):
     """`Histogram` of the largest constant of integers."""
-    held = [i for i in held if tensors[i].dtype in ("int4", "int8")]
+    held = [i for i in held if tensors[i].dtype in ("int2", "int4", "int8")]
     if not held:
         return None
     index = max(held, key=lambda i: math.prod(tensors[i].shape))
     data = np.asarray(model.buffers[model.subgraphs[0].tensors[index].buffer].data, np.uint8)
-    size = math.prod(tensors[index].shape)
-    if tensors[index].dtype == "int4":
-        halves = np.stack([data & 15, data >> 4], -1).reshape(-1)[:size].astype(np.int64)
-        return count(np.where(halves > 7, halves - 16, halves), *_LIMITS["int4"])
-    return count(data.view(np.int8), *_LIMITS["int8"])
+    return count(_unpacked(data, tensors[index]), *_LIMITS[tensors[index].dtype])
+
+
+def _unpacked(data, tensor):
+    """The integers of a constant, of which a byte holds one, two or four, the first lowest."""
+    bits = int(tensor.dtype.removeprefix("int"))
+    digits = (data[:, None] >> np.arange(0, 8, bits, dtype=np.uint8)) & (2**bits - 1)
+    values = digits.reshape(-1)[: math.prod(tensor.shape)].astype(np.int64)
+    return np.where(values >= 2 ** (bits - 1), values - 2**bits, values)

@@ -10,6 +10,7 @@ from keras import ops, tree
 from keras_quant.data import input_batches
 from keras_quant.errors import CalibrationError, QuantizationError
 from keras_quant.graph import trace
+from keras_quant.graph.graph import in_float
 from keras_quant.integer.params import to_grid
 from keras_quant.layers.annotation import annotate, annotation
 from keras_quant.policy import PolicyMap, policy_name
@@ -135,7 +136,7 @@ def _run(graph, inputs, add):
     def compute(node, args, kwargs):
         pick = lambda way: tree.map_structure(lambda x: getattr(x, way) if isinstance(x, _Ways) else x, (args, kwargs))
         (real_args, real_kwargs), (exact_args, exact_kwargs) = pick("real"), pick("exact")
-        real = float_arithmetic(node.operation, real_args, real_kwargs)
+        real = float_arithmetic(node, real_args, real_kwargs)
         gridded = tree.map_structure(on_grid, (node.args, node.kwargs), (real_args, real_kwargs))
         alone = exact_arithmetic(node.operation, *gridded)
         exact = exact_arithmetic(node.operation, exact_args, exact_kwargs)
@@ -151,13 +152,11 @@ def _run(graph, inputs, add):
     graph.run([_Ways(x, x) for x in inputs], compute)
 
 
-def float_arithmetic(operation, args, kwargs):
-    """What a layer computes in float32, whatever its policy."""
-    if hasattr(operation, "float_call"):
-        return operation.float_call(*args, **kwargs)
-    if getattr(operation, "compute_dtype", "float32") == "float16":
-        return operation.call(*args, **kwargs)  # `__call__` is what casts to float16
-    return operation(*args, **kwargs)
+def float_arithmetic(node, args, kwargs):
+    """What a node computes in float32, whatever its policy."""
+    if getattr(node.operation, "compute_dtype", "float32") == "float16":
+        return node.operation.call(*args, **kwargs)  # `__call__` is what casts to float16
+    return in_float(node, args, kwargs)
 
 
 def exact_arithmetic(operation, args, kwargs):
@@ -240,5 +239,5 @@ class _Reference:
 
     def run(self, inputs):
         """Dict from paths to outputs, as arrays."""
-        values = self.graph.run(inputs, lambda node, args, kwargs: float_arithmetic(node.operation, args, kwargs))
+        values = self.graph.run(inputs, float_arithmetic)
         return {node.path: _numpy(values[tree.flatten(node.outputs)[0]]) for node in self.graph.nodes}

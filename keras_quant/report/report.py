@@ -9,13 +9,13 @@ from keras import ops, tree
 
 from keras_quant.errors import ExportError, QuantizationError
 from keras_quant.graph import trace
+from keras_quant.graph.macs import macs
 from keras_quant.layers import QuantLayer, is_quantized
 from keras_quant.policy import policy_name
 from keras_quant.quantizers import ActivationQuantizer
 from keras_quant.report.file import report_file
 from keras_quant.report.histogram import weight_histogram
 from keras_quant.report.layer import LayerReport
-from keras_quant.report.macs import layer_macs
 from keras_quant.report.measure import measure
 from keras_quant.report.model import ModelReport
 from keras_quant.tflite import export_in_memory
@@ -128,7 +128,7 @@ def _layer(index, path, nodes, operators, measured, has_file, counted):
         has_file: whether the model could be exported.
         counted: ids of variables that earlier lines have; this one's are added.
     """
-    first, macs = nodes[0], [layer_macs(node) for node in nodes]
+    first, sums = nodes[0], [macs(node) for node in nodes]
     off = [operator for operator in operators if not operator.on_xnnpack]
     return LayerReport(
         index=index,
@@ -138,7 +138,7 @@ def _layer(index, path, nodes, operators, measured, has_file, counted):
         input_shapes=tuple(tuple(value.shape) for value in first.inputs),
         output_shape=tuple(tree.flatten(first.outputs)[0].shape),
         parameters=_parameters(first.operation, counted),
-        macs=None if None in macs else sum(macs),
+        macs=None if None in sums else sum(sums),
         file_macs=sum(operator.macs for operator in operators) if has_file else None,
         bytes=sum(operator.bytes for operator in operators) if has_file else None,
         runs_on="" if not operators else "built-in kernel" if off else "XNNPACK",

@@ -85,8 +85,9 @@ def test_error_of_a_layer_alone(network):
 @pytest.mark.lowest
 def test_clipped_share(network):
     model, _, report = network
-    for path, values in (("logits", model.predict(X, verbose=0)), ("input_layer_quantize", X)):
-        layer = next(layer for layer in report.layers if layer.path.endswith(path))
+    entrance = report.layers[0]
+    assert entrance.kind == "Quantize"
+    for layer, values in ((line(report, "logits"), model.predict(X, verbose=0)), (entrance, X)):
         half = layer.scale / 2
         expected = np.mean((values < layer.low - half) | (values > layer.high + half))
         assert layer.clipped == expected
@@ -118,6 +119,17 @@ def test_narrow_grids_have_their_own_bins():
     dense = line(kq.report(qmodel, X), "dense")
     assert (len(dense.weights.counts), dense.weights.low) == (7, -3)
     assert (len(dense.activations.counts), dense.activations.low) == (16, -8)
+
+
+@pytest.mark.parametrize("policy", ["int8", "w4a8", "w2a8"])
+def test_weights_of_a_file(policy, tmp_path):
+    """The file's own integers, several a byte, are those of the model."""
+    qmodel = kq.quantize(sequential(L.Flatten(), L.Dense(16, name="dense")), policy, X)
+    kq.export(qmodel, tmp_path / "m.tflite")
+    ours, theirs = line(kq.report(qmodel), "dense").weights, kq.report(tmp_path / "m.tflite").layers[-1].weights
+    assert theirs.counts.sum() == ours.counts.sum() == 864 * 16
+    assert np.array_equal(theirs.counts[1:], ours.counts) and theirs.counts[0] == 0
+    assert theirs.low == ours.low - 1  # the model's are symmetric
 
 
 def test_figures_do_not_depend_on_batches(network):

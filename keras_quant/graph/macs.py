@@ -13,7 +13,7 @@ from keras_quant.layers.matmul import _BatchMatmul
 _COUNTS = {}
 
 
-def layer_macs(node):
+def macs(node):
     """Multiply-accumulates of one call on one sample: products of a kernel, or of two tensors, that are summed up.
 
     Additions, functions and scalings of single values count nothing.
@@ -24,9 +24,9 @@ def layer_macs(node):
     Returns:
         An integer; `None` where a float layer has matrices of weights and nobody knows how often it uses them.
     """
-    count = next((_COUNTS[cls] for cls in type(node.operation).__mro__ if cls in _COUNTS), None)
-    if count is not None:
-        return count(node.operation, node)
+    counted = next((_COUNTS[cls] for cls in type(node.operation).__mro__ if cls in _COUNTS), None)
+    if counted is not None:
+        return counted(node.operation, node)
     if getattr(node.operation, "kernel", None) is not None:
         return math.prod(node.operation.kernel.shape) * _places(node.output)
     if isinstance(node.operation, QuantLayer):
