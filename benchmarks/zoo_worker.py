@@ -116,7 +116,7 @@ def noise(real, quantized):
 def noisiest_layer(qmodel, x):
     """The layer that loses most when it alone computes on int8, its inputs and output on their grids: name and SQNR."""
     entrances = {node.path for node in trace(qmodel).nodes if isinstance(node.operation, Quantize)}
-    found = {path: measured.local_sqnr for path, measured in measure(qmodel, x).items() if path not in entrances}
+    found = {path: measured.local_sqnr for path, measured in measure(qmodel, x)[1].items() if path not in entrances}
     name = min(found, key=found.get)
     return {"noisiest": name, "noisiest_sqnr": found[name]}
 

@@ -60,7 +60,7 @@ class _Dynamic:
 
     def float_call(self, inputs):
         """The float layer's arithmetic."""
-        return super().call(inputs)
+        return super().call(ops.cast(inputs, "float32"))  # a float16 layer may have made them
 
     def get_config(self):
         return {**super().get_config(), "policy": self.policy.name}

@@ -57,7 +57,7 @@ def _operator(index, info, operator, tensors, model, batch, seen):
         file_macs=info.macs // max(batch, 1),
         bytes=info.bytes,
         runs_on="XNNPACK" if info.on_xnnpack else "built-in kernel",
-        reason="" if info.on_xnnpack else info.reason,
+        reason="" if info.on_xnnpack else f"{info.reason}. {info.remedy}".strip(),
         operators=(info.name,),
         weights=_weights(held, tensors, model),
         **_grid(made),

@@ -26,7 +26,7 @@ class LayerReport:
     local_sqnr: signal to quantization noise ratio in dB of the layer alone, its input rounded onto its grid.
     sqnr: that of its output against the float model, with the noise of all layers before it.
     runs_on: "XNNPACK", "built-in kernel", or "" for a layer that is no operator of its own in the file.
-    reason: why an operator of it is off XNNPACK.
+    reason: why an operator of it is off XNNPACK, and what would mend it, if that is known.
     operators: names of its operators in the file.
     weights, activations: `Histogram`s over the integers, or `None`.
     """
@@ -97,6 +97,11 @@ def share_text(share):
 
 def decibel_text(sqnr):
     return "exact" if sqnr == math.inf else "none" if sqnr == -math.inf else f"{sqnr:.1f}"
+
+
+def sqnr_text(sqnr):
+    """As `decibel_text`, with the unit where there is a number."""
+    return f"{decibel_text(sqnr)} dB" if math.isfinite(sqnr) else decibel_text(sqnr)
 
 
 def range_text(layer):

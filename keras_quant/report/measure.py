@@ -84,7 +84,7 @@ def measure(qmodel, data, steps=None, float_model=None, graph=None):
         graph: `trace(qmodel, keep_float=True)`, if it is there already.
 
     Returns:
-        Dict from layer paths to `Measured`, in order of execution.
+        The number of samples, and a dict from layer paths to `Measured`, in order of execution.
 
     Raises:
         CalibrationError: if a range was never set, or the data is empty or does not fit the model.
@@ -93,13 +93,14 @@ def measure(qmodel, data, steps=None, float_model=None, graph=None):
     graph = trace(qmodel, keep_float=True) if graph is None else graph
     check_ranges(graph)
     reference = None if float_model is None else _Reference(float_model, graph)
-    found, count = {node.path: Measured() for node in graph.nodes}, _samples_at_a_time(graph)
+    found, count, samples = {node.path: Measured() for node in graph.nodes}, _samples_at_a_time(graph), 0
     for arrays in input_batches(data, graph.inputs, steps):
+        samples += len(arrays[0])
         for start in range(0, len(arrays[0]), count):
             inputs = [ops.convert_to_tensor(array[start : start + count]) for array in arrays]
             known = None if reference is None else reference.run(inputs)
             _run(graph, inputs, functools.partial(_add, found, known))
-    return found
+    return samples, found
 
 
 def _samples_at_a_time(graph):

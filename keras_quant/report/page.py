@@ -7,7 +7,7 @@ import string
 from html import escape
 
 from keras_quant.report import plots
-from keras_quant.report.layer import compact, decibel_text, shape_text, share_text
+from keras_quant.report.layer import compact, shape_text, share_text, sqnr_text
 from keras_quant.report.table import off_xnnpack
 
 FOLDER = pathlib.Path(__file__).parent
@@ -54,7 +54,7 @@ def _tiles(report):
         yield "on XNNPACK", f"{taken} of {len(report.exported.operators)}{small(pieces)}"
     for name, sqnr in report.output_sqnr.items():
         if sqnr is not None:
-            yield f"SQNR of {name}", f"{decibel_text(sqnr)}{small(f'dB against {report.reference}')}"
+            yield f"SQNR of {name}", f"{sqnr_text(sqnr)}{small(f'against {report.reference}')}"
 
 
 def _notes(report):
@@ -65,7 +65,7 @@ def _notes(report):
 def _worst(report):
     """The layers to look at first, by each measure that is there."""
     lists = (
-        ("Lowest SQNR, alone", "local_sqnr", False, lambda v: f"{decibel_text(v)} dB", math.inf),
+        ("Lowest SQNR, alone", "local_sqnr", False, sqnr_text, math.inf),
         ("Most clipped values", "clipped", True, share_text, 0),
         ("Most bytes", "bytes", True, lambda v: f"{v:,}", 0),
         ("Most multiply-accumulates", "macs", True, compact, 0),
@@ -150,7 +150,7 @@ def _facts(layer):
     facts = [layer.kind, layer.policy, shape_text(layer.output_shape)]
     facts += [f"{compact(layer.macs)} MACs"] if layer.macs else []
     facts += [f"{layer.bytes:,} bytes"] if layer.bytes else []
-    facts += [f"{decibel_text(layer.local_sqnr)} dB alone"] if layer.local_sqnr is not None else []
+    facts += [f"{sqnr_text(layer.local_sqnr)} alone"] if layer.local_sqnr is not None else []
     return ", ".join(fact for fact in facts if fact)
 
 
@@ -159,4 +159,4 @@ def _more(layer):
     operators = f"; {', '.join(layer.operators)} on {layer.runs_on}" if layer.operators else "; no operator of its own"
     reason = f": {layer.reason}" if layer.reason else ""
     more = f"; {compact(layer.file_macs)} MACs there" if layer.file_macs not in (None, layer.macs) else ""
-    return f"reads {reads}{operators}{reason}{more}"
+    return f"reads {reads}{operators}{more}{reason}"

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from keras_quant.report.layer import compact, decibel_text, share_text
+from keras_quant.report.layer import compact, share_text, sqnr_text
 
 # Stand-ins for the style sheet's variables: Matplotlib wants colors, which light and dark pages have different ones of.
 INK, MUTED, LINE = "#010101", "#020202", "#030303"
@@ -146,7 +146,7 @@ def _name_lowest(axes, layers, top, count=3):
     for rank, layer in enumerate(known[:count]):
         place = (layer.index, min(layer.local_sqnr, top))
         right = layer.index > 0.6 * last
-        text = f"{shortened(layer.path, 24)} {decibel_text(layer.local_sqnr)}"
+        text = f"{shortened(layer.path, 24)} {sqnr_text(layer.local_sqnr)}"
         # Above and below in turn: the noisiest layers are often neighbours.
         axes.annotate(text, place, (-5 if right else 5, 3 if rank % 2 else -3), **_label(right, above=bool(rank % 2)))
 

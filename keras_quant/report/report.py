@@ -55,7 +55,7 @@ def report(model, data=None, steps=None, float_model=None, history=None):
             exported = _exported(model)
         except QuantizationError as error:
             notes.append(f"No bytes, and not where it runs: {error}")
-        measured = {} if data is None else measure(model, data, steps, float_model, graph)
+        samples, measured = (0, {}) if data is None else measure(model, data, steps, float_model, graph)
         layers = _layers(graph, exported, measured)
     if data is None:
         notes.append("No error, clipped values and histograms of activations: they are measured on data. Pass `data`.")
@@ -65,7 +65,7 @@ def report(model, data=None, steps=None, float_model=None, history=None):
         layers=layers,
         exported=exported,
         float_bytes=4 * sum(layer.parameters for layer in layers),
-        samples=_samples(graph, measured),
+        samples=samples,
         reference="its own weights in float" if float_model is None else f"the float model '{float_model.name}'",
         output_sqnr={name: measured[value.name].sqnr for name, value in values.items() if value.name in measured},
         history=dict(getattr(history, "history", history) or {}),
@@ -142,7 +142,7 @@ def _layer(index, path, nodes, operators, measured, has_file, counted):
         file_macs=sum(operator.macs for operator in operators) if has_file else None,
         bytes=sum(operator.bytes for operator in operators) if has_file else None,
         runs_on="" if not operators else "built-in kernel" if off else "XNNPACK",
-        reason="; ".join(dict.fromkeys(operator.reason for operator in off)),
+        reason=" ".join(dict.fromkeys(f"{operator.reason}. {operator.remedy}".strip() for operator in off)),
         operators=tuple(operator.name for operator in operators),
         weights=weight_histogram(first),
         **_grid(first, measured),
@@ -183,12 +183,3 @@ def _errors(node, measured):
         "sqnr": measured.sqnr,
         "activations": measured.integers,
     }
-
-
-def _samples(graph, measured):
-    """How many samples the figures come from."""
-    for node in graph.nodes if measured else ():
-        value, calls = tree.flatten(node.outputs)[0], sum(other.path == node.path for other in graph.nodes)
-        if len(tree.flatten(node.outputs)) == 1:
-            return measured[node.path].values // (calls * int(np.prod(value.shape[1:])))
-    return 0

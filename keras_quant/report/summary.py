@@ -119,7 +119,7 @@ class QuantizationSummary(keras.callbacks.Callback):
         except CalibrationError as error:
             warnings.warn(f"No errors are written: {error}", stacklevel=2)
             return {}
-        return measure(self.model, self.data, self.steps, graph=self._graph)
+        return measure(self.model, self.data, self.steps, graph=self._graph)[1]
 
     def _write_errors(self, path, measured, epoch):
         figures = {"clipped": measured.clipped_share, "sqnr_alone": measured.local_sqnr, "sqnr": measured.sqnr}

@@ -4,10 +4,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from keras_quant.report.layer import compact, decibel_text
+from keras_quant.report.layer import compact, sqnr_text
 
 # Shown on the page and in the data frame only: there is no room for them here, the last two beside what is measured.
 LEFT_OUT, LEFT_OUT_IF_MEASURED = ("parameters",), ("parameters", "scale", "zero_point")
+
+# Layers named in one line.
+MOST_NAMES = 5
 
 
 def table(report):
@@ -34,12 +37,20 @@ def headline(report):
         )
     if report.samples:
         known = {name: sqnr for name, sqnr in report.output_sqnr.items() if sqnr is not None}
-        outputs = ", ".join(f"{name} {decibel_text(sqnr)} dB" for name, sqnr in known.items())
+        outputs = ", ".join(f"{name} {sqnr_text(sqnr)}" for name, sqnr in known.items())
         lines.append(f"on {report.samples:,} samples, SQNR against {report.reference}: {outputs}")
     return lines
 
 
 def off_xnnpack(report):
-    """A line for each layer with an operator off XNNPACK."""
-    layers = [layer for layer in report.layers if layer.reason]
-    return [f"{layer.path} ({', '.join(layer.operators)}): {layer.reason}" for layer in layers]
+    """A line for each reason why operators are off XNNPACK, with the layers that they are of."""
+    found = {}
+    for layer in report.layers:
+        if layer.reason:
+            found.setdefault((layer.operators, layer.reason), []).append(layer.path)
+    return [f"{_some(paths)} ({', '.join(operators)}): {reason}" for (operators, reason), paths in found.items()]
+
+
+def _some(names):
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more

@@ -68,6 +68,13 @@ def test_table_without_data_says_what_is_missing():
     assert "zero point" in str(bare)
 
 
+def test_layers_off_xnnpack_share_a_line():
+    layers = [L.Dense(4, activation="softmax") for _ in range(7)]
+    bare = kq.report(kq.quantize(sequential(*layers, shape=(4,)), "int8", images(shape=(4,))))
+    (found,) = [line for line in str(bare).splitlines() if "SOFTMAX is float" in line]
+    assert "and 2 more (SOFTMAX, QUANTIZE): " in found
+
+
 def test_data_frame(report):
     pandas = pytest.importorskip("pandas")
     frame = report.sort("bytes").to_pandas()
