@@ -9,8 +9,11 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "keras_quant/__init__.py").read_text()).group(1)
 
 DEMO = ["scikit-learn>=1.3", "matplotlib>=3.7"]
+REPORT = ["matplotlib>=3.7", "pandas>=2"]
 TEST = [
     *DEMO,
+    *REPORT,
+    "tensorboard>=2.18",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "hypothesis>=6.100",
@@ -30,6 +33,7 @@ setup(
     license="Apache-2.0",
     data_files=[("share/keras_quant/aarch64", ["export/aarch64/setup.sh", "export/aarch64/serve.py"])],
     packages=find_packages(include=["keras_quant", "keras_quant.*", "keras_quant_cli"]),
+    package_data={"keras_quant.report": ["page.html", "page.css", "page.js"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         "tensorflow>=2.18",
@@ -42,6 +46,7 @@ setup(
     ],
     extras_require={
         "demo": DEMO,
+        "report": REPORT,
         "test": TEST,
         "bench": BENCH,
         "onnx": ["onnx>=1.16", "tf2onnx>=1.16", "onnxruntime>=1.18"],

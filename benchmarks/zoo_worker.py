@@ -19,9 +19,8 @@ import weights
 
 import keras_quant as kq
 from keras_quant.graph import trace
-from keras_quant.integer.params import to_grid
 from keras_quant.layers import Quantize
-from keras_quant.layers.annotation import annotate
+from keras_quant.report import measure
 from keras_quant.tflite import Runtime
 from keras_quant.tflite.runtime import quantize_array
 
@@ -116,26 +115,10 @@ def noise(real, quantized):
 
 def noisiest_layer(qmodel, x):
     """The layer that loses most when it alone computes on int8, its inputs and output on their grids: name and SQNR."""
-    graph, found = trace(qmodel), {}
-
-    def compute(node, args, kwargs):
-        layer = node.operation
-        exact = args[0] if isinstance(layer, Quantize) else layer.float_call(*args)
-        if all(value.note is not None for value in node.inputs):
-            gridded = keras.tree.map_structure(on_grid, node.args, args)
-            rounded = np.asarray(layer.main_call(*gridded, training=False))
-            found[node.path] = noise(np.asarray(exact), rounded)["sqnr"]
-        return exact
-
-    graph.run([x], compute)
+    entrances = {node.path for node in trace(qmodel).nodes if isinstance(node.operation, Quantize)}
+    found = {path: measured.local_sqnr for path, measured in measure(qmodel, x)[1].items() if path not in entrances}
     name = min(found, key=found.get)
     return {"noisiest": name, "noisiest_sqnr": found[name]}
-
-
-def on_grid(value, x):
-    """A tensor rounded to the grid of the `Value` that it belongs to."""
-    params = value.note.quantizer.params()
-    return annotate(to_grid(x, params) * params.scale, value.note.quantizer)
 
 
 STAGES = {"make": make, "ours": ours, "converter": converter, "latency": measure_latency}

@@ -84,7 +84,7 @@ def _add_demo(commands):
         "demo",
         "train, quantize, export and compare on the handwritten digits of scikit-learn",
         "Train a small CNN on scikit-learn's handwritten digits, quantize it, fit it with quantization-aware training, "
-        "export it, run it on LiteRT, and print both models side by side. Leaves the models and a picture in DIR.",
+        "export it, run it on LiteRT, and print both models side by side. Leaves the models and a report in DIR.",
     )
     parser.add_argument("--output", metavar="DIR", type=_folder, default="keras-quant-demo", help="default: %(default)s")
     parser.add_argument(
@@ -169,11 +169,23 @@ def _add_inspect(commands):
     parser = _add(
         commands,
         "inspect",
-        "show the layers of a .keras or the operators of a .tflite",
-        "For a quantized .keras: each layer's range, scale and zero point. For a float one: which layers have a quantized "
-        "form. For a .tflite: its operators, where they run, and their grids.",
+        "report on the layers of a .keras or the operators of a .tflite",
+        "For a quantized .keras: each layer's precision, MACs, bytes, range, and where it runs; with --data also its error "
+        "against float and the share of clipped values. For a float one: which layers have a quantized form. For a .tflite: "
+        "its operators, where they run, their cost, and their grids.",
     )
     parser.add_argument("file", metavar="FILE", type=_file(".keras", ".tflite"))
+    parser.add_argument("--data", metavar="DATA", type=_file(".npy", ".npz"), help=f"model inputs to measure on: {_DATA}")
+    parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
+    parser.add_argument(
+        "--sort",
+        metavar="COLUMN",
+        help="bytes, macs, local_sqnr, sqnr, clipped, range, path or another column; by default the order of execution",
+    )
+    parser.add_argument(
+        "--html", metavar="OUT.html", type=_target(".html"), help="write the report as a page with plots, too"
+    )
+    parser.set_defaults(check=lambda args: _check_inspect(parser, args))
 
 
 _DATA = ".npy, or .npz with one array for each Keras input, by its name"
@@ -194,6 +206,15 @@ def _check_demo(parser):
 def _check_steps(parser, args):
     if args.steps is not None and args.calibration is None:
         parser.error("--steps counts batches of --calibration, which is missing")
+
+
+def _check_inspect(parser, args):
+    if args.steps is not None and args.data is None:
+        parser.error("--steps counts batches of --data, which is missing")
+    if args.data is not None and args.file.suffix == ".tflite":
+        parser.error("--data is measured on the quantized .keras that the file was made of; pass that one")
+    if args.html is not None and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--html needs matplotlib: pip install 'keras-quant[report]'")
 
 
 def _file(*suffixes):

@@ -5,7 +5,7 @@ import sys
 from rich.console import Console
 
 # Wide enough for every table where no terminal sets the width: in a file or a pipe.
-WIDTH = 160
+WIDTH = 180
 
 
 def console():

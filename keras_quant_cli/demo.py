@@ -19,7 +19,6 @@ from keras_quant.tflite import Runtime, describe, read_model
 from keras_quant.tflite.runtime import quantize_array
 from keras_quant_cli.console import console
 from keras_quant_cli.files import save_model
-from keras_quant_cli.picture import draw
 
 BATCH_SIZE = 64
 # Timed runs of each file, one after the other in turn.
@@ -39,7 +38,7 @@ def demo(args):
     with Progress(*columns, console=out) as progress:
         results = measure(args.output, args.epochs, args.qat_epochs, data, Steps(progress))
     out.print(table(results, data))
-    out.print(f"In {args.output}: digits.keras, digits.tflite, digits-float.tflite; ranges and errors in digits.png")
+    out.print(f"In {args.output}: digits.keras, digits.tflite, digits-float.tflite; a report of the layers in digits.html")
     out.print(f"Next: keras-quant inspect {args.output / 'digits.tflite'}")
 
 
@@ -128,11 +127,12 @@ def measure(folder, epochs, qat_epochs, data, steps):
     keras.utils.set_random_seed(0)
     path, float_path = folder / "digits.tflite", folder / "digits-float.tflite"
     model = build_model()
+    summary = kq.callbacks.QuantizationSummary()
     fit(model, data, epochs, 3e-3, steps.training("Train in float", epochs))
     with steps.one("Quantize and calibrate"):
         qmodel = kq.quantize(model)
         kq.calibrate(qmodel, data.x_train, verbose=0)
-    fit(qmodel, data, qat_epochs, 3e-4, steps.training("Quantization-aware training", qat_epochs))
+    fit(qmodel, data, qat_epochs, 3e-4, steps.training("Quantization-aware training", qat_epochs), summary)
     with steps.one("Export"):
         save_model(qmodel, folder / "digits.keras")
         report = kq.export(qmodel, path)
@@ -145,8 +145,8 @@ def measure(folder, epochs, qat_epochs, data, steps):
         accuracies = [accuracy(m.predict(data.x_test, verbose=0), data.y_test) for m in (model, qmodel)]
         of_files = [accuracy(run_file(p, data.x_test), data.y_test) for p in (float_path, path)]
         float_latency, latency = latencies([float_path, path])
-    with steps.one("Draw ranges and errors"):
-        draw(qmodel, data.x_test, folder / "digits.png")
+    with steps.one("Report ranges and errors"):
+        kq.report(qmodel, data.x_test, history=summary).save(folder / "digits.html")
     return Results(
         float_accuracy=accuracies[0],
         float_file_accuracy=of_files[0],
@@ -160,7 +160,7 @@ def measure(folder, epochs, qat_epochs, data, steps):
     )
 
 
-def fit(model, data, epochs, rate, callback):
+def fit(model, data, epochs, rate, *callbacks):
     """Plain Keras, for the float model and the quantized one alike."""
     steps = epochs * -(-len(data.x_train) // BATCH_SIZE)
     model.compile(
@@ -168,7 +168,7 @@ def fit(model, data, epochs, rate, callback):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    model.fit(data.x_train, data.y_train, BATCH_SIZE, epochs, verbose=0, callbacks=[callback])
+    model.fit(data.x_train, data.y_train, BATCH_SIZE, epochs, verbose=0, callbacks=list(callbacks))
 
 
 def convert(model, path):

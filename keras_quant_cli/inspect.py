@@ -3,62 +3,52 @@
 import functools
 
 import numpy as np
-from keras import ops
 from rich.table import Table
 
+import keras_quant as kq
 from keras_quant import PolicyMap, UnsupportedLayerError
 from keras_quant.graph import trace
 from keras_quant.graph.operations import quantized_layer
-from keras_quant.layers import QuantLayer, is_quantized
-from keras_quant.policy import policy_name
+from keras_quant.layers import is_quantized
 from keras_quant.quantize import PASSES
-from keras_quant.tflite import describe, read_model
+from keras_quant.report.layer import compact, shape_text
+from keras_quant.tflite import read_model
 from keras_quant_cli.console import console
-from keras_quant_cli.files import load_model
+from keras_quant_cli.files import FileError, load_inputs, load_model
 
 
 def inspect(args):
-    tables = {".keras": keras_tables, ".tflite": tflite_tables}[args.file.suffix](args.file)
-    for table in tables:
-        console().print(table)
+    for part in {".keras": inspect_keras, ".tflite": inspect_tflite}[args.file.suffix](args):
+        console().print(part)
 
 
-def keras_tables(path):
-    """The layers of a `.keras` file, as a list of one `rich.table.Table`."""
-    model = load_model(path)
-    graph = trace(model, keep_float=True)
-    if is_quantized(model):
-        return [_quantized_table(path, model, graph)]
-    graph = functools.reduce(lambda graph, step: step(graph), PASSES, graph.with_policies(PolicyMap()))
-    return [_float_table(path, model, graph)]
+def inspect_keras(args):
+    """What there is to say of a `.keras` file, as a list of Rich renderables."""
+    model = load_model(args.file)
+    if not is_quantized(model):
+        if args.data or args.sort or args.html:
+            raise FileError(
+                f"'{args.file}' holds a float model, whose layers have no quantization to measure or sort. Run "
+                "'keras-quant quantize' first, and inspect what it writes."
+            )
+        return [_float_table(args.file, model)]
+    data = None if args.data is None else load_inputs(args.data, model)
+    report = kq.report(model, data, args.steps)
+    return [_finished(report, args)]
 
 
-def _quantized_table(path, model, graph):
-    table = _table(f"{path}: quantized model '{model.name}', {model.count_params():,} parameters")
-    _add_columns(table, ("layer", "class", "policy", "output", "range", ">scale", ">zero point"))
-    for node in graph.nodes:
-        policy = policy_name(node.operation) or ""
-        table.add_row(node.path, type(node.operation).__name__, policy, _shape(node.output.shape), *_grid(node))
-    return table
+def _finished(report, args):
+    """A report sorted as asked for, and written as a page if asked for."""
+    report = report if args.sort is None else report.sort(args.sort)
+    if args.html is not None:
+        report.save(args.html)
+        console().print(f"{args.html}: written")
+    return report
 
 
-def _grid(node):
-    """Range, scale and zero point of what a node makes, as text."""
-    if not isinstance(node.operation, QuantLayer):
-        return "computes in float", "", ""
-    quantizer = node.output.note.quantizer
-    if not quantizer.is_set:
-        return "not set", "", ""
-    params = quantizer.params()
-    scale, low, high = (float(ops.convert_to_numpy(v)) for v in (params.scale, params.low, params.high))
-    return (
-        f"{low * scale:.4g} … {high * scale:.4g}",
-        f"{scale:.6g}",
-        str(round(float(ops.convert_to_numpy(params.zero_point)))),
-    )
-
-
-def _float_table(path, model, graph):
+def _float_table(path, model):
+    graph = trace(model, keep_float=True).with_policies(PolicyMap())
+    graph = functools.reduce(lambda graph, step: step(graph), PASSES, graph)
     table = _table(f"{path}: float model '{model.name}', {model.count_params():,} parameters")
     _add_columns(table, ("layer", "class", "output", "with it", "quantized form"))
     missing = 0
@@ -70,42 +60,45 @@ def _float_table(path, model, graph):
         except UnsupportedLayerError as error:
             form = f"none: {error}"
             missing += 1
-        table.add_row(node.path, type(node.operation).__name__, _shape(node.output.shape), ", ".join(joined), form)
+        table.add_row(node.path, type(node.operation).__name__, shape_text(node.output.shape), ", ".join(joined), form)
     count = len(graph.nodes)
     table.caption = f"{count - missing} of {count} have a quantized form"
     return table
 
 
-def tflite_tables(path):
+def inspect_tflite(args):
     """The operators, inputs and outputs of a `.tflite` file, as `rich.table.Table`s."""
-    content, model = read_model(path)
-    report = describe(path, content, model)
-    graph = model.subgraphs[0]
-    taken, total = len(report.operators) - len(report.off_xnnpack), len(report.operators)
+    report = _finished(kq.report(args.file), args)
+    exported, graph = report.exported, read_model(args.file)[1].subgraphs[0]
+    taken, total = len(exported.operators) - len(exported.off_xnnpack), len(exported.operators)
     operators = _table(
-        f"{path}: {report.bytes:,} bytes, {taken} of {_count(total, 'operator')} on XNNPACK "
-        f"in {_count(report.partitions, 'partition')}"
+        f"{args.file}: {report.bytes:,} bytes, {compact(report.macs)} MACs a sample, {taken} of "
+        f"{_count(total, 'operator')} on XNNPACK in {_count(exported.partitions, 'partition')}"
     )
-    _add_columns(operators, (">#", "operator", "layer", "runs on", "output", "dtype", "weights", ">scale", ">zero point"))
-    for index, (info, operator) in enumerate(zip(report.operators, graph.operators)):
-        made = report.tensors[operator.outputs[0]]
-        weights = [report.tensors[t] for t in operator.inputs if t >= 0 and report.tensors[t].scale]
+    _add_columns(operators, (">#", "operator", "layer", "runs on", "output", "dtype", "weights", ">MACs", ">bytes"))
+    _add_columns(operators, (">scale", ">zero point"))
+    for layer in report.layers:
+        info, operator = exported.operators[layer.index], graph.operators[layer.index]
+        made = exported.tensors[operator.outputs[0]]
+        weights = [exported.tensors[t] for t in operator.inputs if t >= 0 and exported.tensors[t].scale]
         weights = next((t for t in weights if t.constant), None)
         operators.add_row(
-            str(index),
+            str(layer.index),
             info.name,
             info.layer,
             "XNNPACK" if info.on_xnnpack else f"built-in kernel: {info.reason}",
-            _shape(made.shape),
+            shape_text(made.shape),
             made.dtype,
-            "" if weights is None else f"{_shape(weights.shape)}, {_count(len(weights.scale), 'scale')}",
+            "" if weights is None else f"{shape_text(weights.shape)}, {_count(len(weights.scale), 'scale')}",
+            compact(layer.macs),
+            f"{layer.bytes:,}",
             *_scale_and_zero_point(made),
         )
     ends = _table("Inputs and outputs")
     _add_columns(ends, ("", "name", "shape", "dtype", ">scale", ">zero point"))
     for kind, indices in (("input", graph.inputs), ("output", graph.outputs)):
-        for tensor in (report.tensors[index] for index in indices):
-            ends.add_row(kind, tensor.name, _shape(tensor.shape), tensor.dtype, *_scale_and_zero_point(tensor))
+        for tensor in (exported.tensors[index] for index in indices):
+            ends.add_row(kind, tensor.name, shape_text(tensor.shape), tensor.dtype, *_scale_and_zero_point(tensor))
     return [operators, ends]
 
 
@@ -121,10 +114,6 @@ def _add_columns(table, headings):
     """Columns; ">" at the start of a heading aligns it right."""
     for heading in headings:
         table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", overflow="fold")
-
-
-def _shape(shape):
-    return "×".join("?" if size is None else str(size) for size in shape)
 
 
 def _count(number, noun):

@@ -103,6 +103,10 @@ WRONG = {
     "steps alone": (["quantize", "{x}/q.keras", "-o", "{x}/o.keras", "--steps", "3"], "--calibration"),
     "policy": (["quantize", "{x}/q.keras", "-o", "{x}/o.keras", "--policy", "int9"], "Did you mean 'int"),
     "input type": (["export", "{x}/q.keras", "{x}/o.tflite", "--input-type", "int4"], "invalid choice"),
+    "report folder": (["inspect", "{x}/q.keras", "--html", "{x}/none/r.html"], "there is no folder"),
+    "report suffix": (["inspect", "{x}/q.keras", "--html", "{x}/r.pdf"], "does not end in .html"),
+    "report steps alone": (["inspect", "{x}/q.keras", "--steps", "3"], "--data, which is missing"),
+    "report data of a file": (["inspect", "{x}/q.tflite", "--data", "{x}/x.npy"], "pass that one"),
     "demo folder": (["demo", "--output", "{x}/x.npy"], "cannot make the folder"),
 }
 
@@ -110,7 +114,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_arguments_are_one_line(case, tmp_path):
     (tmp_path / "folder.keras").mkdir()
-    for name in ("x.npy", "q.keras"):
+    for name in ("x.npy", "q.keras", "q.tflite"):
         (tmp_path / name).write_bytes(b"")
     arguments, message = WRONG[case]
     assert message in fails(*(argument.format(x=tmp_path) for argument in arguments))
@@ -149,6 +153,37 @@ def test_quantize_export_verify_inspect(files, capfd):
     status, out, err = in_process(capfd, "inspect", files / "float.keras")
     assert (status, err) == (0, "")
     assert all(text in out for text in ("bn, relu", "QuantConv2D", "3 of 3 have a quantized form"))
+
+
+def test_inspect_measures_sorts_and_writes_a_page(files, capfd, tmp_path):
+    options = ("--data", files / "x.npy", "--sort", "bytes", "--html", tmp_path / "r.html")
+    status, out, err = in_process(capfd, "inspect", files / "q.keras", *options)
+    assert (status, err) == (0, "")
+    assert all(text in out for text in ("SQNR alone", "clipped", "on 40 samples", "XNNPACK", "r.html: written"))
+    rows = [line.split("│") for line in out.splitlines() if line.startswith("│")]
+    assert rows[0][2].strip() == "logits" and int(rows[0][7].replace(",", "")) == 1200 + 12
+    assert "Error by layer" in (tmp_path / "r.html").read_text()
+    in_process(capfd, "export", files / "q.keras", tmp_path / "q.tflite")
+    status, out, err = in_process(capfd, "inspect", tmp_path / "q.tflite", "--sort", "macs", "--html", tmp_path / "f.html")
+    assert (status, err) == (0, "")
+    rows = [line.split("│") for line in out.splitlines() if line.startswith("│")]
+    assert [row[2].strip() for row in rows[:2]] == ["CONV_2D", "FULLY_CONNECTED"] and rows[0][8].strip() == "21.6 k"
+    assert "Bytes by layer" in (tmp_path / "f.html").read_text()
+
+
+def test_inspect_says_what_it_cannot_do(files, capfd, tmp_path):
+    assert "Did you mean 'bytes'" in fails_in_process(capfd, "inspect", files / "q.keras", "--sort", "byte")
+    assert "Pass `data`" in fails_in_process(capfd, "inspect", files / "q.keras", "--sort", "sqnr")
+    page = tmp_path / "r.html"
+    assert "keras-quant quantize" in fails_in_process(capfd, "inspect", files / "float.keras", "--html", page)
+    np.save(tmp_path / "narrow.npy", images()[:, :3])
+    assert "takes batches" in fails_in_process(
+        capfd, "inspect", files / "q.keras", "--data", tmp_path / "narrow.npy", "--html", page
+    )
+    in_process(capfd, "export", files / "q.keras", tmp_path / "q.tflite")
+    (tmp_path / "cut.tflite").write_bytes((tmp_path / "q.tflite").read_bytes()[:-500])
+    assert "cut.tflite" in fails_in_process(capfd, "inspect", tmp_path / "cut.tflite", "--html", page)
+    assert not page.exists()
 
 
 def test_uncalibrated_ranges_are_said(files, capfd):

@@ -25,24 +25,5 @@ def test_demo_ships_a_model_that_equals_keras(tmp_path):
     assert file_bytes == (folder / "digits.tflite").stat().st_size < float_bytes / 2
     taken, total = map(int, re.findall(r"\d+", rows["operators on XNNPACK"][3]))
     assert taken == total and rows["partitions"][3].strip() == "1"
-    for name in ("digits.keras", "digits.png", "digits-float.tflite"):
+    for name in ("digits.keras", "digits.html", "digits-float.tflite"):
         assert (folder / name).stat().st_size > 1000
-
-
-def test_picture_shows_each_layer(tmp_path):
-    pytest.importorskip("matplotlib")
-    import keras
-    import numpy as np
-
-    import keras_quant as kq
-    from keras_quant_cli.picture import draw, layer_errors
-    from tests.helpers import images, sequential
-
-    x = images()
-    qmodel = kq.quantize(sequential(keras.layers.Conv2D(4, 3, name="conv"), keras.layers.Flatten(name="flat")), "int8", x)
-    layers = layer_errors(qmodel, x)
-    assert [layer.path for layer in layers][1:] == ["conv", "flat"]
-    assert all(30 < layer.sqnr < 60 for layer in layers), layers
-    assert all(np.all(np.isfinite([*layer.grid, *layer.extremes, *layer.most])) for layer in layers)
-    draw(qmodel, x, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -58,6 +58,10 @@ class _Dynamic:
         outputs = self.product(_on_own_grid(inputs, self.sample_axes(inputs)), kernel)
         return self.activation(outputs if self.bias is None else outputs + self.bias)
 
+    def float_call(self, inputs):
+        """The float layer's arithmetic."""
+        return super().call(ops.cast(inputs, "float32"))  # a float16 layer may have made them
+
     def get_config(self):
         return {**super().get_config(), "policy": self.policy.name}
 

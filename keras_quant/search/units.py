@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import math
 from typing import Any
 
 import keras
@@ -12,7 +11,7 @@ from keras import tree
 
 from keras_quant.graph.graph import Value
 from keras_quant.graph.keep import copy_of
-from keras_quant.layers.conv import QuantTransposedConvolution
+from keras_quant.graph.macs import macs
 
 # Of a layer's config: what changes neither its operators nor their time.
 _IRRELEVANT = ("name", "trainable", "dtype", "seed", "initializer", "regularizer", "constraint")
@@ -64,15 +63,6 @@ def units_of(graph, qmodel, quantized):
         if places:
             found[id(node.operation)] = Unit(node.path, node, places, sum(map(macs, places)))
     return list(found.values())
-
-
-def macs(node):
-    """Multiply-accumulate operations of a quantized layer with a kernel, for one sample."""
-    layer, (x, *_) = node.operation, node.inputs
-    if isinstance(layer, QuantTransposedConvolution):
-        # Each value of the input meets the window of each filter.
-        return math.prod(x.shape[1:]) * math.prod(layer.kernel.shape) // x.shape[-1]
-    return math.prod(node.output.shape[1:]) * math.prod(layer.kernel.shape[axis] for axis in layer.kernel_axes)
 
 
 def alone(unit):

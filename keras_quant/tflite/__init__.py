@@ -1,7 +1,7 @@
 """Lowering to TFLite operators, the flatbuffer, and the runtime that judges it."""
 
 from keras_quant.tflite.aarch64 import Emulator
-from keras_quant.tflite.export import export_tflite
+from keras_quant.tflite.export import export_in_memory, export_tflite
 from keras_quant.tflite.file import read_model
 from keras_quant.tflite.lower import register_lowering
 from keras_quant.tflite.parity import ParityReport, verify_tflite
@@ -14,6 +14,7 @@ __all__ = [
     "ParityReport",
     "Runtime",
     "describe",
+    "export_in_memory",
     "export_tflite",
     "read_model",
     "register_lowering",

@@ -18,6 +18,20 @@ FALLBACKS = (None, "converter")
 
 def export_tflite(qmodel, path, batch_size=1, fallback=None, input_type=None, output_type=None):
     """Write a quantized model as a fully integer `.tflite`; see `keras_quant.export`."""
+    content, report = export_in_memory(qmodel, path, batch_size, fallback, input_type, output_type)
+    write_atomically(path, content)
+    return report
+
+
+def export_in_memory(qmodel, name, batch_size=1, fallback=None, input_type=None, output_type=None):
+    """What `export_tflite` writes, unwritten.
+
+    Args:
+        name: path that the report names; the others as of `keras_quant.export`.
+
+    Returns:
+        The file's bytes and its `ExportReport`.
+    """
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise ExportError(f"`batch_size` is a positive integer, or None for resizable. Received: batch_size={batch_size!r}")
     if fallback not in FALLBACKS:
@@ -29,9 +43,7 @@ def export_tflite(qmodel, path, batch_size=1, fallback=None, input_type=None, ou
     else:
         settle_halves(graph)
         content, layers = _lowered(qmodel, batch_size, input_type, output_type)
-    report = describe(path, content, parse(content), layers)
-    write_atomically(path, content)
-    return report
+    return content, describe(name, content, parse(content), layers)
 
 
 def _converted(qmodel, graph, batch_size):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_quant.tflite.cost import constant_bytes, operator_macs
 from keras_quant.tflite.reasons import explain, is_float
 from keras_quant.tflite.runtime import Runtime
 
@@ -21,6 +22,8 @@ class OperatorInfo:
     is_float: whether it computes in float.
     reason: why it is off XNNPACK or computes in float; empty otherwise.
     remedy: the change to the model that would mend it, if one is known.
+    bytes: of the constants that it is the first to read.
+    macs: multiply-accumulates of one run at the file's batch size.
     """
 
     name: str
@@ -29,6 +32,8 @@ class OperatorInfo:
     is_float: bool = False
     reason: str = ""
     remedy: str = ""
+    bytes: int = 0
+    macs: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +110,7 @@ def describe(path, content, model, layers=None):
     partitions = runtime.partitions()
     taken = runtime.unused().union(*partitions)
     tensors = tuple(_tensor(t, model) for t in graph.tensors)
-    operators = []
+    operators, held = [], constant_bytes(model)
     for index, operator in enumerate(graph.operators):
         code = model.operatorCodes[operator.opcodeIndex]
         name = _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
@@ -113,7 +118,9 @@ def describe(path, content, model, layers=None):
         dtypes = _activation_dtypes(operator, tensors)
         integer, on_xnnpack = not is_float(dtypes), index in taken
         why = ("", "") if integer and on_xnnpack else explain(name, dtypes)
-        operators.append(OperatorInfo(name, (layers or {}).get(output, output), on_xnnpack, not integer, *why))
+        shapes = [tensors[i].shape for i in operator.inputs if i >= 0]
+        cost = held[index], operator_macs(name, shapes, tensors[operator.outputs[0]].shape)
+        operators.append(OperatorInfo(name, (layers or {}).get(output, output), on_xnnpack, not integer, *why, *cost))
     return ExportReport(str(path), len(content), tuple(operators), len(partitions), tensors)
 
 

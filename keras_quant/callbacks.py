@@ -1,0 +1,5 @@
+"""Callbacks for `fit`."""
+
+from keras_quant.report.summary import QuantizationSummary
+
+__all__ = ["QuantizationSummary"]
