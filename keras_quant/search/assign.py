@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 
+import keras
 import numpy as np
 from keras import ops, tree
 
@@ -120,6 +121,7 @@ class Search:
         sensitivities = Sensitivities(quantized, self.units, self.options, batches, objective, self._cache, seed)
         self.evaluations, self.sensitivities = sensitivities.evaluations, sensitivities.measure(verbose)
         self._int8_bytes, self._points = size_of(in_int8), {}
+        self._tried = keras.utils.Progbar(None, unit_name="choice") if verbose else None
 
     def assign(self, budget):
         """The best choice within a budget.
@@ -256,13 +258,21 @@ class Search:
         key = json.dumps([choice[unit].name for unit in self.units])
         if key not in self._points:
             chosen = self._truth.policy_map(choice)
-            figures = self._cache.get("points", key, 2) or self._truth.figures(chosen)
-            self._cache.put("points", key, figures)
+            figures = self._cache.get("points", key, 2)
+            if figures is None:
+                figures = self._truth.figures(chosen)
+                self._cache.put("points", key, figures)
+                self._say()
             costs = [self.costs[item] for item in choice.items()]
             milliseconds = sum(cost.milliseconds for cost in costs) if self.timed else None
             bops = sum(cost.bops for cost in costs)
             self._points[key] = Point(chosen, int(figures[0]), figures[1], milliseconds, bops, measure, choice)
         return self._points[key]
+
+    def _say(self):
+        """One choice more was held against the truth."""
+        if self._tried is not None:
+            self._tried.add(1)
 
 
 def _keeps(point, limits):

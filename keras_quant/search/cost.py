@@ -7,7 +7,6 @@ precision takes. Layers with the same operators are measured once.
 import dataclasses
 import json
 import pathlib
-import tempfile
 import time
 import warnings
 
@@ -18,7 +17,7 @@ from keras_quant import policy as policies
 from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.quantize import quantize
 from keras_quant.search.units import alone
-from keras_quant.tflite import export_tflite
+from keras_quant.tflite import export_in_memory
 from keras_quant.tflite.file import write_atomically
 from keras_quant.tflite.runtime import Runtime
 
@@ -161,16 +160,15 @@ def file_of(unit, policy):
     Raises:
         UnsupportedLayerError: if the layer cannot be computed in the policy.
     """
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         qmodel = quantize(alone(unit), policies.PolicyMap({"layer": policy}))
         for layer in qmodel._flatten_layers():
             quantizer = getattr(layer, "output_quantizer", None)
             if quantizer is not None:
                 quantizer.set_range(-1.0, 1.0)
-        path = pathlib.Path(folder) / "layer.tflite"
-        export_tflite(qmodel, path, input_type=None, output_type=None)
-        return path.read_bytes()
+    content, _ = export_in_memory(qmodel, unit.path)
+    return content
 
 
 def timed(files):

@@ -88,7 +88,7 @@ class Front:
             path: of a `.png`, `.svg` or `.pdf`.
 
         Raises:
-            ImportError: without Matplotlib (`pip install 'keras-quant[demo]'`).
+            ImportError: without Matplotlib (`pip install 'keras-quant[report]'`).
         """
         from matplotlib.figure import Figure
 

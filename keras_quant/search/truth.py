@@ -1,8 +1,6 @@
 """A choice of policies held against the truth: its file's size and the loss of its integers."""
 
 import functools
-import pathlib
-import tempfile
 import warnings
 
 import numpy as np
@@ -12,7 +10,7 @@ from keras_quant import policy as policies
 from keras_quant.calibrate import calibrate, has_ranges
 from keras_quant.policy import PolicyMap
 from keras_quant.quantize import quantize
-from keras_quant.tflite import export_tflite
+from keras_quant.tflite import export_in_memory
 from keras_quant.tflite.lower import lowers_in_float
 
 
@@ -107,5 +105,5 @@ def _owners(qmodel):
 
 def size_of(qmodel):
     """Bytes of a quantized model's file."""
-    with tempfile.TemporaryDirectory() as folder:
-        return export_tflite(qmodel, pathlib.Path(folder) / "model.tflite").bytes
+    content, _ = export_in_memory(qmodel, qmodel.name)
+    return len(content)
