@@ -41,7 +41,7 @@ def searched(args, model, train):
     begin, processor = time.perf_counter(), time.process_time()
     search = kq.search.Search(model, (x.astype("float32"), y), args.candidates, cache=args.cache)
     took = time.perf_counter() - begin, time.process_time() - processor
-    print(f"{search.evaluations} evaluations, {len(search.units)} layers: {took[0]:.0f} s, {took[1]:.0f} s of processor time")
+    print(f"{search.evaluations} evaluations, {len(search.units)} layers: {took[0]:.0f} s, {took[1]:.0f} s of processor")
     return search
 
 

@@ -64,6 +64,7 @@ def build_parser():
     parser.add_argument("--version", action="version", version=f"keras-quant {importlib.metadata.version('keras-quant')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_search(commands)
     _add_quantize(commands)
     _add_export(commands)
     _add_verify(commands)
@@ -120,6 +121,29 @@ def _add_quantize(commands):
         "--fallback", choices=["float"], help="keep layers without quantized form in float; otherwise they are an error"
     )
     parser.set_defaults(check=lambda args: _check_steps(parser, args))
+
+
+def _add_search(commands):
+    parser = _add(
+        commands,
+        "search",
+        "choose a policy for each layer, for a budget",
+        "Find out what each layer of a float Keras model costs and loses in each precision, and choose the precisions whose "
+        "outputs stay nearest to the float model's within a budget. The result is a PolicyMap for 'quantize --policy'.",
+    )
+    parser.add_argument("model", metavar="MODEL.keras", type=_file(".keras"))
+    parser.add_argument("-o", "--output", metavar="MAP.json", type=_target(".json"), required=True)
+    parser.add_argument("--data", metavar="DATA", type=_file(".npy", ".npz"), required=True, help=f"model inputs: {_DATA}")
+    parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
+    parser.add_argument("--size", metavar="SHARE", type=_share, help="of the file, by int8's; 0.7 for instance")
+    parser.add_argument("--latency", metavar="SHARE", type=_share, help="of the time, by int8's, measured on this machine")
+    parser.add_argument("--loss", metavar="RISE", type=_share, help="distance from the float model's outputs, at most")
+    parser.add_argument(
+        "--candidates", metavar="NAMES", type=_names, default="int4,int8,float16", help="policies; default: %(default)s"
+    )
+    parser.add_argument("--cache", metavar="FILE.json", type=_target(".json"), help="keeps what is measured, to go on with")
+    parser.add_argument("--front", metavar="OUT.png", type=_target(".png"), help="draw loss by size, too; takes a while")
+    parser.set_defaults(check=lambda args: _check_search(parser, args))
 
 
 def _add_export(commands):
@@ -208,6 +232,13 @@ def _check_steps(parser, args):
         parser.error("--steps counts batches of --calibration, which is missing")
 
 
+def _check_search(parser, args):
+    if args.size is None and args.latency is None and args.loss is None:
+        parser.error("at least one of --size, --latency and --loss is needed")
+    if args.front is not None and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--front needs matplotlib: pip install 'keras-quant[report]'")
+
+
 def _check_inspect(parser, args):
     if args.steps is not None and args.data is None:
         parser.error("--steps counts batches of --data, which is missing")
@@ -273,6 +304,20 @@ def _positive(text):
     if number < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a positive integer")
     return number
+
+
+def _share(text):
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive number")
+    return number
+
+
+def _names(text):
+    return text.split(",")
 
 
 def _batch_size(text):

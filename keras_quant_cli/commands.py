@@ -14,6 +14,7 @@ from keras_quant_cli.files import FileError, load_inputs, load_model, save_model
 
 COMMANDS = {
     "demo": "keras_quant_cli.demo:demo",
+    "search": "keras_quant_cli.commands:search",
     "quantize": "keras_quant_cli.commands:quantize",
     "export": "keras_quant_cli.commands:export",
     "verify": "keras_quant_cli.commands:verify",
@@ -35,6 +36,19 @@ def run(args):
         return report_failure(args.command, error)
     except OSError as error:
         return report_failure(args.command, f"{error.strerror or error}: {error.filename}" if error.filename else error)
+
+
+def search(args):
+    model, budget = load_model(args.model), kq.search.Budget(size=args.size, latency=args.latency, loss=args.loss)
+    options = {"steps": args.steps, "cache": args.cache, "latencies": budget.wants_latency, "verbose": _verbose()}
+    found = kq.search.Search(model, load_inputs(args.data, model), args.candidates, **options)
+    point = found.assign(budget)
+    point.policies.save(args.output)
+    print(f"{args.output}: {point.counts()}; {point.bytes:,} bytes, distance from float {point.loss:.4g}")
+    if args.front is not None:
+        front = found.front()
+        console().print(front.table())
+        front.plot(args.front)
 
 
 def quantize(args):

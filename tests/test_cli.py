@@ -217,6 +217,19 @@ def test_verify_on_arm(files, capfd, tmp_path, monkeypatch):
     assert "aarch64/setup.sh` on x86-64 Debian" in fails_in_process(capfd, *arguments)
 
 
+def test_search_chooses_policies_that_quantize_takes(files, tmp_path, capfd):
+    chosen = tmp_path / "policies.json"
+    options = ("--data", files / "x.npy", "--size", 0.95, "--candidates", "int4,int8", "--front", tmp_path / "front.png")
+    status, out, _ = in_process(capfd, "search", files / "float.keras", "-o", chosen, *options)
+    assert status == 0 and "1 int4, 1 int8" in out and "rise of the loss" in out
+    assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
+    quantize = ("quantize", files / "float.keras", "-o", tmp_path / "q.keras", "--policy", chosen)
+    assert in_process(capfd, *quantize)[0] == 0
+    tight = ("search", files / "float.keras", "-o", chosen, "--data", files / "x.npy", "--size", 0.01)
+    assert "What holds it up: 'logits'" in fails_in_process(capfd, *tight)
+    assert "at least one of --size" in fails("search", files / "float.keras", "-o", chosen, "--data", files / "x.npy")
+
+
 def test_inspect_names_layers_without_quantized_form(tmp_path, capfd):
     sequential(L.Conv2D(4, 3), L.Activation("sparsemax", name="odd")).save(tmp_path / "m.keras")
     status, out, _ = in_process(capfd, "inspect", tmp_path / "m.keras")
