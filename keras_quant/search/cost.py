@@ -1,7 +1,8 @@
 """What each layer costs in each precision: bytes in the file, MACs × bits, time on a runtime.
 
 Bytes and time are those of a file that holds the layer alone: weights as the file stores them, and all operators that the
-precision takes. Layers with the same operators are measured once.
+precision takes. A layer whose tensors are not int8 has the seams to int8 neighbours on top; two such layers in a row share some,
+so that is an upper bound. Layers with the same operators are measured once.
 """
 
 import dataclasses
@@ -20,7 +21,11 @@ from keras_quant.search.units import alone
 from keras_quant.tflite import export_in_memory
 from keras_quant.tflite.file import write_atomically
 from keras_quant.tflite.runtime import Runtime
+from keras_quant.tflite.writer import TensorType, Writer
 
+INT8 = policies.get("int8")
+# What an operator between two precisions and its tensor take in a file.
+SEAM_BYTES = 150
 # Rounds of timing, and the seconds that one operator is repeated for in each.
 ROUNDS, ROUND_SECONDS = 7, 0.004
 # Operators that are loaded and timed in turn.
@@ -86,7 +91,7 @@ class Costs:
 
     def __init__(self, units, candidates, latencies, cache):
         self.units, self.candidates, self.cache = units, candidates, cache
-        self.wants_latency = latencies is not None and latencies is not False
+        self.wants_latency = bool(latencies)
         self.latencies = Latencies(latencies if isinstance(latencies, dict) else {})
         self.given = isinstance(latencies, dict)
         self.refused = {}
@@ -97,43 +102,44 @@ class Costs:
         Returns:
             Dict from `(unit, policy)` to `Cost`.
         """
-        int8, files, sizes = policies.get("int8"), {}, {}
-        wanted = [(unit, policy) for unit in self.units for policy in dict.fromkeys((*self.candidates, int8))]
+        sizes, files = {}, {}
+        wanted = [(unit, policy) for unit in self.units for policy in dict.fromkeys((*self.candidates, INT8))]
         progress = keras.utils.Progbar(len(wanted), unit_name="layer and policy") if verbose else None
         for unit, policy in wanted:
-            sizes[unit, policy] = self._size(unit, policy, files)
+            size = self._size(unit, policy)
+            if size:
+                sizes[unit, policy] = size + SEAM_BYTES * len(seams(unit, policy))
+                files |= self._untimed(unit, policy) if self.wants_latency else {}
             if progress is not None:
                 progress.add(1)
-        if self.wants_latency:
-            self._time(files)
-        return {key: self._cost(*key, size) for key, size in sizes.items() if size is not None}
+        self._time(files)
+        return {key: self._cost(*key, size) for key, size in sizes.items()}
 
     def _cost(self, unit, policy, size):
         bits = {"int16": 16, "float16": 16, "float32": 32, "dynamic": 8}
         activation = bits.get(policy.activations) or int(policy.activations.removeprefix("int"))
-        milliseconds = self.latencies.get(name(unit, policy)) if self.wants_latency else None
+        parts = (name(unit, policy), *seams(unit, policy))
+        milliseconds = sum(self.latencies[part] for part in parts) if self.wants_latency else None
         return Cost(size, unit.macs * policy.weight_bits * activation, milliseconds)
 
-    def _size(self, unit, policy, files):
-        """Bytes of the layer's own file, or `None` if it has none; files that are to be timed go into `files`."""
+    def _size(self, unit, policy):
+        """Bytes of the layer's own file; 0 if it has none."""
         key = name(unit, policy)
         known = self.cache.get("bytes", key, 1)
-        untimed = self.wants_latency and not self._known_time(key)
-        if known is None or (untimed and known[0] > 0 and key not in files):
+        if known is None or known[0] == 0:
             try:
-                content = files.get(key) or file_of(unit, policy)
-                known = [len(content)]
-                if untimed:
-                    files[key] = content
+                known = [len(file_of(unit, policy))]
             except QuantizationError as error:
                 known, self.refused[unit, policy] = [0], str(error)
             self.cache.put("bytes", key, known)
-        if known[0] == 0:
-            self.refused.setdefault((unit, policy), f"layer '{unit.path}' has no form in '{policy.name}'")
-            return None
         return int(known[0])
 
-    def _known_time(self, key):
+    def _untimed(self, unit, policy):
+        """Files of what nobody has timed yet, by their names in the table."""
+        files = {} if self._knows_time(name(unit, policy)) else {name(unit, policy): file_of(unit, policy)}
+        return files | {seam: seam_file(seam) for seam in seams(unit, policy) if not self._knows_time(seam)}
+
+    def _knows_time(self, key):
         if key in self.latencies:
             return True
         if self.given:
@@ -152,6 +158,31 @@ class Costs:
             for key, seconds in timed(part).items():
                 self.latencies[key] = seconds * 1e3
                 self.cache.put("milliseconds", key, [seconds * 1e3])
+
+
+def seams(unit, policy):
+    """Names of the operators between a unit and int8 neighbours, one a tensor: `["DEQUANTIZE 8×8×4 float32", ...]`."""
+    if policy.storage == "int8":
+        return []
+    tensors = [("DEQUANTIZE", value) for value in unit.node.inputs] + [("QUANTIZE", unit.node.output)]
+    kind = "int16" if policy.storage == "int16" else "float32"
+    return [f"{operator} {'×'.join(map(str, value.shape[1:]))} {kind}" for operator, value in tensors]
+
+
+def seam_file(seam):
+    """Bytes of a file with one operator of `seams`."""
+    operator, shape, kind = seam.split()
+    shape, writer = tuple(map(int, shape.split("×"))), Writer()
+    make = lambda tensor: writer.activation(tensor, shape, 0.1, 0)
+    other = lambda tensor: (
+        writer.real(tensor, shape) if kind == "float32" else writer.activation(tensor, shape, 0.1, 0, TensorType.INT16)
+    )
+    x, y = (make("x"), other("y")) if operator == "DEQUANTIZE" else (other("x"), make("y"))
+    if operator == "DEQUANTIZE" and kind == "float32":
+        writer.operator("DEQUANTIZE", [x], y, 2, (1, 14, 0))
+    else:
+        writer.operator("QUANTIZE", [x], y, 2, (2, 2, 0), "QuantizeOptions")
+    return writer.finish({"x": x}, {"y": y}, seam)
 
 
 def file_of(unit, policy):

@@ -12,6 +12,7 @@ from keras_quant.integer import QuantParams
 from keras_quant.integer.params import INT8, INT16
 from keras_quant.layers import Quantize, QuantLayer, is_quantized
 from keras_quant.tflite.ends import input_tensor
+from keras_quant.tflite.float_fold import fold_float
 from keras_quant.tflite.writer import Tensor, TensorType, Writer
 
 _RULES, _FLOAT_RULES = {}, {}
@@ -183,6 +184,7 @@ def lower(qmodel, batch_size=1, input_type=None):
     graph = trace(qmodel, keep_float=True)
     check_layers(qmodel, graph)
     check(qmodel, graph)
+    graph = fold_float(graph)
     lowering = Lowering(batch_size, input_type)
     entered = set() if input_type == "float32" else _entered(graph)
     for value in graph.inputs:

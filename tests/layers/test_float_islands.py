@@ -49,6 +49,21 @@ def test_neighbours_in_float_have_nothing_between_them(tmp_path):
     assert operators(report) == ["CONV_2D", "DEQUANTIZE", "CONV_2D", "CONV_2D", "RESHAPE", "QUANTIZE", "FULLY_CONNECTED"]
 
 
+@pytest.mark.parametrize("policy", ["float32", "float16"])
+def test_batch_normalization_and_relu_in_float_join_the_layer_before_them(policy, tmp_path):
+    def build(x):
+        x = L.ReLU(6.0, name="clamp")(L.BatchNormalization()(L.Conv2D(8, 3, use_bias=False)(x)))
+        x = L.BatchNormalization(name="bare", center=False)(L.DepthwiseConv2D(3, depth_multiplier=2)(x))
+        kept = L.Conv2D(4, 1, name="read_twice")(x)
+        x = L.Add()([L.BatchNormalization(scale=False)(kept), kept])
+        return L.Activation("relu")(L.BatchNormalization()(L.Dense(5)(L.Flatten()(x))))
+
+    report, parity = ship(kq.quantize(shake(functional(build)), policy, X), tmp_path, X)
+    computing = [name for name in operators(report) if name != "DEQUANTIZE"]
+    assert computing == ["CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D", "MUL", "ADD", "ADD", "RESHAPE", "FULLY_CONNECTED"]
+    assert {"bare", "read_twice"} <= {t.name for t in parity.intermediates}
+
+
 def test_a_model_begins_and_ends_in_float(tmp_path):
     qmodel = three(a="float32", d="float32")
     report, _ = ship(qmodel, tmp_path, X)

@@ -16,10 +16,12 @@ from keras_quant import backend
 from keras_quant.policy import get
 from keras_quant.search import Budget, BudgetError, Latencies, Search
 from keras_quant.search.budget import SIZE, Limit
+from keras_quant.search.cost import name, seam_file, seams
 from keras_quant.search.objective import Objective, divergence
 from keras_quant.search.sensitivity import Sensitivities
 from keras_quant.search.solve import choose
 from keras_quant.search.units import macs
+from keras_quant.tflite import Runtime
 from tests.helpers import functional, images, shake, ship
 
 L = keras.layers
@@ -150,6 +152,21 @@ def test_the_choice_is_the_best_there_is(table):
         else:
             assert sum(cost(*item) for item in found.items()) <= most + 1e-6
             assert sum(score(*item) for item in found.items()) == pytest.approx(min(within), abs=1e-3)
+
+
+def test_a_layer_that_is_not_int8_has_its_seams_on_top(search):
+    unit = next(unit for unit in search.units if unit.path == "body")
+    assert seams(unit, get("int4")) == []
+    assert seams(unit, get("float16")) == ["DEQUANTIZE 8×8×32 float32", "QUANTIZE 8×8×32 float32"]
+    table = search.latencies
+    alone = table[name(unit, get("float16"))]
+    cost = search.costs[unit, get("float16")]
+    assert cost.milliseconds == pytest.approx(alone + sum(table[seam] for seam in seams(unit, get("float16"))))
+    assert cost.milliseconds > alone
+    for seam in (*seams(unit, get("float16")), *seams(unit, get("int16"))):
+        runtime = Runtime(seam_file(seam))
+        kinds = {str(np.dtype(end[0]["dtype"])) for end in (runtime.inputs, runtime.outputs)}
+        assert kinds == {"int8", seam.split()[-1]}
 
 
 def test_a_choice_keeps_to_its_budget_and_beats_one_policy_for_all(model, search, tmp_path):
