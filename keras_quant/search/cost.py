@@ -1,8 +1,8 @@
 """What each layer costs in each precision: bytes in the file, MACs × bits, time on a runtime.
 
 Bytes and time are those of a file that holds the layer alone: weights as the file stores them, and all operators that the
-precision takes. A layer whose tensors are not int8 has the seams to int8 neighbours on top; two such layers in a row share some,
-so that is an upper bound. Layers with the same operators are measured once.
+precision takes. A layer whose tensors are not int8 has the seams to int8 neighbours on top; two such layers in a row have
+fewer, so that is an upper bound. Layers with the same operators are measured once.
 """
 
 import dataclasses
