@@ -31,8 +31,10 @@ class QuantWeighted(QuantLayer):
 
     def __init__(self, *args, kernel_quantizer=None, batch_norm=None, input_scale=1.0, **kwargs):
         super().__init__(*args, **kwargs)
-        own = self.policy.kernel_quantizer() if kernel_quantizer is None else quantizers.get(kernel_quantizer)
-        self.kernel_quantizer = own
+        if kernel_quantizer is None:
+            self.kernel_quantizer = self.policy.new_kernel_quantizer()
+        else:
+            self.kernel_quantizer = quantizers.get(kernel_quantizer, quantizers.KERNEL, self.policy.weight_bits)
         if isinstance(batch_norm, dict):
             batch_norm = keras.saving.deserialize_keras_object(batch_norm)
         self.batch_norm = batch_norm
@@ -40,6 +42,7 @@ class QuantWeighted(QuantLayer):
 
     def build(self, input_shape):
         super().build(input_shape)
+        self.kernel_quantizer.create(self.kernel.shape, self.kernel_axes)
         if self.batch_norm is not None and not self.batch_norm.built:
             self.batch_norm.build(self.compute_output_shape(input_shape))
 
@@ -96,7 +99,8 @@ class QuantWeighted(QuantLayer):
             gain, shift = gain_and_shift(self.batch_norm)
             bias = bias * gain + shift
         gain, limit = gain * self.input_scale, self.kernel_quantizer.limit
-        return integer.fold(backend.read(self.kernel), scale, bias, gain, x, y, self.channel_shape(), limit)
+        kernel = self.kernel_quantizer.values(self.kernel, self.kernel_axes)
+        return integer.fold(kernel, scale, bias, gain, x, y, self.channel_shape(), limit)
 
     def get_config(self):
         config = super().get_config()
@@ -105,6 +109,14 @@ class QuantWeighted(QuantLayer):
         if self.batch_norm is not None:
             config["batch_norm"] = keras.saving.serialize_keras_object(self.batch_norm)
         return config
+
+
+def fit_weight_ranges(layer):
+    """Let the quantizers of a layer's kernels, and of those inside it, measure the weights that are there."""
+    for part in layer._flatten_layers():
+        quantizer = getattr(part, "kernel_quantizer", None)
+        if quantizer is not None and part.built:
+            quantizer.fit_to(ops.convert_to_numpy(part.kernel), part.kernel_axes)
 
 
 def gain_and_shift(batch_norm):
