@@ -92,6 +92,9 @@ def learned_fake_quant(x, low, high, learned_low, learned_high, share, bits, nar
                 gradients=upstream, inputs=x, min=low, max=high, num_bits=bits, narrow_range=narrow
             )
             rounding = tf.reduce_sum(inside * (y - x)) / (high - low) if from_rounding else 0.0
+            with tf.control_dependencies([rounding] if from_rounding else []):
+                # Otherwise the sum may wait, and keep the tensors that it reads.
+                inside = tf.identity(inside)
             return inside, (below - rounding) * share, (above + rounding) * share
 
         return y, backward
@@ -146,6 +149,59 @@ def weight_fake_quant(kernel, scale, steps, integers, held, limit, slope, share)
         return tf.identity(values), backward
 
     return learned(kernel, scale)
+
+
+def proportional_fake_quant(x, low, high, reach, share, bits, narrow, divides):
+    """`fake_quant` onto a grid whose ends are proportional to `reach`, with a gradient for it.
+
+    `x̂ = r·Q(x/r)`, so with `u` the gradient of `x̂` and `v` that of `x`: `∂L/∂r = (⟨u, x̂⟩ - ⟨v, x⟩) / r`. That is LSQ's sum, by
+    which inside the range `(x̂ - x) / r` counts and outside the end's own share of `r`, from two inner products.
+
+    Args:
+        x: float32 tensor.
+        low, high: ends of the grid.
+        reach: what takes the gradient, a positive scalar.
+        share: what its gradient is multiplied by.
+        bits, narrow: as in `fake_quant`.
+        divides: whether `⟨v, x⟩` counts; not where `x` was multiplied by `divided_by` already.
+    """
+
+    @tf.custom_gradient
+    def forward(x, reach):
+        y = _on_levels(x, low, high, bits, narrow)
+
+        def backward(upstream):
+            inside = _inside(upstream, x, low, high, bits, narrow)
+            total = tf.reduce_sum(upstream * y)
+            if divides:
+                total -= tf.reduce_sum(inside * x)
+            with tf.control_dependencies([total]):
+                # Otherwise the sums may wait, and keep the tensors that they read.
+                inside = tf.identity(inside)
+            return inside, total / reach * share
+
+        return y, backward
+
+    return forward(x, reach)
+
+
+def divided_by(reach, share):
+    """1 going forward, and going back the gradient of `1 / reach` times its value: `-share / reach`."""
+
+    @tf.custom_gradient
+    def forward(reach):
+        return tf.ones_like(reach), lambda upstream: -upstream / reach * share
+
+    return forward(reach)
+
+
+def is_positive_now(variable):
+    """Whether all values are above zero, as far as can be told while a function is traced."""
+    try:
+        with tf.init_scope():
+            return bool(tf.reduce_all(tf.convert_to_tensor(variable.value) > 0))
+    except (ValueError, TypeError, RuntimeError, tf.errors.OpError, NotImplementedError):
+        return False
 
 
 def _on_levels(x, low, high, bits, narrow):

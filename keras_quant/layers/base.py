@@ -220,13 +220,18 @@ class QuantLayer(GridInputs):
         return tree.map_structure(quantized_values, inputs)
 
     def _train(self, inputs, quantizer):
+        divided = not self.keeps_grid and self.divides(quantizer)
         outputs = self.train_arithmetic(inputs)
         if self.keeps_grid:
             return outputs
         if not quantizer.covers(self.bounds):
             outputs = self.activate(outputs)
         quantizer.observe(outputs)
-        return quantizer.fake_quant(outputs)
+        return quantizer.fake_quant(outputs, divided) if divided else quantizer.fake_quant(outputs)
+
+    def divides(self, quantizer):
+        """Whether `train_arithmetic` multiplies by `quantizer.divisor`."""
+        return False
 
     def connect(self, inputs):
         """Called with the inputs of each call, symbolic ones too, before anything is computed: ties grids."""

@@ -7,6 +7,7 @@ from keras_quant import backend, integer, quantizers
 from keras_quant import policy as policies
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
+from keras_quant.quantizers.activation import values_of_sample
 
 
 class QuantWeighted(QuantLayer):
@@ -73,7 +74,15 @@ class QuantWeighted(QuantLayer):
     def train_arithmetic(self, inputs):
         kernel = self.kernel_quantizer.fake_quant(self.kernel, self.kernel_axes)
         outputs = self._add_bias(self._scaled_product(inputs, kernel))
-        return outputs if self.batch_norm is None else normalize_in_training(self.batch_norm, outputs)
+        if self.batch_norm is None:
+            return outputs
+        divisor = self.output_quantizer.divisor(values_of_sample(outputs)) if self.divides(self.output_quantizer) else None
+        return normalize_in_training(self.batch_norm, outputs, divisor)
+
+    def divides(self, quantizer):
+        norm = self.batch_norm
+        fused = norm is not None and norm.trainable and not norm.synchronized
+        return fused and quantizer.takes_divisor and quantizer.covers(self.bounds)
 
     def _scaled_product(self, inputs, kernel):
         # The kernel is smaller than the inputs.
@@ -132,10 +141,15 @@ def gain_and_shift(batch_norm):
     return gain, shift + wide(batch_norm.beta) if batch_norm.center else shift
 
 
-def normalize_in_training(batch_norm, x):
+def normalize_in_training(batch_norm, x, divisor=None):
     """Batch normalization as `fit` does it: batch statistics and their moving averages, or, frozen, the moving ones.
 
     Keras 3 computes it in several passes on TensorFlow; here it is one fused operation.
+
+    Args:
+        batch_norm: `keras.layers.BatchNormalization`.
+        x: float32 tensor, the channels last.
+        divisor: 1, for the gradients of batch statistics' outputs; see `ActivationQuantizer.divisor`.
     """
     if not batch_norm.trainable:
         gain, shift = gain_and_shift(batch_norm)
@@ -145,6 +159,8 @@ def normalize_in_training(batch_norm, x):
     channels = x.shape[-1]
     gamma = backend.read(batch_norm.gamma) if batch_norm.scale else ops.ones((channels,))
     beta = backend.read(batch_norm.beta) if batch_norm.center else ops.zeros((channels,))
+    if divisor is not None:
+        gamma, beta = gamma * divisor, beta * divisor
     image = x if len(x.shape) == 4 else ops.reshape(x, (-1, 1, 1, channels))
     y, mean, variance = backend.batch_normalize(image, gamma, beta, batch_norm.epsilon)
     rate = 1.0 - batch_norm.momentum

@@ -1,5 +1,7 @@
 """Quantizers of activations: they own the range of the tensors that one layer makes."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -123,7 +125,20 @@ class ActivationQuantizer(keras.layers.Layer):
             if high > low:
                 member.set_range(low, high)
 
-    def fake_quant(self, x):
+    # Whether a layer may use `divisor`.
+    takes_divisor = False
+
+    def divisor(self, features):
+        """What a batch normalization before the quantizer may multiply its gain and shift by.
+
+        It is 1, and carries to the learned range the share of its gradient that needs the tensor before quantization, which
+        the normalization's own backward pass sums up anyway. `fake_quant` is then called with `divided=True`.
+
+        Args:
+            features: number of values of one sample.
+        """
+
+    def fake_quant(self, x, divided=False):
         """The nearest values of the grid, as real numbers, with the clipped straight-through gradient.
 
         Forward: `s·(clip(rint(x/s) + z) - z)`. Gradient: 1 inside the range, 0 outside.
@@ -132,15 +147,20 @@ class ActivationQuantizer(keras.layers.Layer):
         low, high = (ops.stop_gradient(v) for v in (params.low * params.scale, params.high * params.scale))
         if not any(member.learns for member in self._group.members):
             return backend.fake_quant(x, low, high, self.bits, self.type.is_narrow)
-        features = ops.cast(ops.size(x) // ops.shape(x)[0], "float32")
-        share = 1.0 / ops.sqrt(features * ops.cast(params.high, "float32")) if self.scales_gradient else 1.0
+        share = self._gradient_share(values_of_sample(x), params)
+        if self.is_proportional and len(self._group.members) == 1:
+            reach = self.trained_reach()
+            return backend.proportional_fake_quant(x, low, high, reach, share, self.bits, self.type.is_narrow, not divided)
         limits = self._shared_range()
         return backend.learned_fake_quant(
             x, low, high, *limits, share, self.bits, self.type.is_narrow, self.learns_from_rounding
         )
 
+    def _gradient_share(self, features, params):
+        return (features * ops.stop_gradient(params.high)) ** -0.5 if self.scales_gradient else 1.0
+
     # See the learned quantizers.
-    scales_gradient, learns_from_rounding = False, True
+    scales_gradient, learns_from_rounding, is_proportional = False, True, False
 
     @property
     def is_set(self):
@@ -185,11 +205,11 @@ class UniformQuantizer(ActivationQuantizer):
         self.rounding, self.seed = rounding, seed
         self._noise = keras.random.SeedGenerator(seed) if rounding == "stochastic" else None
 
-    def fake_quant(self, x):
+    def fake_quant(self, x, divided=False):
         if self._noise is not None:
             step = ops.stop_gradient(self.params().scale)
             x = x + step * keras.random.uniform(ops.shape(x), -0.5, 0.5, seed=self._noise)
-        return super().fake_quant(x)
+        return super().fake_quant(x, divided)
 
     def get_config(self):
         own = {
@@ -335,6 +355,13 @@ class FixedGrid(ActivationQuantizer):
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale, "zero_point": self.zero_point}
+
+
+def values_of_sample(x):
+    """How many values one sample of a batch has, as a float or a float32 tensor."""
+    if None not in x.shape[1:]:
+        return float(math.prod(x.shape[1:]))
+    return ops.cast(ops.size(x) // ops.shape(x)[0], "float32")
 
 
 def power_of_two_above(scale):

@@ -61,6 +61,8 @@ class LearnedQuantizer(UniformQuantizer):
 
     def observe(self, x):
         """Set the range from the first batch, if neither calibration nor a file has."""
+        if backend.is_positive_now(self.value):
+            return
         value = backend.read(self.value)
         first = lambda: ops.cast(self.first_value(ops.stop_gradient(x)), "float32")
         self.value.assign(ops.stop_gradient(backend.first_time(value > 0, value, first)))
@@ -101,6 +103,7 @@ class LSQ(LearnedQuantizer):
     """
 
     variable_name = "reach"
+    is_proportional = True
 
     def __init__(self, bits=8, scale_gradient=True, **kwargs):
         super().__init__(bits, **kwargs)
@@ -116,6 +119,18 @@ class LSQ(LearnedQuantizer):
         signed = 1.0 if self.symmetric else signed
         shift = (1.0 - signed) * self.type.low
         return self.type.low - shift, self.type.high - shift
+
+    def trained_reach(self):
+        """The upper end of the range, with the gradient that goes to the variable."""
+        return self.range()[1]
+
+    @property
+    def takes_divisor(self):
+        # Noise is added behind the normalization, and the first batch sets the range behind it.
+        return len(self._group.members) == 1 and self._noise is None and backend.is_positive_now(self.value)
+
+    def divisor(self, features):
+        return backend.divided_by(self.trained_reach(), self._gradient_share(features, self.params()))
 
     def range_of(self, value):
         lowest, highest = self._lowest_and_highest()

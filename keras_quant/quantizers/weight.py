@@ -269,7 +269,8 @@ class KernelLSQ(UniformWeightQuantizer):
         return self._each_channel(self._reach(kernel, reduce_axes), kernel, reduce_axes)
 
     def training_scale(self, kernel, reduce_axes):
-        self.reach.assign(ops.stop_gradient(self._reach(kernel, reduce_axes)))
+        if not backend.is_positive_now(self.reach):
+            self.reach.assign(ops.stop_gradient(self._reach(kernel, reduce_axes)))
         reach = backend.scale_gradient(backend.read(self.reach), float(self.limit) ** 2)
         return self._each_channel(reach, kernel, reduce_axes)
 

@@ -249,3 +249,26 @@ def test_whatever_an_optimizer_makes_of_a_range_no_nan_comes_out(name, value):
     assert np.isfinite(np.asarray(quantizer.fake_quant(np.ones((2, 3), "float32")))).all()
     quantizer.value.assign(quantizer.value.constraint(quantizer.value))
     assert 0 < float(quantizer.value) < np.inf and quantizer.is_set
+
+
+def test_a_batch_normalization_carries_its_share_of_the_steps_gradient():
+    """The sum that the normalization's own backward pass makes is the one that LSQ wants."""
+    import keras_quant as kq
+
+    x = np.random.default_rng(0).standard_normal((8, 6, 6, 3)).astype("float32")
+    upstream = np.random.default_rng(1).standard_normal((8, 6, 6, 4)).astype("float32")
+    found = []
+    for divides in (True, False):
+        keras.utils.set_random_seed(0)
+        norm = keras.layers.BatchNormalization(gamma_initializer="random_normal", beta_initializer="random_normal")
+        layer = kq.layers.QuantConv2D(4, 3, padding="same", activation="relu", batch_norm=norm, output_quantizer="lsq")
+        model = keras.Sequential([keras.Input((6, 6, 3)), layer])
+        layer.output_quantizer.set_range(0.0, 0.05)
+        assert layer.divides(layer.output_quantizer)
+        if not divides:
+            layer.divides = lambda quantizer: False
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x, training=True) * upstream)
+        found.append([np.asarray(g) for g in tape.gradient(loss, model.trainable_variables)])
+    for ours, wanted in zip(*found):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max() + 1e-6)
