@@ -58,11 +58,17 @@ def fake_quant(x, low, high, bits=8, narrow=False):
     """Quantize and dequantize onto the levels of `bits` bits over `[low, high]`; clipped straight-through gradient.
 
     One pass forward, one backward. `low` and `high` must already be nudged so that zero is a level.
+
+    With 8 bits the gradient is told from the result, which the next operation keeps anyway, so that nobody keeps `x`: what is
+    rounded to an end counts as outside, half a step of 255.
     """
 
     @tf.custom_gradient
     def forward(x):
-        return _on_levels(x, low, high, bits, narrow), lambda upstream: _inside(upstream, x, low, high, bits, narrow)
+        y = _on_levels(x, low, high, bits, narrow)
+        half = (high - low) * 0.5 / 255.0
+        told_by, least, most = (y, low + half, high - half) if bits == 8 else (x, low, high)
+        return y, lambda upstream: _inside(upstream, told_by, least, most)
 
     return forward(x)
 
@@ -171,7 +177,7 @@ def proportional_fake_quant(x, low, high, reach, share, bits, narrow, divides):
         y = _on_levels(x, low, high, bits, narrow)
 
         def backward(upstream):
-            inside = _inside(upstream, x, low, high, bits, narrow)
+            inside = _inside(upstream, x, low, high)
             total = tf.reduce_sum(upstream * y)
             if divides:
                 total -= tf.reduce_sum(inside * x)
@@ -212,12 +218,10 @@ def _on_levels(x, low, high, bits, narrow):
     return tf.math.rint(clip(x, low, high) * (1.0 / scale)) * scale
 
 
-def _inside(upstream, x, low, high, bits, narrow):
+def _inside(upstream, x, low, high):
     if compiles_with_xla():
-        return tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
-            gradients=upstream, inputs=x, min=low, max=high, num_bits=bits, narrow_range=narrow
-        )[0]
-    # The same in one pass instead of three; XLA, which drops what nobody reads, has no kernel for it.
+        return tf.where((x >= low) & (x <= high), upstream, 0.0)
+    # The same in one pass; XLA, which makes one of the above, has no kernel for it.
     return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=x, input_min=low, input_max=high)[0]
 
 

@@ -250,6 +250,8 @@ class Entropy(_Search):
         scale = (high - low) / levels
         level = np.rint(np.clip(centers, low, high) / scale).astype(int)
         level -= level.min()
+        # Zero is a level, whatever the range: it loses nothing.
+        counts = np.where(centers == 0, 0, counts)
         # What is clipped counts at the ends in the reference, and is missing in the quantized distribution.
         reference = counts.copy()
         first, last = np.flatnonzero(inside)[[0, -1]]
@@ -261,6 +263,8 @@ class Entropy(_Search):
         in_level = np.bincount(level, weights=kept)
         share_of = np.bincount(level, weights=filled)
         spread = np.where(filled, in_level[level] / np.maximum(share_of[level], 1), 0)
+        if not filled.any():
+            return np.inf
         p = reference[filled] / reference[filled].sum()
         q = np.maximum(spread[filled], self.FLOOR)
         return special.rel_entr(p, q / q.sum()).sum()
