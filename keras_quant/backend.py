@@ -57,10 +57,10 @@ def mask_bits(x, mask):
 def fake_quant(x, low, high, bits=8, narrow=False):
     """Quantize and dequantize onto the levels of `bits` bits over `[low, high]`; clipped straight-through gradient.
 
-    One pass forward, one backward. `low` and `high` must already be nudged so that zero is a level.
+    One pass forward, one backward. `low` and `high` must be nudged already, so that zero is a level.
 
-    With 8 bits the gradient is told from the result, which the next operation keeps anyway, so that nobody keeps `x`: what is
-    rounded to an end counts as outside, half a step of 255.
+    With 8 bits the gradient is told from the result, which the next operation keeps anyway, so that nobody keeps `x`: what
+    is rounded to an end counts as outside, half a step of 255.
     """
 
     @tf.custom_gradient
@@ -106,6 +106,16 @@ def learned_fake_quant(x, low, high, learned_low, learned_high, share, bits, nar
         return y, backward
 
     return forward(x, learned_low, learned_high)
+
+
+def search_sorted(ascending, values):
+    """For each value, how many of `ascending` are smaller."""
+    return tf.searchsorted(ascending, values)
+
+
+def only_gradient(x):
+    """Zeros going forward, the gradient unchanged going back."""
+    return x - tf.stop_gradient(x)
 
 
 def scale_gradient(x, factor):
@@ -160,8 +170,8 @@ def weight_fake_quant(kernel, scale, steps, integers, held, limit, slope, share)
 def proportional_fake_quant(x, low, high, reach, share, bits, narrow, divides):
     """`fake_quant` onto a grid whose ends are proportional to `reach`, with a gradient for it.
 
-    `x̂ = r·Q(x/r)`, so with `u` the gradient of `x̂` and `v` that of `x`: `∂L/∂r = (⟨u, x̂⟩ - ⟨v, x⟩) / r`. That is LSQ's sum, by
-    which inside the range `(x̂ - x) / r` counts and outside the end's own share of `r`, from two inner products.
+    `x̂ = r·Q(x/r)`, so with `u` the gradient of `x̂` and `v` that of `x`: `∂L/∂r = (⟨u, x̂⟩ - ⟨v, x⟩) / r`. That is LSQ's sum,
+    to which `(x̂ - x) / r` counts inside the range and the end's own share of `r` outside, from two inner products.
 
     Args:
         x: float32 tensor.

@@ -23,8 +23,8 @@ STEP = 2654435761
 def calibrate(qmodel, data, steps=None, verbose="auto", method="mse"):
     """Set the activation ranges of a quantized model from data, without training.
 
-    The model runs in float. Of each tensor a histogram of fixed size is kept, from a sample of each batch, and the extremes of
-    all values; `method` chooses the range from them. Scales of weights that are measured, not learned, are measured anew.
+    The model runs in float. Of each tensor a histogram of fixed size is kept, from a sample of each batch, and the extremes
+    of all values; `method` chooses the range from them. Scales of weights that are measured, not learned, are measured anew.
 
     Args:
         qmodel: quantized `keras.Model`, from `quantize` or built of `keras_quant.layers`.
@@ -124,6 +124,7 @@ class _Statistics:
             )
         if high - low > WIDEST:
             raise CalibrationError(
-                f"The output of layer '{self.path}' reaches from {low:g} to {high:g}, which no scale holds. Check its weights."
+                f"The output of layer '{self.path}' reaches from {low:g} to {high:g}, more than a scale holds. Check its "
+                "weights."
             )
         self.quantizer.set_range(low, high)

@@ -6,6 +6,7 @@ from keras import ops
 from keras_quant import backend
 from keras_quant import policy as policies
 from keras_quant.errors import UnsupportedLayerError
+from keras_quant.layers.weighted import create_weight_ranges
 
 _DYNAMIC = {}
 
@@ -48,7 +49,7 @@ class _Dynamic:
 
     def build(self, input_shape):
         super().build(input_shape)
-        self.kernel_quantizer.create(self.kernel.shape, self.kernel_axes)
+        create_weight_ranges(self)
 
     def sample_axes(self, x):
         """The axes that share a grid."""

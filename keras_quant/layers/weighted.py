@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_quant import backend, integer, quantizers
 from keras_quant import policy as policies
-from keras_quant.errors import UnsupportedLayerError
+from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
 from keras_quant.quantizers.activation import values_of_sample
 
@@ -43,13 +43,13 @@ class QuantWeighted(QuantLayer):
 
     def build(self, input_shape):
         super().build(input_shape)
-        self.kernel_quantizer.create(self.kernel.shape, self.kernel_axes)
+        create_weight_ranges(self)
         if self.batch_norm is not None and not self.batch_norm.built:
             self.batch_norm.build(self.compute_output_shape(input_shape))
 
     def check_pairs(self, inputs):
         """Refuse weights of 4 bits whose rows do not fill their bytes, which XNNPACK does not take."""
-        if self.kernel_quantizer.bits <= 4 and inputs % 2 and self.policy.storage == "int8":
+        if self.kernel_quantizer.stored_bits <= 4 and inputs % 2 and self.policy.storage == "int8":
             wider = policies.Policy("int8", self.policy.activations).name
             raise UnsupportedLayerError(
                 f"Layer '{self.name}' has an odd number of inputs ({inputs}), and XNNPACK takes weights of 4 bits in pairs. "
@@ -120,11 +120,19 @@ class QuantWeighted(QuantLayer):
         return config
 
 
+def create_weight_ranges(layer):
+    """Make the variables that the quantizer of a layer's kernel has."""
+    try:
+        layer.kernel_quantizer.create(layer.kernel.shape, layer.kernel_axes)
+    except QuantizationError as error:
+        raise QuantizationError(f"Layer '{layer.name}': {error}") from error
+
+
 def fit_weight_ranges(layer):
     """Let the quantizers of a layer's kernels, and of those inside it, measure the weights that are there."""
     for part in layer._flatten_layers():
         quantizer = getattr(part, "kernel_quantizer", None)
-        if quantizer is not None and part.built:
+        if quantizer is not None and getattr(part, "kernel", None) is not None:
             quantizer.fit_to(ops.convert_to_numpy(part.kernel), part.kernel_axes)
 
 

@@ -9,6 +9,15 @@ from keras_quant.quantizers.activation import (
     Symmetric16,
     UniformQuantizer,
 )
+from keras_quant.quantizers.codebook import (
+    Codebook,
+    KMeans,
+    LearnedCodebook,
+    LookUp,
+    PowersOfTwo,
+    ProductCodebook,
+    Quantile,
+)
 from keras_quant.quantizers.distribution import Distribution
 from keras_quant.quantizers.learned import LSQ, PACT, LSQPlus
 from keras_quant.quantizers.ranges import (
@@ -28,16 +37,20 @@ __all__ = [
     "AbsMax",
     "ActivationQuantizer",
     "ClippedAbsMax",
+    "Codebook",
     "Distribution",
     "Entropy",
     "FixedGrid",
     "FixedRange",
     "KERNEL",
+    "KMeans",
     "KernelLSQ",
     "LSQ",
     "LSQPlus",
+    "LearnedCodebook",
     "LearnedClipping",
     "LeastSquares",
+    "LookUp",
     "MeanStd",
     "MinMax",
     "MovingAverage",
@@ -45,6 +58,9 @@ __all__ = [
     "OUTPUT",
     "PACT",
     "Percentile",
+    "PowersOfTwo",
+    "ProductCodebook",
+    "Quantile",
     "RangeMethod",
     "Symmetric",
     "Symmetric16",

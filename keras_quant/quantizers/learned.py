@@ -7,7 +7,6 @@ from keras_quant import backend
 from keras_quant.quantizers.activation import WIDEST, UniformQuantizer
 from keras_quant.quantizers.registry import register
 
-
 # Where an optimizer that takes too large a step is caught.
 LEAST_REACH = 1e-8
 
@@ -22,7 +21,7 @@ class PositiveScale(keras.constraints.Constraint):
 
 
 class LearnedQuantizer(UniformQuantizer):
-    """Mixin: one trained positive scalar, how far the range reaches; 0 until calibration or the first training batch sets it.
+    """Mixin: one trained positive scalar, how far the range reaches; 0 until calibration or the first batch sets it.
 
     It is real values that are trained, not steps: Adam's updates, whose size is the learning rate whatever the gradient is,
     would be many times a step of 8 bits. Gradients are multiplied so that those of gradient descent come out as the papers

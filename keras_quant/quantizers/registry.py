@@ -39,7 +39,7 @@ def get(identifier, role=None, bits=None):
         bits: width of one made by name; its own default by default.
 
     Raises:
-        QuantizationError: for an unknown name, another type, a quantizer of the other role, or a width that it does not take.
+        QuantizationError: for an unknown name, another type, a quantizer of the other role, or a width it does not take.
     """
     roles = [OUTPUT, KERNEL] if role is None else [role]
     if isinstance(identifier, str):

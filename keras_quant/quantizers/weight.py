@@ -36,6 +36,11 @@ class WeightQuantizer(keras.layers.Layer):
         self.built = True
 
     @property
+    def stored_bits(self):
+        """Bits of one integer in the file."""
+        return self.bits
+
+    @property
     def limit(self):
         """The largest integer; the smallest is its negative."""
         return 2 ** (self.bits - 1) - 1
@@ -176,7 +181,7 @@ class AbsMax(UniformWeightQuantizer):
 
     def channel_scale(self, kernel, reduce_axes):
         # Compilers turn a float32 division by a constant into a product, which rounds otherwise now and then.
-        return ops.cast(_largest(kernel, reduce_axes) / float(self.limit), "float32")
+        return ops.cast(largest_weights(kernel, reduce_axes) / float(self.limit), "float32")
 
 
 @register("percentile", KERNEL, method="percentile")
@@ -220,7 +225,7 @@ class ClippedAbsMax(UniformWeightQuantizer):
 
     def channel_scale(self, kernel, reduce_axes):
         share = ops.cast(backend.read(self.share), "float64")
-        return ops.cast(share * _largest(kernel, reduce_axes) / float(self.limit), "float32")
+        return ops.cast(share * largest_weights(kernel, reduce_axes) / float(self.limit), "float32")
 
     def get_config(self):
         return {**super().get_config(), "method": ranges.serialize(self.method)}
@@ -236,8 +241,8 @@ class KernelLSQ(UniformWeightQuantizer):
 
     Forward: `ŵ = s·clip(rint(w/s), -limit, limit)`. Gradient of the weights: 1 inside, 0 outside. Gradient of the step:
     `∂ŵ/∂s = rint(w/s) - w/s` inside, `∓limit` outside, times `1 / √(N·limit)` with `N` weights a scale. The first step of
-    training sets `s = 2·mean|w| / √limit`, but no more than the largest weight needs. The variable is `reach = limit·s`, with
-    the gradient under which descent moves `s` as the paper's does, see `LearnedQuantizer`.
+    training sets `s = 2·mean|w| / √limit`, but no more than the largest weight needs. The variable is `reach = limit·s`,
+    with the gradient under which descent moves `s` as the paper's does, see `LearnedQuantizer`.
 
     Args:
         bits, granularity, power_of_two, rounding, seed: as in `UniformWeightQuantizer`. With a power of two, the gradient is
@@ -296,9 +301,9 @@ class KernelLSQ(UniformWeightQuantizer):
 class LearnedClipping(UniformWeightQuantizer):
     """Learned clipping per channel: which share of the largest weight the integers reach is trained.
 
-    Forward: `ŵ = s·clip(rint(w/s), -limit, limit)` with `s = σ(γ)·max|w| / limit`, γ trained for each channel and 4 at first,
-    where σ is 0.98. Gradients: of the weights 1 inside, 0 outside; of `s` as LSQ's, and on to γ by the chain rule. The scale
-    is positive whatever γ is, and follows the weights.
+    Forward: `ŵ = s·clip(rint(w/s), -limit, limit)` with `s = σ(γ)·max|w| / limit`, γ trained for each channel. It is 4 at
+    first, where σ is 0.98. Gradients: of the weights 1 inside, 0 outside; of `s` as LSQ's, and on to γ by the chain rule. The
+    scale is positive whatever γ is, and follows the weights.
 
     Args:
         bits, granularity, power_of_two, rounding, seed: as in `UniformWeightQuantizer`.
@@ -324,7 +329,7 @@ class LearnedClipping(UniformWeightQuantizer):
     def channel_scale(self, kernel, reduce_axes):
         clipping = ops.cast(backend.read(self.clipping), "float64")
         clipping = ops.clip(ops.where(ops.isnan(clipping), 4.0, clipping), -6.0, 30.0)
-        largest = _largest(ops.stop_gradient(kernel), reduce_axes)
+        largest = largest_weights(ops.stop_gradient(kernel), reduce_axes)
         return ops.cast(ops.sigmoid(clipping) * largest / float(self.limit), "float32")
 
 
@@ -336,7 +341,7 @@ class _UnsetOrPositive(PositiveScale):
         return ops.where(ops.isfinite(w), ops.clip(w, 0.0, WIDEST), ops.zeros_like(w))
 
 
-def _largest(kernel, reduce_axes):
+def largest_weights(kernel, reduce_axes):
     """The largest absolute weight of each channel, float64; 1 where all are zero."""
     largest = ops.max(ops.abs(kernel), axis=reduce_axes)
     return ops.cast(ops.where(largest > 0, largest, 1.0), "float64")

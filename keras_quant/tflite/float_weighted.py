@@ -126,7 +126,7 @@ def transpose_conv(lowering, layer, inputs, output):
 @lowers_float(DynamicDense)
 def dynamic_dense(lowering, layer, inputs, output):
     rows, scale = _integers(layer, (1, 0))
-    if layer.kernel_quantizer.bits <= 4 and rows.shape[1] % 2 == 0:
+    if layer.kernel_quantizer.stored_bits <= 4 and rows.shape[1] % 2 == 0:
         kernel = lowering.writer.narrow_constant(f"{output.name}/kernel", rows, scale, 4)
     else:
         kernel = lowering.writer.constant(f"{output.name}/kernel", rows, scale)

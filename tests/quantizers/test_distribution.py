@@ -70,7 +70,10 @@ def test_least_squares_loses_least(bits):
 
 def test_what_the_other_methods_choose():
     quantizer, distribution = quantizers.MovingAverage(), seen(VALUES[:5000], VALUES[5000:])
-    choose = lambda method: method.range_of(distribution, quantizer)
+
+    def choose(method):
+        return method.range_of(distribution, quantizer)
+
     assert choose(quantizers.MinMax()) == (VALUES.min(), 40.0)
     np.testing.assert_allclose(choose(quantizers.Percentile(99.0)), np.quantile(VALUES, [0.01, 0.99]), atol=0.03)
     np.testing.assert_allclose(choose(quantizers.MeanStd(2.0)), VALUES.mean() + np.array([-2, 2]) * VALUES.std(), rtol=1e-6)
