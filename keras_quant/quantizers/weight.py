@@ -301,8 +301,8 @@ class KernelLSQ(UniformWeightQuantizer):
 class LearnedClipping(UniformWeightQuantizer):
     """Learned clipping per channel: which share of the largest weight the integers reach is trained.
 
-    Forward: `ŵ = s·clip(rint(w/s), -limit, limit)` with `s = σ(γ)·max|w| / limit`, γ trained for each channel. It is 4 at
-    first, where σ is 0.98. Gradients: of the weights 1 inside, 0 outside; of `s` as LSQ's, and on to γ by the chain rule. The
+    Forward: `ŵ = s·clip(rint(w/s), -limit, limit)` with `s = σ(γ)·max|w| / limit`, γ trained for each channel. At first it is
+    4, where σ is 0.98. Gradients: of the weights 1 inside, 0 outside; of `s` as LSQ's, and on to γ by the chain rule. The
     scale is positive whatever γ is, and follows the weights.
 
     Args:
