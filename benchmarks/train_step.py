@@ -87,7 +87,7 @@ def training(name, network, xla=False):
     if name == FUSED:
         model = with_fused_norms(model)
     elif name in POLICIES:
-        model = kq.quantize(model, POLICIES[name], x)
+        model = kq.calibrate(kq.quantize(model, POLICIES[name]), x, verbose=0)
     model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", jit_compile=xla)
     model.train_on_batch(x, y)
     x, y = tf.constant(x), tf.constant(y)

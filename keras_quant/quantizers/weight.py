@@ -301,9 +301,9 @@ class KernelLSQ(UniformWeightQuantizer):
 class LearnedClipping(UniformWeightQuantizer):
     """Learned clipping per channel: which share of the largest weight the integers reach is trained.
 
-    Forward: `ŵ = s·clip(rint(w/s), -limit, limit)` with `s = σ(γ)·max|w| / limit`, γ trained for each channel. At first it is
-    4, where σ is 0.98. Gradients: of the weights 1 inside, 0 outside; of `s` as LSQ's, and on to γ by the chain rule. The
-    scale is positive whatever γ is, and follows the weights.
+    Forward: `ŵ = s·clip(rint(w/s), -limit, limit)` with `s = σ(γ)·max|w| / limit`, γ trained for each channel. It begins
+    at 4, where σ is 0.98. Gradients: of the weights 1 inside, 0 outside; of `s` as LSQ's, and on to γ by the chain rule.
+    The scale is positive whatever γ is, and follows the weights.
 
     Args:
         bits, granularity, power_of_two, rounding, seed: as in `UniformWeightQuantizer`.

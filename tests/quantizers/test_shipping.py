@@ -60,7 +60,11 @@ OUTPUTS = {
 }
 
 
-@pytest.mark.parametrize("weights", ["int8", "int4", "int2"])
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("weights", ["int4", slow("int8"), slow("int2")])
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_ship(name, weights, tmp_path):
     qmodel = trained(kq.Policy(weights, "int8", kernel_quantizer=KERNELS[name]))
@@ -68,7 +72,7 @@ def test_kernels_ship(name, weights, tmp_path):
     ship(qmodel, tmp_path, X)
 
 
-@pytest.mark.parametrize("activations", ["int8", "int4"])
+@pytest.mark.parametrize("activations", ["int8", slow("int4")])
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_outputs_ship(name, activations, tmp_path):
     qmodel = trained(kq.Policy("int8", activations, output_quantizer=OUTPUTS[name]))
@@ -118,6 +122,12 @@ def test_xla_trains_learned_ranges(name, tmp_path):
     qmodel.compile(jit_compile=False)
     np.testing.assert_array_equal(with_xla, qmodel.predict(X, verbose=0))
     ship(qmodel, tmp_path, X)
+
+
+@pytest.mark.lowest
+@pytest.mark.parametrize("kernels, outputs", [("lsq", "lsq"), ("kmeans", "pact"), ("mse", "lsq+")])
+def test_quantizers_ship_on_the_lowest_versions(kernels, outputs, tmp_path):
+    ship(trained(kq.Policy("int4", "int8", kernel_quantizer=kernels, output_quantizer=outputs)), tmp_path, X)
 
 
 def test_layers_take_quantizers_by_name_object_and_config(tmp_path):
