@@ -241,7 +241,7 @@ def compiles_with_xla():
 
 
 def first_time(is_set, value, compute):
-    """`value` where it is set, otherwise what `compute` makes, which runs only then."""
+    """`value`, a tensor or a list of them, where it is set; otherwise what `compute` makes, which runs only then."""
     return tf.cond(is_set, lambda: value, compute)
 
 

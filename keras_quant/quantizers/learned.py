@@ -27,7 +27,7 @@ class LearnedQuantizer(UniformQuantizer):
     would be many times a step of 8 bits. Gradients are multiplied so that those of gradient descent come out as the papers
     have them, see `as_steps`.
 
-    A subclass gives `range_of`, `first_value` and `set_range`.
+    A subclass gives `range_of`, `first_values` and `set_range`.
     """
 
     learns = True
@@ -50,8 +50,12 @@ class LearnedQuantizer(UniformQuantizer):
         """The range, differentiable, as tensors."""
         raise NotImplementedError
 
-    def first_value(self, x):
-        """What the first training batch sets."""
+    def variables_to_set(self):
+        """The variables that the first training batch sets."""
+        return [self.value]
+
+    def first_values(self, x):
+        """Their values, from that batch."""
         raise NotImplementedError
 
     def range(self):
@@ -62,9 +66,12 @@ class LearnedQuantizer(UniformQuantizer):
         """Set the range from the first batch, if neither calibration nor a file has."""
         if backend.is_positive_now(self.value):
             return
-        value = backend.read(self.value)
-        first = lambda: ops.cast(self.first_value(ops.stop_gradient(x)), "float32")
-        self.value.assign(ops.stop_gradient(backend.first_time(value > 0, value, first)))
+        variables = self.variables_to_set()
+        values = [backend.read(variable) for variable in variables]
+        first = lambda: [ops.cast(v, "float32") for v in self.first_values(ops.stop_gradient(x))]
+        # Assigned outside of the condition, as replicas have to do it together.
+        for variable, value in zip(variables, backend.first_time(values[0] > 0, values, first)):
+            variable.assign(ops.stop_gradient(value))
 
     def as_steps(self, value, levels):
         """`value`, which reaches over so many steps, with the gradient under which descent moves the step as a step's own.
@@ -112,9 +119,10 @@ class LSQ(LearnedQuantizer):
             name="signed", shape=(), initializer="ones", trainable=False, dtype="float32", aggregation="mean"
         )
 
-    def _lowest_and_highest(self):
+    def _lowest_and_highest(self, signed=None):
         """The centred integers at the ends of the grid."""
-        signed = 0.0 if self.bounds[0] == 0 else ops.cast(backend.read(self.signed) > 0.5, "float32")
+        signed = backend.read(self.signed) if signed is None else signed
+        signed = 0.0 if self.bounds[0] == 0 else ops.cast(signed > 0.5, "float32")
         signed = 1.0 if self.symmetric else signed
         shift = (1.0 - signed) * self.type.low
         return self.type.low - shift, self.type.high - shift
@@ -136,11 +144,13 @@ class LSQ(LearnedQuantizer):
         value = self.as_steps(value, highest)
         return value * (-1.0 if self.symmetric else lowest / highest), value
 
-    def first_value(self, x):
+    def variables_to_set(self):
+        return [self.value, self.signed]
+
+    def first_values(self, x):
         signed = ops.cast(ops.min(x) < 0, "float32")
-        self.signed.assign(signed)
-        _, highest = self._lowest_and_highest()
-        return self._usable(2.0 * ops.mean(ops.abs(x)) * ops.sqrt(ops.cast(highest, "float32")))
+        _, highest = self._lowest_and_highest(signed)
+        return self._usable(2.0 * ops.mean(ops.abs(x)) * ops.sqrt(ops.cast(highest, "float32"))), signed
 
     def set_range(self, low, high):
         self.signed.assign(float(low < 0))
@@ -197,11 +207,13 @@ class LSQPlus(LearnedQuantizer):
         offset = ops.minimum(backend.read(self.offset), 0.0)
         return offset, offset + self.as_steps(value, float(self.type.levels))
 
-    def first_value(self, x):
+    def variables_to_set(self):
+        return [self.value, self.offset]
+
+    def first_values(self, x):
         low, high = self._within_bounds(ops.min(x), ops.max(x))
         usable = (high > low) & (high - low < WIDEST)
-        self.offset.assign(ops.where(usable, low, 0.0))
-        return self._usable(high - low)
+        return self._usable(high - low), ops.where(usable, low, 0.0)
 
     def set_range(self, low, high):
         low, high = self._within_bounds(float(low), float(high))
@@ -243,8 +255,8 @@ class PACT(LearnedQuantizer):
             return value * 0.0, value
         return value * (-1.0 if self.symmetric else self.type.low / self.type.high), value
 
-    def first_value(self, x):
-        return self._usable(ops.max(ops.abs(x)))
+    def first_values(self, x):
+        return [self._usable(ops.max(ops.abs(x)))]
 
     def set_range(self, low, high):
         share = self.type.high / -self.type.low

@@ -124,6 +124,21 @@ def test_xla_trains_learned_ranges(name, tmp_path):
     ship(qmodel, tmp_path, X)
 
 
+@pytest.mark.parametrize("options", [{"symmetric": True}, {"power_of_two": True}])
+def test_a_relu_alone_clamps_where_its_quantizer_would_not(options, tmp_path):
+    def alone(x):
+        return L.Flatten()(L.ReLU(2.5, name="relu")(L.Activation("tanh")(L.Conv2D(4, 1)(x) * 5.0) * 3.0))
+
+    model = shake(functional(alone))
+    qmodel = kq.quantize(model, kq.Policy(output_quantizer=quantizers.LSQ(**options)), X)
+    ship(qmodel, tmp_path, X)
+    for training in (False, True):
+        outputs = np.asarray(qmodel(X, training=training))
+        assert outputs.min() == 0 and outputs.max() <= 2.51
+    with pytest.raises(kq.UnsupportedLayerError, match="'relu': .*Symmetric is symmetric. Give the layer another"):
+        kq.quantize(model, kq.Policy(output_quantizer="symmetric"))
+
+
 @pytest.mark.lowest
 @pytest.mark.parametrize("kernels, outputs", [("lsq", "lsq"), ("kmeans", "pact"), ("mse", "lsq+")])
 def test_quantizers_ship_on_the_lowest_versions(kernels, outputs, tmp_path):
