@@ -345,3 +345,10 @@ def largest_weights(kernel, reduce_axes):
     """The largest absolute weight of each channel, float64; 1 where all are zero."""
     largest = ops.max(ops.abs(kernel), axis=reduce_axes)
     return ops.cast(ops.where(largest > 0, largest, 1.0), "float64")
+
+
+def rounded(quantizer, kernel, reduce_axes):
+    """The values that a new quantizer makes of a kernel; args as in `WeightQuantizer.scale`."""
+    quantizer.create(kernel.shape, reduce_axes)
+    quantizer.fit_to(ops.convert_to_numpy(kernel), reduce_axes)
+    return quantizer.fake_quant(kernel, reduce_axes)
