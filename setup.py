@@ -21,6 +21,7 @@ TEST = [
     "ipykernel>=6",
     "nbformat>=5",
     "ai-edge-quantizer>=0.10",
+    "zstandard>=0.22",
 ]
 BENCH = ["tensorflow-model-optimization>=0.8", "tf_keras>=2.18", "setuptools<81"]
 
@@ -50,6 +51,7 @@ setup(
         "test": TEST,
         "bench": BENCH,
         "onnx": ["onnx>=1.16", "tf2onnx>=1.16", "onnxruntime>=1.18"],
+        "compress": ["zstandard>=0.22"],
         "dev": ["ruff>=0.6"],
     },
     entry_points={"console_scripts": ["keras-quant = keras_quant_cli:main"]},

@@ -1,17 +1,22 @@
 """What does a step of quantization-aware training cost, against float and against tfmot?
 
-    python benchmarks/train_step.py [--tfmot] [--peer-python PYTHON] [--predict] [--rounds 30]
+    python benchmarks/train_step.py [--network NAME] [--xla] [--tfmot] [--peer-python PYTHON] [--predict] [--rounds 30]
 
-MobileNetV2 (alpha 0.35) at 96×96, batch 32, SGD. The contestants step in turn; processor time a step, medians, and medians
-of the ratios of neighbouring rounds. Peak memory is that of building and training in a process of its own, above what the
-imports take. With `--predict`, `predict` of the quantized MobileNetV2 (the kernels' exact arithmetic) against the float one.
+MobileNetV2 (alpha 0.35) at 96×96, batch 32; ResNet-8 at batch 128; four Dense layers of 2,048 units at batch 256; SGD.
+Beside the float model stand the same with each batch normalization in one fused operation, which Keras 3 does not do, and
+keras_quant with observed and with learned ranges (`lsq`). Each contestant has a process, and they step in turn; processor
+time a step, medians, and medians of the ratios of neighbouring rounds. Peak memory is that of building and training in a
+process of its own, above what the imports take. tfmot runs on MobileNetV2 only. With `--predict`, `predict` of the quantized
+MobileNetV2 (the kernels' exact arithmetic) against the float one.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 
 import clocks
 import keras
@@ -21,26 +26,72 @@ import report
 import tensorflow as tf
 
 import keras_quant as kq
+from keras_quant.layers.weighted import normalize_in_training
 
-FLOAT, OURS, PEER = "float Keras 3", "keras_quant", "tfmot"
+FLOAT, FUSED, OURS, LEARNED, PEER = "float Keras 3", "float, fused BN", "keras_quant", "keras_quant, learned ranges", "tfmot"
+POLICIES = {OURS: kq.Policy(), LEARNED: kq.Policy(kernel_quantizer="lsq", output_quantizer="lsq")}
 STEPS, WARM_UP = 3, 3
 
 
-def batch():
+def dense_model():
+    """Products and little else."""
+    hidden = [keras.layers.Dense(2048, "relu") for _ in range(4)]
+    return keras.Sequential([keras.Input((2048,)), *hidden, keras.layers.Dense(10, "softmax")])
+
+
+@dataclasses.dataclass
+class Network:
+    """Attributes:
+    make: function that makes the float model.
+    shape: of a batch.
+    classes: how many.
+    title: of the table.
+    """
+
+    make: Callable
+    shape: tuple
+    classes: int
+    title: str
+
+
+NETWORKS = {
+    "mobilenet_v2": Network(
+        lambda: networks.mobilenet_v2(96, alpha=0.35), (32, 96, 96, 3), 1000, "MobileNetV2 0.35 at 96×96, batch 32"
+    ),
+    "resnet8": Network(networks.resnet8, (128, 32, 32, 3), 10, "ResNet-8, batch 128"),
+    "dense": Network(dense_model, (256, 2048), 10, "four Dense layers of 2,048 units, batch 256"),
+}
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer in the one operation that TensorFlow has for it."""
+
+    def call(self, inputs, training=None, mask=None):
+        return normalize_in_training(self, inputs)
+
+
+def with_fused_norms(model):
+    def copy(layer):
+        cls = FusedBatchNormalization if isinstance(layer, keras.layers.BatchNormalization) else type(layer)
+        return cls.from_config(layer.get_config())
+
+    return keras.models.clone_model(model, clone_function=copy)
+
+
+def training(name, network, xla=False):
+    """One training step as `fit` runs it, of one of the contestants."""
     rng = np.random.default_rng(0)
-    return rng.uniform(-1, 1, (32, 96, 96, 3)).astype("float32"), rng.integers(0, 1000, 32)
-
-
-def training(name):
-    """One training step as `fit` runs it: of the float model, or of the quantized one."""
-    x, y = batch()
-    model = networks.mobilenet_v2(96, alpha=0.35)
-    if name == OURS:
-        model = kq.quantize(model, "int8", x)
-    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", jit_compile=False)
+    x = rng.uniform(-1, 1, network.shape).astype("float32")
+    y = rng.integers(0, network.classes, len(x))
+    model = network.make()
+    if name == FUSED:
+        model = with_fused_norms(model)
+    elif name in POLICIES:
+        model = kq.calibrate(kq.quantize(model, POLICIES[name]), x, verbose=0)
+    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", jit_compile=xla)
     model.train_on_batch(x, y)
     x, y = tf.constant(x), tf.constant(y)
-    return tf.function(lambda: model.train_step((x, y)), autograph=False)
+    return tf.function(lambda: model.train_step((x, y)), autograph=False, jit_compile=xla)
 
 
 def prediction(model, x):
@@ -84,9 +135,9 @@ def peak(*command):
     return float(done.stdout.splitlines()[-1])
 
 
-def print_peak(name):
+def print_peak(step):
     imports = clocks.memory("VmRSS")
-    clocks.timed(training(name), 5)
+    clocks.timed(step(), 5)
     print(clocks.memory("VmHWM") - imports)
 
 
@@ -101,27 +152,39 @@ def rows(seconds, base, peaks=None):
         yield row
 
 
+def compare(key, args):
+    """One table."""
+    network, options = NETWORKS[key], ["--xla"] * args.xla
+    names = [FLOAT, FUSED, OURS, LEARNED] if key != "dense" else [FLOAT, OURS, LEARNED]
+    commands = {name: (sys.executable, __file__, "--network", key, *options, "--worker", name) for name in names}
+    peer = (report.peer(args), pathlib.Path(__file__).with_name("peer_tfmot.py"))
+    if peer[0] and key == "mobilenet_v2" and not args.xla:
+        commands[PEER] = peer
+    mode = lambda name, what: (what,) if name == PEER else ("--mode", what)
+    peaks = {name: peak(*command, *mode(name, "peak")) for name, command in commands.items()}
+    workers = {name: Worker(*command, *mode(name, "steps")) for name, command in commands.items()}
+    seconds = interleaved({name: worker.run for name, worker in workers.items()}, args.rounds)
+    for worker in workers.values():
+        worker.close()
+    suffix = f"{args.json.stem}_{key}{'_xla' * args.xla}.json"
+    title = f"A training step, {network.title}" + ", XLA" * args.xla
+    report.show(title, list(rows(seconds, FLOAT, peaks)), args.json.with_name(suffix))
+
+
 def main():
     parser = report.arguments(argparse.ArgumentParser(description=__doc__.split("\n")[0]), "train_step", peer=True)
+    parser.add_argument("--network", choices=NETWORKS, help="only this one")
+    parser.add_argument("--xla", action="store_true", help="compile the steps")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--predict", action="store_true", help="time `predict`, too")
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--mode", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.peak:
-        return print_peak(args.peak)
-    commands = {name: (sys.executable, __file__, "--peak", name) for name in (FLOAT, OURS)}
-    peer = (report.peer(args), pathlib.Path(__file__).with_name("peer_tfmot.py"))
-    if peer[0]:
-        commands[PEER] = (*peer, "peak")
-    peaks = {name: peak(*command) for name, command in commands.items()}
-    runs = {name: local(training(name)) for name in (FLOAT, OURS)}
-    if peer[0]:
-        worker = Worker(*peer, "steps")
-        runs[PEER] = worker.run
-    seconds = interleaved(runs, args.rounds)
-    if peer[0]:
-        worker.close()
-    report.show("A training step, MobileNetV2 0.35 at 96×96, batch 32", list(rows(seconds, FLOAT, peaks)), args.json)
+    if args.worker:
+        step = lambda: training(args.worker, NETWORKS[args.network], args.xla)
+        return print_peak(step) if args.mode == "peak" else clocks.serve(step())
+    for key in [args.network] if args.network else NETWORKS:
+        compare(key, args)
     if args.predict:
         model = networks.mobilenet_v2()
         x = networks.images(model, 8)

@@ -9,35 +9,40 @@ from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import CalibrationError
 from keras_quant.graph import settle_halves, trace
 from keras_quant.graph.graph import in_float
-from keras_quant.integer.params import INT8
 from keras_quant.layers import QuantLayer
+from keras_quant.layers.weighted import fit_weight_ranges
+from keras_quant.quantizers import Distribution, ranges
+from keras_quant.quantizers.activation import WIDEST
 
-# Values kept of one tensor in one batch: enough for a range, little enough for a thousand tensors.
-SAMPLES = 8192
+# Values taken of one tensor in one batch: enough for a range, little enough for a thousand tensors.
+SAMPLES = 32768
 # Step between them, modulo the tensor's size. A prime: steps that divide the size would meet the same few channels only.
 STEP = 2654435761
-# How far the search for a range goes below the largest value, and in how many steps.
-SMALLEST_SHARE, CANDIDATES = 0.4, 61
 
 
-def calibrate(qmodel, data, steps=None, verbose="auto"):
+def calibrate(qmodel, data, steps=None, verbose="auto", method="mse"):
     """Set the activation ranges of a quantized model from data, without training.
 
-    The model runs in float; each tensor's range is the one that loses least (mean squared error on the int8 grid) on a
-    sample of its values, between its full range and 40 % of it.
+    The model runs in float. Of each tensor a histogram of fixed size is kept, from a sample of each batch, and the extremes
+    of all values; `method` chooses the range from them. Scales of weights that are measured, not learned, are measured anew.
 
     Args:
         qmodel: quantized `keras.Model`, from `quantize` or built of `keras_quant.layers`.
         data: whatever `fit` takes: arrays, `tf.data.Dataset`, `keras.utils.PyDataset`, generator; labels are ignored.
         steps: number of batches to use; all by default.
         verbose: "auto" or 1 for a progress bar, 0 for none.
+        method: "mse" for the least mean squared error on the quantizer's own grid, "min_max", "moving_average",
+            "percentile", "mean_std", "entropy", "fixed", or an object such as `quantizers.Percentile(99.9)`.
 
     Returns:
         `qmodel`.
 
     Raises:
-        CalibrationError: if the data is empty, does not fit the model, or makes a layer's output NaN or infinite.
+        CalibrationError: if the data is empty, does not fit the model, makes a layer's output NaN or infinite, or leaves it
+            without a range.
+        QuantizationError: for an unknown method.
     """
+    method = ranges.get(method)
     graph = trace(qmodel, keep_float=True)
     observed = _observed(graph)
     if not observed:
@@ -53,10 +58,11 @@ def calibrate(qmodel, data, steps=None, verbose="auto"):
     if progress is not None and progress.target is None:
         progress.update(progress._seen_so_far, finalize=True)
     for entry in statistics.values():
-        entry.set_range()
+        entry.set_range(method)
     for node in observed:
         if hasattr(node.operation, "follow_input"):
             node.operation.follow_input(node.inputs[0].note.quantizer.params())
+    fit_weight_ranges(qmodel)
     settle_halves(graph)
     return qmodel
 
@@ -98,44 +104,27 @@ class _Statistics:
 
     def __init__(self, node):
         self.path, self.quantizer = node.path, node.operation.output_quantizer
-        self.low, self.high, self.samples = np.inf, -np.inf, []
+        self.seen = Distribution()
 
     def add(self, low, high, sample):
         if not np.isfinite([low, high]).all():
             raise CalibrationError(
                 f"The output of layer '{self.path}' is NaN or infinite on the calibration data. Check its weights."
             )
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        self.samples.append(sample)
+        self.seen.add(sample, low, high)
 
-    def set_range(self):
-        least, most = self.quantizer.bounds
-        low = min(max(self.low, -np.inf if least is None else least), 0.0)
-        high = max(min(self.high, np.inf if most is None else most), 0.0)
-        self.quantizer.set_range(*best_range(np.concatenate(self.samples), low, high, self.quantizer.type.levels))
-
-
-def best_range(values, low, high, levels=INT8.levels):
-    """The range in `[low, high]` with the least mean squared error after quantization.
-
-    Args:
-        values: sample of the tensor, any shape.
-        low, high: its extremes; `low <= 0 <= high`.
-        levels: steps from one end of the grid to the other.
-
-    Returns:
-        `(low, high)`, both scaled down by the same share.
-    """
-    if high <= low:
-        return low, high
-    values = np.clip(values, low, high)
-
-    def error(share):
-        scale = (high - low) * share / levels
-        zero_point = np.rint(-low * share / scale)
-        quantized = np.clip(np.rint(values / scale) + zero_point, 0, levels)
-        return np.mean(((quantized - zero_point) * scale - values) ** 2)
-
-    shares = np.linspace(1.0, SMALLEST_SHARE, CANDIDATES)
-    best = shares[np.argmin([error(share) for share in shares])]
-    return low * best, high * best
+    def set_range(self, method):
+        seen = self.seen.within(*self.quantizer.bounds)
+        low, high = method.range_of(seen, self.quantizer)
+        low, high = min(low, 0.0), max(high, 0.0)
+        if high <= low < seen.high - seen.low:
+            raise CalibrationError(
+                f"{type(method).__name__} leaves no range for the output of layer '{self.path}', whose values reach from "
+                f"{seen.low:g} to {seen.high:g}. Take another method, or milder arguments."
+            )
+        if high - low > WIDEST:
+            raise CalibrationError(
+                f"The output of layer '{self.path}' reaches from {low:g} to {high:g}, more than a scale holds. Check its "
+                "weights."
+            )
+        self.quantizer.set_range(low, high)

@@ -31,7 +31,15 @@ PASSES = (
 FALLBACKS = (None, "float")
 
 
-def quantize(model, policy="int8", calibration_data=None, calibration_steps=None, fallback=None, ends=None):
+def quantize(
+    model,
+    policy="int8",
+    calibration_data=None,
+    calibration_steps=None,
+    fallback=None,
+    ends=None,
+    calibration_method="mse",
+):
     """Swap a model's layers for quantization-aware ones.
 
     Args:
@@ -46,6 +54,7 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
             `export(..., fallback="converter")`.
         ends: policy of the first and last layers with weights, by name or as a `Policy`, where `policy` names none for them;
             "int16" keeps them wider.
+        calibration_method: how ranges are chosen from `calibration_data`: `method` of `calibrate`.
 
     Returns:
         A new Functional `keras.Model` with the same weights, inputs, outputs and layer paths, not compiled.
@@ -60,7 +69,7 @@ def quantize(model, policy="int8", calibration_data=None, calibration_steps=None
         raise QuantizationError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
     qmodel = place(fused_graph(model, as_map(policy), fallback, ends), model.name, fallback)
     if calibration_data is not None and has_ranges(qmodel):
-        calibrate(qmodel, calibration_data, calibration_steps)
+        calibrate(qmodel, calibration_data, calibration_steps, method=calibration_method)
     return qmodel
 
 

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 import keras_quant as kq
-from keras_quant.calibrate import SAMPLES, _summarize, best_range
+from keras_quant.calibrate import SAMPLES, _summarize
 from tests.helpers import functional, images, sequential
 
 L = keras.layers
@@ -98,19 +98,6 @@ def test_alone_gives_a_good_model():
     assert 10 * np.log10((theirs**2).sum() / ((ours - theirs) ** 2).sum()) > 30
 
 
-def test_the_range_loses_least():
-    values = np.concatenate([np.random.default_rng(0).standard_normal(10000), [40.0]])
-    low, high = best_range(values, values.min(), 40.0)
-    assert high < 40.0
-
-    def error(low, high):
-        scale = (high - low) / 255
-        return np.mean((np.clip(np.rint((values - low) / scale), 0, 255) * scale + low - values) ** 2)
-
-    assert error(low, high) < error(values.min(), 40.0)
-    assert best_range(np.linspace(-1, 1, 1000), -1.0, 1.0) == (-1.0, 1.0)
-
-
 BAD = {
     "no samples": (np.zeros((0, 12, 12, 6)), "no batch|empty"),
     "empty generator": (iter(()), "holds no batch"),
@@ -144,6 +131,32 @@ def test_a_layer_that_overflows_is_named():
     bad.get_layer("conv").kernel.assign(np.full((3, 3, 6, 4), 1e38, "float32"))
     with pytest.raises(kq.CalibrationError, match="output of layer 'conv' is NaN or infinite"):
         kq.quantize(bad, "int8", X)
+
+
+@pytest.mark.parametrize(
+    "method", ["min_max", "moving_average", "percentile", "mean_std", "entropy", "mse", kq.quantizers.Truncation(2.0)]
+)
+def test_every_method_gives_a_working_model(method):
+    float_model = model()
+    qmodel = kq.calibrate(kq.quantize(float_model), X, verbose=0, method=method)
+    ours, theirs = qmodel.predict(X, verbose=0), float_model.predict(X, verbose=0)
+    assert 10 * np.log10((theirs**2).sum() / ((ours - theirs) ** 2).sum()) > (
+        25 if method in ("min_max", "moving_average", "percentile", "mean_std", "mse") else 10
+    )
+    assert ranges(kq.quantize(float_model, "int8", X, calibration_method=method)) == ranges(qmodel)
+
+
+def test_a_method_that_leaves_no_range_is_refused_with_the_layer():
+    rare = model()
+    rare.get_layer("conv").bias.assign(np.full(4, -2.0))
+    method = kq.quantizers.Percentile(60.0)
+    with pytest.raises(kq.CalibrationError, match="Percentile leaves no range for the output of layer 'conv'.*from 0 to"):
+        kq.quantize(rare, "int8", X, calibration_method=method)
+
+
+def test_an_unknown_method_is_refused_with_the_known_ones():
+    with pytest.raises(kq.QuantizationError, match="'entropy', .*'percentile'.*Received: 'kl'"):
+        kq.quantize(model(), "int8", X, calibration_method="kl")
 
 
 def test_a_float_model_is_refused():

@@ -66,7 +66,7 @@ def _dynamic(node, name, policy):
     """The layer whose kernel quantizes activations as it runs; a float copy of a layer for which there is none."""
     cls = dynamic_class(node.operation)
     if cls is not None:
-        return cls.from_config({**node.operation.get_config(), "name": name, "dtype": "float32", "policy": policy.name})
+        return cls.from_config({**node.operation.get_config(), "name": name, "dtype": "float32", "policy": policy.config})
     if node.named:
         raise QuantizationError(
             f"Layer '{node.path}' ({type(node.operation).__name__}): no kernel of the runtime quantizes its activations as "

@@ -35,7 +35,7 @@ def quantized_layer(node, name, policy):
     """
     operation, fused = node.operation, _fused_arguments(node)
     # Layers that are registered from outside need not know of policies to be int8.
-    fused |= {} if policy == policies.get("int8") else {"policy": policy.name}
+    fused |= {} if policy == policies.get("int8") else {"policy": policy.config}
     if isinstance(operation, keras.layers.Activation):
         if operation.activation is keras.activations.linear:
             return layers.QuantIdentity(name=name)

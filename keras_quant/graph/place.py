@@ -9,6 +9,7 @@ from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.keep import keep_float
 from keras_quant.graph.operations import inputs_of, quantized_layer
 from keras_quant.layers import FloatEntrance, QuantIdentity, Quantize, annotation, is_quantized
+from keras_quant.layers.weighted import fit_weight_ranges
 
 
 def place(graph, name, fallback=None):
@@ -159,6 +160,7 @@ def copy_weights(node, layer):
         # Called with `training=False`, as the base in transfer learning is: its statistics stay.
         holder.batch_norm.trainable = node.batch_norm.trainable and node.training is not False
         _copy_by_name(node.batch_norm.name, node.batch_norm, holder.batch_norm)
+    fit_weight_ranges(layer)
 
 
 def _copy_by_name(path, source, target):

@@ -28,10 +28,21 @@ class IntegerType:
         """Steps from the smallest to the largest."""
         return self.high - self.low
 
+    @property
+    def is_narrow(self):
+        """Whether the lowest integer of the width is left out, as in [-127, 127]."""
+        return self.high == -self.low
+
 
 def integer_type(bits):
     """The `IntegerType` of `bits` bits, which int8 holds up to 8 bits."""
     return IntegerType(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, "int8" if bits <= 8 else "int16")
+
+
+def narrow_type(bits):
+    """`integer_type` without its lowest integer."""
+    full = integer_type(bits)
+    return IntegerType(-full.high, full.high, full.storage)
 
 
 INT8, INT16 = integer_type(8), integer_type(16)

@@ -86,7 +86,7 @@ class GridInputs:
 
     def get_config(self):
         config = super().get_config()
-        return config if self.policy == policies.get("int8") else {**config, "policy": self.policy.name}
+        return config if self.policy == policies.get("int8") else {**config, "policy": self.policy.config}
 
     def get_build_config(self):
         # Loading builds a layer before it is called, so which inputs it quantizes itself has to be said.
@@ -131,7 +131,15 @@ class QuantLayer(GridInputs):
             self.afterwards.append(self.activation_layer(self.activation))
         if self.fixed_grid is not None:
             output_quantizer = quantizers.FixedGrid(*self.fixed_grid)
-        own = self.policy.output_quantizer() if output_quantizer is None else quantizers.get(output_quantizer)
+        if output_quantizer is None:
+            own = self.policy.new_output_quantizer()
+        else:
+            own = quantizers.get(output_quantizer, quantizers.OUTPUT, self.policy.output_bits)
+        if own.type.storage != self.policy.storage:
+            raise QuantizationError(
+                f"Layer '{self.name}' computes on {self.policy.storage}, and its quantizer {type(own).__name__} makes "
+                f"{own.type.storage}. Give the layer a policy of that type. Received: policy='{self.policy.name}'"
+            )
         self.output_quantizer = None if self.keeps_grid else own
         if self.output_quantizer is not None:
             self.output_quantizer.bounds = self.bounds
@@ -212,13 +220,18 @@ class QuantLayer(GridInputs):
         return tree.map_structure(quantized_values, inputs)
 
     def _train(self, inputs, quantizer):
+        divided = not self.keeps_grid and self.divides(quantizer)
         outputs = self.train_arithmetic(inputs)
         if self.keeps_grid:
             return outputs
         if not quantizer.covers(self.bounds):
             outputs = self.activate(outputs)
         quantizer.observe(outputs)
-        return quantizer.fake_quant(outputs)
+        return quantizer.fake_quant(outputs, divided) if divided else quantizer.fake_quant(outputs)
+
+    def divides(self, quantizer):
+        """Whether `train_arithmetic` multiplies by `quantizer.divisor`."""
+        return False
 
     def connect(self, inputs):
         """Called with the inputs of each call, symbolic ones too, before anything is computed: ties grids."""

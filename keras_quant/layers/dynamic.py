@@ -6,6 +6,7 @@ from keras import ops
 from keras_quant import backend
 from keras_quant import policy as policies
 from keras_quant.errors import UnsupportedLayerError
+from keras_quant.layers.weighted import create_weight_ranges
 
 _DYNAMIC = {}
 
@@ -44,7 +45,11 @@ class _Dynamic:
                 f"Layer '{self.name}' takes a policy with dynamic activations, such as 'dynamic_int8'. "
                 f"Received: policy='{self.policy.name}'"
             )
-        self.kernel_quantizer = self.policy.kernel_quantizer()
+        self.kernel_quantizer = self.policy.new_kernel_quantizer()
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        create_weight_ranges(self)
 
     def sample_axes(self, x):
         """The axes that share a grid."""
@@ -63,7 +68,7 @@ class _Dynamic:
         return super().call(ops.cast(inputs, "float32"))  # a float16 layer may have made them
 
     def get_config(self):
-        return {**super().get_config(), "policy": self.policy.name}
+        return {**super().get_config(), "policy": self.policy.config}
 
 
 def _on_own_grid(x, axes):

@@ -13,11 +13,23 @@ from keras_quant.policy import NARROW
 
 
 class _PinnedRange:
-    """Mixin: the activation is the clamp of this layer's own grid, so that grid may be shared with nobody."""
+    """Mixin: the activation is the clamp of this layer's own grid, so that grid may be shared with nobody.
+
+    Nor may it reach beyond its range: a quantizer that is symmetric or has powers of two is made anew without.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.output_quantizer.tieable = False
+        own = self.output_quantizer
+        if own.type.storage == "int8" and (own.symmetric or own.power_of_two):
+            own = type(own).from_config({**own.get_config(), "symmetric": False, "power_of_two": False})
+            if own.symmetric:
+                raise UnsupportedLayerError(
+                    f"Layer '{self.name}': its output's grid has to end where the activation does, and that of "
+                    f"{type(own).__name__} is symmetric. Give the layer another `output_quantizer`: 'moving_average'."
+                )
+            self.output_quantizer = own
+        own.tieable = False
 
 
 @computes_activation(keras.activations.relu)

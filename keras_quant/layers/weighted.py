@@ -5,8 +5,9 @@ from keras import ops
 
 from keras_quant import backend, integer, quantizers
 from keras_quant import policy as policies
-from keras_quant.errors import UnsupportedLayerError
+from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
+from keras_quant.quantizers.activation import values_of_sample
 
 
 class QuantWeighted(QuantLayer):
@@ -31,8 +32,10 @@ class QuantWeighted(QuantLayer):
 
     def __init__(self, *args, kernel_quantizer=None, batch_norm=None, input_scale=1.0, **kwargs):
         super().__init__(*args, **kwargs)
-        own = self.policy.kernel_quantizer() if kernel_quantizer is None else quantizers.get(kernel_quantizer)
-        self.kernel_quantizer = own
+        if kernel_quantizer is None:
+            self.kernel_quantizer = self.policy.new_kernel_quantizer()
+        else:
+            self.kernel_quantizer = quantizers.get(kernel_quantizer, quantizers.KERNEL, self.policy.weight_bits)
         if isinstance(batch_norm, dict):
             batch_norm = keras.saving.deserialize_keras_object(batch_norm)
         self.batch_norm = batch_norm
@@ -40,12 +43,13 @@ class QuantWeighted(QuantLayer):
 
     def build(self, input_shape):
         super().build(input_shape)
+        create_weight_ranges(self)
         if self.batch_norm is not None and not self.batch_norm.built:
             self.batch_norm.build(self.compute_output_shape(input_shape))
 
     def check_pairs(self, inputs):
         """Refuse weights of 4 bits whose rows do not fill their bytes, which XNNPACK does not take."""
-        if self.kernel_quantizer.bits <= 4 and inputs % 2 and self.policy.storage == "int8":
+        if self.kernel_quantizer.stored_bits <= 4 and inputs % 2 and self.policy.storage == "int8":
             wider = policies.Policy("int8", self.policy.activations).name
             raise UnsupportedLayerError(
                 f"Layer '{self.name}' has an odd number of inputs ({inputs}), and XNNPACK takes weights of 4 bits in pairs. "
@@ -70,7 +74,15 @@ class QuantWeighted(QuantLayer):
     def train_arithmetic(self, inputs):
         kernel = self.kernel_quantizer.fake_quant(self.kernel, self.kernel_axes)
         outputs = self._add_bias(self._scaled_product(inputs, kernel))
-        return outputs if self.batch_norm is None else normalize_in_training(self.batch_norm, outputs)
+        if self.batch_norm is None:
+            return outputs
+        divisor = self.output_quantizer.divisor(values_of_sample(outputs)) if self.divides(self.output_quantizer) else None
+        return normalize_in_training(self.batch_norm, outputs, divisor)
+
+    def divides(self, quantizer):
+        norm = self.batch_norm
+        fused = norm is not None and norm.trainable and not norm.synchronized
+        return fused and quantizer.takes_divisor and quantizer.covers(self.bounds)
 
     def _scaled_product(self, inputs, kernel):
         # The kernel is smaller than the inputs.
@@ -96,7 +108,8 @@ class QuantWeighted(QuantLayer):
             gain, shift = gain_and_shift(self.batch_norm)
             bias = bias * gain + shift
         gain, limit = gain * self.input_scale, self.kernel_quantizer.limit
-        return integer.fold(backend.read(self.kernel), scale, bias, gain, x, y, self.channel_shape(), limit)
+        kernel = self.kernel_quantizer.values(self.kernel, self.kernel_axes)
+        return integer.fold(kernel, scale, bias, gain, x, y, self.channel_shape(), limit)
 
     def get_config(self):
         config = super().get_config()
@@ -105,6 +118,22 @@ class QuantWeighted(QuantLayer):
         if self.batch_norm is not None:
             config["batch_norm"] = keras.saving.serialize_keras_object(self.batch_norm)
         return config
+
+
+def create_weight_ranges(layer):
+    """Make the variables that the quantizer of a layer's kernel has."""
+    try:
+        layer.kernel_quantizer.create(layer.kernel.shape, layer.kernel_axes)
+    except QuantizationError as error:
+        raise QuantizationError(f"Layer '{layer.name}': {error}") from error
+
+
+def fit_weight_ranges(layer):
+    """Let the quantizers of a layer's kernels, and of those inside it, measure the weights that are there."""
+    for part in layer._flatten_layers():
+        quantizer = getattr(part, "kernel_quantizer", None)
+        if quantizer is not None and getattr(part, "kernel", None) is not None:
+            quantizer.fit_to(ops.convert_to_numpy(part.kernel), part.kernel_axes)
 
 
 def gain_and_shift(batch_norm):
@@ -120,10 +149,15 @@ def gain_and_shift(batch_norm):
     return gain, shift + wide(batch_norm.beta) if batch_norm.center else shift
 
 
-def normalize_in_training(batch_norm, x):
+def normalize_in_training(batch_norm, x, divisor=None):
     """Batch normalization as `fit` does it: batch statistics and their moving averages, or, frozen, the moving ones.
 
     Keras 3 computes it in several passes on TensorFlow; here it is one fused operation.
+
+    Args:
+        batch_norm: `keras.layers.BatchNormalization`.
+        x: float32 tensor, the channels last.
+        divisor: 1, for the gradients of batch statistics' outputs; see `ActivationQuantizer.divisor`.
     """
     if not batch_norm.trainable:
         gain, shift = gain_and_shift(batch_norm)
@@ -133,6 +167,8 @@ def normalize_in_training(batch_norm, x):
     channels = x.shape[-1]
     gamma = backend.read(batch_norm.gamma) if batch_norm.scale else ops.ones((channels,))
     beta = backend.read(batch_norm.beta) if batch_norm.center else ops.zeros((channels,))
+    if divisor is not None:
+        gamma, beta = gamma * divisor, beta * divisor
     image = x if len(x.shape) == 4 else ops.reshape(x, (-1, 1, 1, channels))
     y, mean, variance = backend.batch_normalize(image, gamma, beta, batch_norm.epsilon)
     rate = 1.0 - batch_norm.momentum

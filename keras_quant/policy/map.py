@@ -75,8 +75,8 @@ class PolicyMap(collections.abc.MutableMapping):
                 warnings.warn(f"Key '{key}' of the `PolicyMap` matches no layer. Near it are {near}.", stacklevel=4)
 
     def get_config(self):
-        """Names by key, which `from_config` takes and JSON holds."""
-        return {"policies": {key: policy.name for key, policy in self.items()}, "default": self.default.name}
+        """Names, or dicts of arguments, by key, which `from_config` takes and JSON holds."""
+        return {"policies": {key: policy.config for key, policy in self.items()}, "default": self.default.config}
 
     @classmethod
     def from_config(cls, config):

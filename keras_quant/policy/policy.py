@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import re
+from typing import Any
 
 from keras_quant import quantizers
 from keras_quant.errors import QuantizationError
@@ -23,10 +24,15 @@ class Policy:
         weights: "int2" to "int8", "float16" or "float32".
         activations: "int2" to "int8"; "int16"; "float16" or "float32", as the weights; "dynamic" for float activations
             that the kernel quantizes to 8 bits as it runs.
+        kernel_quantizer: name, config or object, see `quantizers.get`: how scales of weights are chosen. The width is that
+            of `weights`, whatever the object has.
+        output_quantizer: likewise, how ranges of activations are.
     """
 
     weights: str = "int8"
     activations: str = "int8"
+    kernel_quantizer: Any = None
+    output_quantizer: Any = None
 
     def __post_init__(self):
         if self.activations in FLOATS or self.weights in FLOATS:
@@ -39,15 +45,48 @@ class Policy:
                 f"same float type as the weights. Received: weights={self.weights!r}, activations={self.activations!r}"
             )
 
+        for role, takes in (
+            (quantizers.KERNEL, self.weights not in FLOATS),
+            (quantizers.OUTPUT, not self.computes_in_float),
+        ):
+            self._check_quantizer(role, takes)
+
+    def _check_quantizer(self, role, takes):
+        """Refuse a quantizer that does not fit; keep an object as its config, which compares and goes to JSON."""
+        given = getattr(self, role)
+        if given is None:
+            return
+        if not takes:
+            raise QuantizationError(
+                f"A policy of floats takes no `{role}`. Received: {role}={given!r}, policy='{self.name}'"
+            )
+        quantizers.with_width(given, role, self.weight_bits if role == quantizers.KERNEL else self.output_bits)
+        if not isinstance(given, str):
+            object.__setattr__(self, role, quantizers.serialize(quantizers.get(given, role)))
+
     @property
     def name(self):
-        """The shortest name from which `get` makes it."""
-        named = next((name for name, policy in PRESETS.items() if policy == self), None)
+        """The shortest name of the widths; all that `get` needs, where no quantizer is given."""
+        named = next((name for name, policy in PRESETS.items() if policy._widths == self._widths), None)
         if named is not None:
             return named
         if self.activations == "dynamic":
             return f"dynamic_{self.weights}"
         return f"w{self.weight_bits}a{self.activations.removeprefix('int')}"
+
+    @property
+    def config(self):
+        """What `get` makes it from, and JSON holds: its name, or a dict of the arguments where a quantizer is given."""
+        if self.kernel_quantizer is None and self.output_quantizer is None:
+            return self.name
+        return dataclasses.asdict(self)
+
+    @property
+    def _widths(self):
+        return self.weights, self.activations
+
+    def __hash__(self):
+        return hash(self._widths)
 
     @property
     def computes_in_float(self):
@@ -64,18 +103,34 @@ class Policy:
         """The integer type that the kernel's activations have, "int8" or "int16"; `None` if it computes in float."""
         return None if self.computes_in_float else "int16" if self.activations == "int16" else "int8"
 
-    def kernel_quantizer(self):
-        """A new quantizer of weights."""
-        return quantizers.AbsMax(self.weight_bits)
+    @property
+    def output_bits(self):
+        """Bits of one activation."""
+        return int(re.sub(r"\D", "", self.activations))
 
-    def output_quantizer(self):
+    def new_kernel_quantizer(self):
+        """A new quantizer of weights."""
+        if self.kernel_quantizer is None:
+            return quantizers.AbsMax(self.weight_bits)
+        return quantizers.with_width(self.kernel_quantizer, quantizers.KERNEL, self.weight_bits)
+
+    def new_output_quantizer(self):
         """A new quantizer of activations."""
+        if self.output_quantizer is not None:
+            return quantizers.with_width(self.output_quantizer, quantizers.OUTPUT, self.output_bits)
         if self.activations == "int16":
             return quantizers.Symmetric16()
-        return quantizers.MovingAverage(bits=int(self.activations.removeprefix("int")))
+        return quantizers.MovingAverage(bits=self.output_bits)
 
     def __str__(self):
-        return self.name
+        own = [
+            f"{role}={_name(getattr(self, role))}" for role in (quantizers.KERNEL, quantizers.OUTPUT) if getattr(self, role)
+        ]
+        return f"{self.name} ({', '.join(own)})" if own else self.name
+
+
+def _name(quantizer):
+    return quantizer if isinstance(quantizer, str) else quantizer["class_name"]
 
 
 PRESETS = {
@@ -90,13 +145,15 @@ PRESETS = {
 
 
 def get(identifier):
-    """The policy meant by a name or a `Policy`.
+    """The policy meant by a name, a `Policy` or its `config`.
 
     Raises:
         QuantizationError: for an unknown name, with the nearest known one.
     """
     if isinstance(identifier, Policy):
         return identifier
+    if isinstance(identifier, dict) and set(identifier) <= {field.name for field in dataclasses.fields(Policy)}:
+        return Policy(**identifier)
     if isinstance(identifier, str) and identifier in PRESETS:
         return PRESETS[identifier]
     custom = _CUSTOM.fullmatch(identifier) if isinstance(identifier, str) else None

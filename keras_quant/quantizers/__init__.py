@@ -1,7 +1,73 @@
 """Serializable objects that own ranges and rounding."""
 
-from keras_quant.quantizers.activation import ActivationQuantizer, FixedGrid, MovingAverage, Symmetric, Symmetric16
-from keras_quant.quantizers.registry import get, serialize
-from keras_quant.quantizers.weight import AbsMax
+from keras_quant.quantizers.activation import (
+    ActivationQuantizer,
+    FixedGrid,
+    FixedRange,
+    MovingAverage,
+    Symmetric,
+    Symmetric16,
+    UniformQuantizer,
+)
+from keras_quant.quantizers.codebook import (
+    Codebook,
+    KMeans,
+    LearnedCodebook,
+    LookUp,
+    PowersOfTwo,
+    ProductCodebook,
+    Quantile,
+)
+from keras_quant.quantizers.distribution import Distribution
+from keras_quant.quantizers.learned import LSQ, PACT, LSQPlus
+from keras_quant.quantizers.ranges import (
+    Entropy,
+    LeastSquares,
+    MeanStd,
+    MinMax,
+    MovingMinMax,
+    Percentile,
+    RangeMethod,
+    Truncation,
+)
+from keras_quant.quantizers.registry import KERNEL, OUTPUT, get, serialize, with_width
+from keras_quant.quantizers.weight import AbsMax, ClippedAbsMax, KernelLSQ, LearnedClipping, WeightQuantizer
 
-__all__ = ["AbsMax", "ActivationQuantizer", "FixedGrid", "MovingAverage", "Symmetric", "Symmetric16", "get", "serialize"]
+__all__ = [
+    "AbsMax",
+    "ActivationQuantizer",
+    "ClippedAbsMax",
+    "Codebook",
+    "Distribution",
+    "Entropy",
+    "FixedGrid",
+    "FixedRange",
+    "KERNEL",
+    "KMeans",
+    "KernelLSQ",
+    "LSQ",
+    "LSQPlus",
+    "LearnedCodebook",
+    "LearnedClipping",
+    "LeastSquares",
+    "LookUp",
+    "MeanStd",
+    "MinMax",
+    "MovingAverage",
+    "MovingMinMax",
+    "OUTPUT",
+    "PACT",
+    "Percentile",
+    "PowersOfTwo",
+    "ProductCodebook",
+    "Quantile",
+    "RangeMethod",
+    "Symmetric",
+    "Symmetric16",
+    "Truncation",
+    "UniformQuantizer",
+    "WeightQuantizer",
+    "get",
+    "serialize",
+    "with_width",
+]

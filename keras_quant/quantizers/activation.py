@@ -1,19 +1,23 @@
 """Quantizers of activations: they own the range of the tensors that one layer makes."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_quant import backend
-from keras_quant.integer.params import INT8, INT8_MAX, INT16, QuantParams, integer_type
-from keras_quant.quantizers.registry import register
+from keras_quant.errors import QuantizationError
+from keras_quant.integer.params import INT8, QuantParams, integer_type, narrow_type
+from keras_quant.quantizers.registry import check_bits, register
 
 # Products of scales have to stay normal float32 numbers.
-NARROWEST = 1e-20
+NARROWEST, WIDEST = 1e-20, 1e20
+ROUNDINGS = ("nearest", "stochastic")
 
 
 class ActivationQuantizer(keras.layers.Layer):
-    """Asymmetric grid over a range, one for a whole tensor.
+    """A grid over a range, one for a whole tensor.
 
     Some operators want their inputs on one grid (a concatenation). `tie` puts quantizers into a group: each keeps its own
     range, and all of them use the union.
@@ -26,6 +30,12 @@ class ActivationQuantizer(keras.layers.Layer):
     tieable = True
     # The `IntegerType` of the grid.
     type = INT8
+    # Whether zero is the integer 0, so that the grid reaches as far below zero as above.
+    symmetric = False
+    # Whether scales are powers of two.
+    power_of_two = False
+    # Whether gradients reach the range.
+    learns = False
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -35,7 +45,7 @@ class ActivationQuantizer(keras.layers.Layer):
     @property
     def bits(self):
         """Bits of one value."""
-        return (self.type.levels + 1).bit_length() - 1
+        return self.type.levels.bit_length()
 
     def range(self):
         """Lowest and highest real value of this quantizer alone, float32 scalars."""
@@ -44,15 +54,32 @@ class ActivationQuantizer(keras.layers.Layer):
     def params(self):
         """`QuantParams` of the grid, zero exactly on it.
 
-        `s = (max - min) / levels`, `z = rint(lowest - min / s)` (255 and -128 for 8 bits), over the union of the
-        group's ranges; computed in float64 and rounded once, so that eager, graph and XLA execution agree to the last bit.
+        `s = (max - min) / levels`, `z = rint(lowest - min / s)` (255 and -128 for 8 bits), or symmetric
+        `s = max(-min, max) / highest`, `z = 0`, over the union of the group's ranges; computed in float64 and rounded once,
+        so that eager, graph and XLA execution agree to the last bit.
         """
-        low, high = self._shared_range()
-        low, high = ops.cast(low, "float64"), ops.cast(high, "float64")
+        low, high = (ops.cast(v, "float64") for v in self._shared_range())
         lowest, highest = self.type.low, self.type.high
-        scale = ops.where(high > low, ops.maximum(high - low, NARROWEST), 1.0) / self.type.levels
+        if self.symmetric:
+            scale = ops.maximum(ops.maximum(-low, high), NARROWEST) / highest
+        else:
+            scale = ops.where(high > low, ops.maximum(high - low, NARROWEST), 1.0) / self.type.levels
+        if self.power_of_two:
+            scale = power_of_two_above(scale)
+        if self.symmetric:
+            return QuantParams(ops.cast(scale, "float32"), ops.zeros((), "float32"), self.type)
         zero_point = backend.clip(backend.round_half_even(lowest - low / scale), lowest, highest)
         return QuantParams(ops.cast(scale, "float32"), ops.cast(zero_point, "float32"), self.type)
+
+    def ends(self, low, high):
+        """The ends, as floats, of the grid that the range `low` to `high` gives: what calibration measures errors on."""
+        if not high > low:
+            return low, high
+        top, levels = self.type.high, self.type.levels
+        scale = max(-low, high) / top if self.symmetric else (high - low) / levels
+        scale = 2.0 ** np.ceil(np.log2(scale)) if self.power_of_two else scale
+        zero = 0 if self.symmetric else np.clip(np.rint(self.type.low - low / scale), self.type.low, top)
+        return (self.type.low - zero) * scale, (top - zero) * scale
 
     def _shared_range(self):
         ranges = [member.range() for member in self._group.members]
@@ -63,6 +90,12 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def covers(self, bounds):
         """Whether this grid's own clamp enforces `bounds`, whatever its range becomes."""
+        if self.symmetric or self.power_of_two:
+            # Such a grid reaches beyond its range.
+            return bounds == (None, None) or (bounds == (0.0, None) and not self.symmetric and self._holds(bounds))
+        return self._holds(bounds)
+
+    def _holds(self, bounds):
         shared = [member.bounds for member in self._group.members]
         return all(
             mine is None or all(b is not None and sign * b <= sign * mine for b in theirs)
@@ -92,14 +125,42 @@ class ActivationQuantizer(keras.layers.Layer):
             if high > low:
                 member.set_range(low, high)
 
-    def fake_quant(self, x):
+    # Whether a layer may use `divisor`.
+    takes_divisor = False
+
+    def divisor(self, features):
+        """What a batch normalization before the quantizer may multiply its gain and shift by.
+
+        It is 1, and carries to the learned range the share of its gradient that needs the tensor before quantization, which
+        the normalization's own backward pass sums up anyway. `fake_quant` is then called with `divided=True`.
+
+        Args:
+            features: number of values of one sample.
+        """
+
+    def fake_quant(self, x, divided=False):
         """The nearest values of the grid, as real numbers, with the clipped straight-through gradient.
 
         Forward: `s·(clip(rint(x/s) + z) - z)`. Gradient: 1 inside the range, 0 outside.
         """
         params = self.params()
-        low, high = params.low * params.scale, params.high * params.scale
-        return backend.fake_quant(x, ops.stop_gradient(low), ops.stop_gradient(high), self.bits)
+        low, high = (ops.stop_gradient(v) for v in (params.low * params.scale, params.high * params.scale))
+        if not any(member.learns for member in self._group.members):
+            return backend.fake_quant(x, low, high, self.bits, self.type.is_narrow)
+        share = self._gradient_share(values_of_sample(x), params)
+        if self.is_proportional and len(self._group.members) == 1:
+            reach = self.trained_reach()
+            return backend.proportional_fake_quant(x, low, high, reach, share, self.bits, self.type.is_narrow, not divided)
+        limits = self._shared_range()
+        return backend.learned_fake_quant(
+            x, low, high, *limits, share, self.bits, self.type.is_narrow, self.learns_from_rounding
+        )
+
+    def _gradient_share(self, features, params):
+        return (features * ops.stop_gradient(params.high)) ** -0.5 if self.scales_gradient else 1.0
+
+    # See the learned quantizers.
+    scales_gradient, learns_from_rounding, is_proportional = False, True, False
 
     @property
     def is_set(self):
@@ -107,17 +168,71 @@ class ActivationQuantizer(keras.layers.Layer):
         low, high = (float(np.asarray(ops.convert_to_numpy(v))) for v in self._shared_range())
         return high > low
 
+    def _within_bounds(self, low, high):
+        """The range that holds zero and keeps to `bounds`, of floats or tensors."""
+        least, most = self.bounds
+        low, high = ops.minimum(low, 0.0), ops.maximum(high, 0.0)
+        low = low if least is None else ops.maximum(low, least)
+        return low, high if most is None else ops.minimum(high, most)
+
+
+class UniformQuantizer(ActivationQuantizer):
+    """What quantizers whose range is a state have in common.
+
+    Args:
+        bits: integer from 2 to 8, or 16, which is symmetric, as its kernels demand.
+        symmetric: whether zero is the integer 0 (*signed*); otherwise the grid spans the range, and behind a ReLU all of it
+            lies above zero (*unsigned*).
+        narrow: whether to leave the lowest integer out: [-127, 127]. Costs a QUANTIZE in the file.
+        power_of_two: whether to round the scale up to a power of two.
+        rounding: "nearest", to even, or "stochastic" in training: up with the probability of the fraction.
+            Inference and the file round to nearest.
+        seed: of the stochastic rounding.
+    """
+
+    # The widths that `bits` may have.
+    widths = (*range(2, 9), 16)
+
+    def __init__(self, bits=8, symmetric=False, narrow=False, power_of_two=False, rounding="nearest", seed=None, **kwargs):
+        super().__init__(**kwargs)
+        check_bits(type(self), bits, self.widths)
+        if rounding not in ROUNDINGS:
+            raise QuantizationError(f"`rounding` is one of {list(ROUNDINGS)}. Received: rounding={rounding!r}")
+        if bits == 16 and narrow:
+            raise QuantizationError("int16 has no narrow form. Leave `narrow` out. Received: bits=16, narrow=True")
+        self.type = narrow_type(bits) if narrow else integer_type(bits)
+        self.symmetric, self.narrow, self.power_of_two = symmetric or bits == 16, narrow, power_of_two
+        self.rounding, self.seed = rounding, seed
+        self._noise = keras.random.SeedGenerator(seed) if rounding == "stochastic" else None
+
+    def fake_quant(self, x, divided=False):
+        if self._noise is not None:
+            step = ops.stop_gradient(self.params().scale)
+            x = x + step * keras.random.uniform(ops.shape(x), -0.5, 0.5, seed=self._noise)
+        return super().fake_quant(x, divided)
+
+    def get_config(self):
+        own = {
+            "bits": self.bits,
+            "symmetric": self.symmetric,
+            "narrow": self.narrow,
+            "power_of_two": self.power_of_two,
+            "rounding": self.rounding,
+            "seed": self.seed,
+        }
+        return {**super().get_config(), **own}
+
 
 @register("moving_average")
-class MovingAverage(ActivationQuantizer):
+class MovingAverage(UniformQuantizer):
     """Range by an exponential moving average of each training batch's minimum and maximum.
 
-    `min ← m·min + (1-m)·min(x)`, and the same for the maximum; the first batch sets the range outright. The range always
-    holds zero. Frozen with `trainable = False`.
+    `min ← m·min + (1-m)·min(x)`, and the same for the maximum; the first batch sets the range outright, one that is not
+    finite is left out. The range always holds zero. Frozen with `trainable = False`.
 
     Args:
         momentum: float in [0, 1).
-        bits: integer from 2 to 8.
+        bits, symmetric, narrow, power_of_two, rounding, seed: as in `UniformQuantizer`.
 
     References:
         - [Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference](
@@ -125,20 +240,14 @@ class MovingAverage(ActivationQuantizer):
     """
 
     def __init__(self, momentum=0.9, bits=8, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(bits, **kwargs)
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
-        if bits not in self.widths:
-            raise ValueError(f"`bits` must be one of {list(self.widths)}. Received: bits={bits}")
-        self.type = integer_type(bits)
         self.momentum = momentum
         options = {"shape": (), "initializer": "zeros", "trainable": False, "dtype": "float32", "aggregation": "mean"}
         self.low = self.add_weight(name="low", **options)
         self.high = self.add_weight(name="high", **options)
         self.built = True
-
-    # The widths that `bits` may have.
-    widths = tuple(range(2, 9))
 
     def range(self):
         return backend.read(self.low), backend.read(self.high)
@@ -147,26 +256,23 @@ class MovingAverage(ActivationQuantizer):
         if not self.trainable:
             return
         x = ops.stop_gradient(x)
-        least, most = self.bounds
-        low = 0.0 if least == 0 else ops.minimum(ops.min(x), 0.0)
-        low = low if least is None else ops.maximum(low, least)
-        high = ops.maximum(ops.max(x), 0.0)
-        high = high if most is None else ops.minimum(high, most)
+        low = 0.0 if self.bounds[0] == 0 else ops.min(x)
+        low, high = self._within_bounds(low, ops.max(x))
         rate = ops.where(self.high > self.low, 1.0 - self.momentum, 1.0)
+        # NaN fails the comparison, too.
+        rate = ops.where(high - low < WIDEST, rate, 0.0)
+        low, high = (ops.where(high - low < WIDEST, v, 0.0) for v in (low, high))
         self.low.assign(self.low + rate * (low - self.low))
         self.high.assign(self.high + rate * (high - self.high))
 
     def set_range(self, low, high):
-        low, high = min(float(low), 0.0), max(float(high), 0.0)
-        least, most = self.bounds
-        low = low if least is None else max(low, least)
-        high = high if most is None else min(high, most)
+        low, high = self._within_bounds(float(low), float(high))
         self.low.assign(low)
         # A tensor that is zero throughout needs some grid: any holds it exactly.
-        self.high.assign(high if high > low else 1.0)
+        self.high.assign(ops.where(high > low, high, 1.0))
 
     def get_config(self):
-        return {**super().get_config(), "momentum": self.momentum, "bits": self.bits}
+        return {**super().get_config(), "momentum": self.momentum}
 
 
 @register("symmetric16")
@@ -182,21 +288,6 @@ class Symmetric16(MovingAverage):
     def __init__(self, momentum=0.9, bits=16, **kwargs):
         super().__init__(momentum, bits, **kwargs)
 
-    def params(self):
-        low, high = (ops.cast(v, "float64") for v in self._shared_range())
-        largest = ops.maximum(ops.maximum(-low, high), NARROWEST)
-        return QuantParams(ops.cast(largest / INT16.high, "float32"), ops.zeros((), "float32"), INT16)
-
-    def covers(self, bounds):
-        # The grid reaches as far below zero as above.
-        return bounds == (None, None)
-
-    def fake_quant(self, x):
-        params = self.params()
-        low, high, scale = map(ops.stop_gradient, (params.low * params.scale, params.high * params.scale, params.scale))
-        clipped = backend.clip(x, low, high)
-        return backend.straight_through(backend.round_half_even(clipped * (1.0 / scale)) * scale, clipped)
-
 
 @register("symmetric")
 class Symmetric(MovingAverage):
@@ -208,10 +299,32 @@ class Symmetric(MovingAverage):
 
     tieable = False
 
-    def params(self):
-        low, high = (ops.cast(v, "float64") for v in self.range())
-        largest = ops.maximum(ops.maximum(-low, high), NARROWEST)
-        return QuantParams(ops.cast(largest / INT8_MAX, "float32"), ops.zeros((), "float32"))
+    def __init__(self, momentum=0.9, bits=8, **kwargs):
+        super().__init__(momentum, bits, **{**kwargs, "symmetric": True})
+
+
+@register("fixed_range")
+class FixedRange(UniformQuantizer):
+    """A range that is given, whatever the data: truncation at fixed values.
+
+    Args:
+        low, high: real numbers, `low <= 0 <= high`, not equal; clipped to what the activation lets through.
+        bits, symmetric, narrow, power_of_two, rounding, seed: as in `UniformQuantizer`.
+    """
+
+    def __init__(self, low=-6.0, high=6.0, bits=8, **kwargs):
+        super().__init__(bits, **kwargs)
+        if not (np.isfinite([low, high]).all() and low <= 0 <= high and low < high):
+            raise QuantizationError(f"A fixed range is finite, holds zero and has a width. Received: low={low}, high={high}")
+        self.low, self.high = float(low), float(high)
+        self.built = True
+
+    def range(self):
+        low, high = self._within_bounds(self.low, self.high)
+        return ops.convert_to_tensor(low, "float32"), ops.convert_to_tensor(high, "float32")
+
+    def get_config(self):
+        return {**super().get_config(), "low": self.low, "high": self.high}
 
 
 @register("fixed_grid")
@@ -242,6 +355,20 @@ class FixedGrid(ActivationQuantizer):
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale, "zero_point": self.zero_point}
+
+
+def values_of_sample(x):
+    """How many values one sample of a batch has, as a float or a float32 tensor."""
+    if None not in x.shape[1:]:
+        return float(math.prod(x.shape[1:]))
+    return ops.cast(ops.size(x) // ops.shape(x)[0], "float32")
+
+
+def power_of_two_above(scale):
+    """The smallest power of two that is at least `scale`, a float64 tensor; of scales near one, that one."""
+    # The cast to float32 takes off what `exp` of a compiler may be out by.
+    exponent = ops.ceil(ops.log(scale) / np.log(2.0) - 1e-6)
+    return ops.cast(ops.cast(ops.power(ops.cast(2.0, "float64"), exponent), "float32"), "float64")
 
 
 class _Group:

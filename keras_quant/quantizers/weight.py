@@ -1,60 +1,354 @@
-"""Symmetric weight quantization."""
+"""Quantizers of weights: symmetric integers, by default one scale a channel."""
+
+import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_quant import backend
-from keras_quant.quantizers.registry import register
+from keras_quant.errors import QuantizationError
+from keras_quant.quantizers import ranges
+from keras_quant.quantizers.activation import NARROWEST, WIDEST, power_of_two_above
+from keras_quant.quantizers.learned import LEAST_REACH, PositiveScale
+from keras_quant.quantizers.registry import KERNEL, check_bits, register
+
+ROUNDINGS = ("nearest", "stochastic", "soft")
+GRANULARITIES = ("channel", "tensor")
 
 
-@register("abs_max")
-class AbsMax(keras.layers.Layer):
-    """Symmetric, per channel, with the scale that just holds the largest weight.
+class WeightQuantizer(keras.layers.Layer):
+    """Integers and scales of a kernel.
 
-    Forward: `s·rint(w/s)` with `s = max|w| / (2**(bits-1) - 1)` over each output channel; zero point 0.
-    Gradient: straight through, `∂L/∂w = ∂L/∂(s·rint(w/s))`; no weight is ever clipped.
+    Training computes with `fake_quant`; inference and the file round `values` on the grid of `scale`. Integers are symmetric
+    (*narrow*), as all kernels want them: [-127, 127] for 8 bits.
 
     Args:
         bits: integer from 2 to 8.
-
-    References:
-        - [Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference](
-          https://arxiv.org/abs/1712.05877)
     """
+
+    widths = tuple(range(2, 9))
 
     def __init__(self, bits=8, **kwargs):
         super().__init__(**kwargs)
-        if not 2 <= bits <= 8:
-            raise ValueError(f"`bits` must be between 2 and 8. Received: bits={bits}")
+        check_bits(type(self), bits, self.widths)
         self.bits = bits
         self.built = True
+
+    @property
+    def stored_bits(self):
+        """Bits of one integer in the file."""
+        return self.bits
 
     @property
     def limit(self):
         """The largest integer; the smallest is its negative."""
         return 2 ** (self.bits - 1) - 1
 
+    def create(self, shape, reduce_axes):
+        """Make the variables for a kernel of this shape, once."""
+
+    def fit_to(self, kernel, reduce_axes):
+        """Take the weights that are there as what ranges are to be measured on. Of NumPy arrays, outside of traced code."""
+
     def scale(self, kernel, reduce_axes):
-        """The training scale of each channel.
+        """The scale of each channel.
 
         Args:
             kernel: float32 weights.
             reduce_axes: axes that one channel spans.
 
         Returns:
-            Positive float32 of `kernel`'s shape with `reduce_axes` removed; 1 where a channel is all zero.
+            Positive float32 of `kernel`'s shape with `reduce_axes` removed.
         """
-        largest = ops.max(ops.abs(kernel), axis=reduce_axes)
-        largest = ops.cast(ops.where(largest > 0, largest, 1.0), "float64")
-        # Compilers turn a float32 division by a constant into a product, which rounds otherwise now and then.
-        return ops.cast(largest / float(self.limit), "float32")
+        raise NotImplementedError
+
+    def values(self, kernel, reduce_axes):
+        """The weights that inference rounds to the grid of `scale`; args as there."""
+        return backend.read(kernel)
 
     def fake_quant(self, kernel, reduce_axes):
-        """The values that the integers stand for, with a straight-through gradient. Args as in `scale`."""
-        scale = ops.expand_dims(self.scale(ops.stop_gradient(kernel), reduce_axes), reduce_axes)
-        # The same product as in `integer.fold`: training and export round every weight alike.
-        values = backend.round_half_even(kernel * (1.0 / scale)) * scale
-        return backend.straight_through(values, kernel)
+        """The values that the integers stand for, as training sees them, with gradients. Args as in `scale`."""
+        raise NotImplementedError
 
     def get_config(self):
         return {**super().get_config(), "bits": self.bits}
+
+
+class UniformWeightQuantizer(WeightQuantizer):
+    """Mixin: every integer of the width is a level. A subclass gives `channel_scale`.
+
+    Args:
+        bits: integer from 2 to 8.
+        granularity: "channel" for one scale an output channel, "tensor" for one in all.
+        power_of_two: whether to round scales up to powers of two.
+        rounding: "nearest", to even; in training also "stochastic", up with the probability of the fraction, or "soft",
+            to nearest with the gradient of a soft staircase, `k(1 - tanh²(k·r)) / (2·tanh(k/2))` with `r` the distance from
+            the middle between two levels and `k` the variable `sharpness`, which a schedule raises from 0, where the
+            gradient is 1 throughout.
+        seed: of the stochastic rounding.
+
+    References:
+        - [Deep Learning with Limited Numerical Precision](https://arxiv.org/abs/1502.02551), for stochastic rounding
+        - [Differentiable Soft Quantization](https://arxiv.org/abs/1908.05033), for the soft staircase
+    """
+
+    # Whether a trained scale takes the gradient; whether weights may lie beyond the largest integer.
+    learns, clips = False, True
+
+    def __init__(self, bits=8, granularity="channel", power_of_two=False, rounding="nearest", seed=None, **kwargs):
+        super().__init__(bits, **kwargs)
+        if granularity not in GRANULARITIES:
+            raise QuantizationError(
+                f"`granularity` is one of {list(GRANULARITIES)}; no kernel of static int8 takes scales by group, but see "
+                f"`GroupScales`. Received: granularity={granularity!r}"
+            )
+        if rounding not in ROUNDINGS:
+            raise QuantizationError(f"`rounding` is one of {list(ROUNDINGS)}. Received: rounding={rounding!r}")
+        self.granularity, self.power_of_two, self.rounding, self.seed = granularity, power_of_two, rounding, seed
+        self._noise = keras.random.SeedGenerator(seed) if rounding == "stochastic" else None
+        if rounding == "soft":
+            self.sharpness = self.add_weight(
+                name="sharpness", shape=(), initializer="zeros", trainable=False, dtype="float32", aggregation="mean"
+            )
+
+    def channel_scale(self, kernel, reduce_axes):
+        """`scale` before it is rounded to a power of two or shared, differentiable where it is learned."""
+        raise NotImplementedError
+
+    def training_scale(self, kernel, reduce_axes):
+        """`channel_scale` of a training step, which may set what is not set yet."""
+        return self.channel_scale(kernel, reduce_axes)
+
+    def scale(self, kernel, reduce_axes):
+        return self._final(self.channel_scale(backend.read(kernel), reduce_axes))
+
+    def _final(self, scale):
+        scale = ops.cast(ops.stop_gradient(scale), "float64")
+        if self.granularity == "tensor":
+            scale = ops.broadcast_to(ops.max(scale), ops.shape(scale))
+        scale = power_of_two_above(scale) if self.power_of_two else scale
+        return ops.cast(scale, "float32")
+
+    def fake_quant(self, kernel, reduce_axes):
+        """`s·clip(rint(w/s), -limit, limit)`, with a straight-through gradient inside."""
+        kernel = backend.read(kernel)
+        chosen = self.training_scale(kernel, reduce_axes)
+        scale = ops.expand_dims(self._final(chosen), reduce_axes)
+        learned = ops.expand_dims(chosen, reduce_axes) if self.learns else None
+        # The same product as in `integer.fold`: training and export round every weight alike.
+        steps = ops.stop_gradient(kernel * (1.0 / scale))
+        limit = float(self.limit)
+        integers = backend.clip(backend.round_half_even(self._with_noise(steps)), -limit, limit)
+        axes = range(len(kernel.shape)) if self.granularity == "tensor" else reduce_axes
+        share = (math.prod(kernel.shape[axis] for axis in axes) * limit) ** -0.5
+        reach = limit if self.clips else None
+        return backend.weight_fake_quant(kernel, learned, steps, integers, scale, reach, self._slope(steps), share)
+
+    def _with_noise(self, steps):
+        if self._noise is None:
+            return steps
+        return steps + keras.random.uniform(ops.shape(steps), -0.5, 0.5, seed=self._noise)
+
+    def _slope(self, steps):
+        """The derivative of the soft staircase, or `None` for 1."""
+        if self.rounding != "soft":
+            return None
+        sharpness = ops.maximum(backend.read(self.sharpness), 1e-3)
+        place = ops.tanh(sharpness * (steps - ops.floor(steps) - 0.5))
+        return 0.5 * sharpness * (1.0 - place * place) / ops.tanh(0.5 * sharpness)
+
+    def get_config(self):
+        own = ("granularity", "power_of_two", "rounding", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+
+
+@register("abs_max", KERNEL)
+class AbsMax(UniformWeightQuantizer):
+    """The scale that just holds the largest weight of each channel.
+
+    Forward: `s·rint(w/s)` with `s = max|w| / (2**(bits-1) - 1)`. Gradient: straight through; no weight is ever clipped.
+
+    Args:
+        bits, granularity, power_of_two, rounding, seed: as in `UniformWeightQuantizer`.
+
+    References:
+        - [Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference](
+          https://arxiv.org/abs/1712.05877)
+    """
+
+    clips = False
+
+    def channel_scale(self, kernel, reduce_axes):
+        # Compilers turn a float32 division by a constant into a product, which rounds otherwise now and then.
+        return ops.cast(largest_weights(kernel, reduce_axes) / float(self.limit), "float32")
+
+
+@register("percentile", KERNEL, method="percentile")
+@register("mean_std", KERNEL, method="mean_std")
+@register("mse", KERNEL, method="mse")
+@register("clipped", KERNEL)
+class ClippedAbsMax(UniformWeightQuantizer):
+    """A share of the largest weight of each channel, which a method chooses once: when the weights come in.
+
+    Forward: `s·clip(rint(w/s), -limit, limit)` with `s = share · max|w| / limit`. Gradient: 1 inside, 0 outside.
+    `keras_quant.quantize` and `calibrate` choose the shares; later the scales follow the weights that training moves.
+
+    Args:
+        method: "mse", "percentile", "mean_std", "fixed" or "min_max" by name, or an object such as `MeanStd(3.0)`.
+        bits, granularity, power_of_two, rounding, seed: as in `UniformWeightQuantizer`.
+    """
+
+    def __init__(self, method="mse", bits=8, **kwargs):
+        super().__init__(bits, **kwargs)
+        self.method = ranges.get(method)
+        if not self.method.takes_weights:
+            raise QuantizationError(
+                f"{type(self.method).__name__} chooses ranges of activations only. Use 'mse', 'percentile' or 'mean_std'. "
+                f"Received: method={method!r}"
+            )
+        self.share = None
+
+    def create(self, shape, reduce_axes):
+        if self.share is None:
+            channels = [size for axis, size in enumerate(shape) if axis not in reduce_axes]
+            options = {"initializer": "ones", "trainable": False, "dtype": "float32", "aggregation": "mean"}
+            self.share = self.add_weight(name="share", shape=channels, **options)
+
+    def fit_to(self, kernel, reduce_axes):
+        kept = [axis for axis in range(kernel.ndim) if axis not in reduce_axes]
+        rows = np.float64(np.transpose(kernel, [*reduce_axes, *kept]).reshape(-1, *(kernel.shape[axis] for axis in kept)))
+        channels = rows.reshape(len(rows), -1)
+        most = np.maximum(np.abs(channels).max(0), NARROWEST)
+        share = np.clip(self.method.largest_weights(channels, self.limit) / most, 1e-3, 1.0)
+        self.share.assign(share.reshape(self.share.shape))
+
+    def channel_scale(self, kernel, reduce_axes):
+        share = ops.cast(backend.read(self.share), "float64")
+        return ops.cast(share * largest_weights(kernel, reduce_axes) / float(self.limit), "float32")
+
+    def get_config(self):
+        return {**super().get_config(), "method": ranges.serialize(self.method)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "method": ranges.get(config["method"])})
+
+
+@register("lsq", KERNEL)
+class KernelLSQ(UniformWeightQuantizer):
+    """Learned step size: the scale of each channel is trained.
+
+    Forward: `ŵ = s·clip(rint(w/s), -limit, limit)`. Gradient of the weights: 1 inside, 0 outside. Gradient of the step:
+    `∂ŵ/∂s = rint(w/s) - w/s` inside, `∓limit` outside, times `1 / √(N·limit)` with `N` weights a scale. The first step of
+    training sets `s = 2·mean|w| / √limit`, but no more than the largest weight needs. The variable is `reach = limit·s`,
+    with the gradient under which descent moves `s` as the paper's does, see `LearnedQuantizer`.
+
+    Args:
+        bits, granularity, power_of_two, rounding, seed: as in `UniformWeightQuantizer`. With a power of two, the gradient is
+            that of the scale before it is rounded.
+
+    References:
+        - [Learned Step Size Quantization](https://arxiv.org/abs/1902.08153)
+    """
+
+    learns = True
+
+    def __init__(self, bits=8, **kwargs):
+        super().__init__(bits, **kwargs)
+        self.reach = None
+
+    def create(self, shape, reduce_axes):
+        if self.reach is None:
+            channels = [size for axis, size in enumerate(shape) if axis not in reduce_axes]
+            self.reach = self.add_weight(
+                name="reach",
+                shape=[] if self.granularity == "tensor" else channels,
+                initializer="zeros",
+                dtype="float32",
+                aggregation="mean",
+                constraint=_UnsetOrPositive(),
+            )
+
+    def channel_scale(self, kernel, reduce_axes):
+        return self._each_channel(self._reach(kernel, reduce_axes), kernel, reduce_axes)
+
+    def training_scale(self, kernel, reduce_axes):
+        if not backend.is_positive_now(self.reach):
+            self.reach.assign(ops.stop_gradient(self._reach(kernel, reduce_axes)))
+        reach = backend.scale_gradient(backend.read(self.reach), float(self.limit) ** 2)
+        return self._each_channel(reach, kernel, reduce_axes)
+
+    def _reach(self, kernel, reduce_axes):
+        """The variable's values, from the weights where they are not set."""
+        reach = backend.read(self.reach)
+        first = lambda: ops.where(reach > 0, reach, self._first(kernel, reduce_axes))
+        return backend.first_time(ops.all(reach > 0), reach, first)
+
+    def _each_channel(self, reach, kernel, reduce_axes):
+        channels = [size for axis, size in enumerate(kernel.shape) if axis not in reduce_axes]
+        wide = ops.cast(ops.clip(reach, LEAST_REACH, WIDEST), "float64") / float(self.limit)
+        return ops.broadcast_to(ops.cast(wide, "float32"), channels)
+
+    def _first(self, kernel, reduce_axes):
+        axes = None if self.granularity == "tensor" else reduce_axes
+        wide = ops.abs(ops.cast(ops.stop_gradient(kernel), "float64"))
+        first = ops.minimum(2.0 * ops.mean(wide, axis=axes) * np.sqrt(self.limit), ops.max(wide, axis=axes))
+        return ops.cast(ops.where(first > LEAST_REACH, first, 1.0), "float32")
+
+
+@register("learned_clipping", KERNEL)
+class LearnedClipping(UniformWeightQuantizer):
+    """Learned clipping per channel: which share of the largest weight the integers reach is trained.
+
+    Forward: `ŵ = s·clip(rint(w/s), -limit, limit)` with `s = σ(γ)·max|w| / limit`, γ trained for each channel. It begins
+    at 4, where σ is 0.98. Gradients: of the weights 1 inside, 0 outside; of `s` as LSQ's, and on to γ by the chain rule.
+    The scale is positive whatever γ is, and follows the weights.
+
+    Args:
+        bits, granularity, power_of_two, rounding, seed: as in `UniformWeightQuantizer`.
+
+    References:
+        - [OmniQuant: Omnidirectionally Calibrated Quantization](https://arxiv.org/abs/2308.13137), section 3.2
+    """
+
+    learns = True
+
+    def __init__(self, bits=8, **kwargs):
+        super().__init__(bits, **kwargs)
+        self.clipping = None
+
+    def create(self, shape, reduce_axes):
+        if self.clipping is None:
+            channels = [size for axis, size in enumerate(shape) if axis not in reduce_axes]
+            initializer = keras.initializers.Constant(4.0)
+            self.clipping = self.add_weight(
+                name="clipping", shape=channels, initializer=initializer, dtype="float32", aggregation="mean"
+            )
+
+    def channel_scale(self, kernel, reduce_axes):
+        clipping = ops.cast(backend.read(self.clipping), "float64")
+        clipping = ops.clip(ops.where(ops.isnan(clipping), 4.0, clipping), -6.0, 30.0)
+        largest = largest_weights(ops.stop_gradient(kernel), reduce_axes)
+        return ops.cast(ops.sigmoid(clipping) * largest / float(self.limit), "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class _UnsetOrPositive(PositiveScale):
+    """As `PositiveScale`; what is not positive is set anew from the weights."""
+
+    def __call__(self, w):
+        return ops.where(ops.isfinite(w), ops.clip(w, 0.0, WIDEST), ops.zeros_like(w))
+
+
+def largest_weights(kernel, reduce_axes):
+    """The largest absolute weight of each channel, float64; 1 where all are zero."""
+    largest = ops.max(ops.abs(kernel), axis=reduce_axes)
+    return ops.cast(ops.where(largest > 0, largest, 1.0), "float64")
+
+
+def rounded(quantizer, kernel, reduce_axes):
+    """The values that a new quantizer makes of a kernel; args as in `WeightQuantizer.scale`."""
+    quantizer.create(kernel.shape, reduce_axes)
+    quantizer.fit_to(ops.convert_to_numpy(kernel), reduce_axes)
+    return quantizer.fake_quant(kernel, reduce_axes)

@@ -22,8 +22,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_quant import backend
-from keras_quant.calibrate import best_range
 from keras_quant.graph.graph import Value, in_float
+from keras_quant.quantizers import Distribution, LeastSquares
+from keras_quant.quantizers.weight import rounded
 from keras_quant.search.objective import distance
 
 MEASURES = ("noise", "divergence", "loss", "hessian")
@@ -147,10 +148,12 @@ class Sensitivities:
         """The quantizer of a layer's output in a policy, its range found on the first batch."""
         key = id(node), policy.activations
         if key not in self.grids:
-            grid = self.grids[key] = policy.output_quantizer()
+            grid = self.grids[key] = policy.new_output_quantizer()
             grid.bounds = node.operation.output_quantizer.bounds
             sample = np.asarray(y).reshape(-1)[: SAMPLES * 16 : 16] if np.size(y) > SAMPLES * 16 else np.asarray(y)
-            grid.set_range(*best_range(sample, min(float(ops.min(y)), 0.0), max(float(ops.max(y)), 0.0), grid.type.levels))
+            seen = Distribution()
+            seen.add(sample, float(ops.min(y)), float(ops.max(y)))
+            grid.set_range(*LeastSquares().range_of(seen, grid))
         return self.grids[key]
 
     def _traces(self, batch):
@@ -192,7 +195,7 @@ def _weights(layer, policy):
     if policy.weights == "float16":
         layer.kernel.assign(_to_half(exact))
     elif policy.weights != "float32":
-        layer.kernel.assign(policy.kernel_quantizer().fake_quant(exact, layer.kernel_axes))
+        layer.kernel.assign(rounded(policy.new_kernel_quantizer(), exact, layer.kernel_axes))
     try:
         yield
     finally:

@@ -133,7 +133,7 @@ def convolution(lowering, output, x, weights, y, groups=1, **fields):
 @_on_images
 def conv_2d(lowering, layer, x, output, y):
     weights = layer.folded_weights(params_of(x), output.params)
-    if layer.kernel_quantizer.bits <= 4 and layer.groups == 1 and x.kind == TensorType.INT8:
+    if layer.kernel_quantizer.stored_bits <= 4 and layer.groups == 1 and x.kind == TensorType.INT8:
         kernel = _image_kernel(weights)
         rows = kernel.reshape(-1, kernel.shape[-1])
         height, width = axes(layer, x.shape[1:3], y.shape[1:3])
@@ -149,7 +149,7 @@ def conv_2d(lowering, layer, x, output, y):
 
 def stored_bits(layer, inputs):
     """Bits of one weight of a FULLY_CONNECTED in the file: XNNPACK wants the `inputs` of a unit to fill whole bytes."""
-    bits = layer.kernel_quantizer.bits
+    bits = layer.kernel_quantizer.stored_bits
     return next((width for width in (2, 4) if bits <= width and inputs * width % 8 == 0), 8)
 
 

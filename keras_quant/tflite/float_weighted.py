@@ -125,8 +125,8 @@ def transpose_conv(lowering, layer, inputs, output):
 
 @lowers_float(DynamicDense)
 def dynamic_dense(lowering, layer, inputs, output):
-    rows, scale = _integers(layer, ops.convert_to_numpy(layer.kernel).T, 0)
-    if layer.kernel_quantizer.bits <= 4 and rows.shape[1] % 2 == 0:
+    rows, scale = _integers(layer, (1, 0))
+    if layer.kernel_quantizer.stored_bits <= 4 and rows.shape[1] % 2 == 0:
         kernel = lowering.writer.narrow_constant(f"{output.name}/kernel", rows, scale, 4)
     else:
         kernel = lowering.writer.constant(f"{output.name}/kernel", rows, scale)
@@ -135,17 +135,19 @@ def dynamic_dense(lowering, layer, inputs, output):
 
 @lowers_float(DynamicConv2D)
 def dynamic_conv_2d(lowering, layer, inputs, output):
-    kernel, scale = _integers(layer, ops.convert_to_numpy(layer.kernel).transpose(3, 0, 1, 2), 0)
+    kernel, scale = _integers(layer, (3, 0, 1, 2))
     operands = [*inputs, lowering.writer.constant(f"{output.name}/kernel", kernel, scale)]
     operands.append(_bias(lowering, layer, output, layer.filters, layer.bias))
     return _weighted(lowering, layer, output, "CONV_2D", operands, 5, (2, 4, 0), "Conv2DOptions", **geometry(layer))
 
 
-def _integers(layer, kernel, axis):
-    """int8 integers of a kernel whose channels lie along `axis`, and their scales."""
+def _integers(layer, order):
+    """int8 integers of a layer's kernel with its axes in the file's order, the channels first, and their scales."""
+    kernel = ops.convert_to_numpy(layer.kernel_quantizer.values(layer.kernel, layer.kernel_axes)).transpose(order)
+    limit = layer.kernel_quantizer.limit
     scale = np.float32(ops.convert_to_numpy(layer.kernel_quantizer.scale(layer.kernel, layer.kernel_axes)))
-    inverse = (np.float32(1.0) / scale).reshape([-1 if i == axis else 1 for i in range(kernel.ndim)])
-    return np.rint(kernel * inverse).astype(np.int8), scale
+    inverse = (np.float32(1.0) / scale).reshape(-1, *(1,) * (kernel.ndim - 1))
+    return np.clip(np.rint(kernel * inverse), -limit, limit).astype(np.int8), scale
 
 
 @lowers_float(L.BatchNormalization)

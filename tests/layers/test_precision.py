@@ -68,7 +68,7 @@ def test_weights_of_4_bits_take_half_a_byte_where_xnnpack_has_a_kernel(tmp_path)
 
 def test_weights_lie_on_their_grid():
     layer = quantized("w3a8").get_layer("conv")
-    weights = layer.folded_weights(get("int8").output_quantizer().params(), layer.output_quantizer.params())
+    weights = layer.folded_weights(get("int8").new_output_quantizer().params(), layer.output_quantizer.params())
     assert set(np.unique(weights.kernel)) == set(range(-3, 4))
 
 

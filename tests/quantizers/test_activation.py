@@ -42,7 +42,7 @@ def test_fake_quant_gives_the_nearest_level_and_passes_gradients_inside_the_rang
         y = quantizer.fake_quant(x)
     clipped = np.clip(x, lowest, highest)
     assert np.abs(np.asarray(y) - clipped).max() <= scale * 0.501
-    inside = (np.asarray(x) > lowest + span * 1e-5) & (np.asarray(x) < highest - span * 1e-5)
+    inside = (np.asarray(x) > lowest + scale * 0.501) & (np.asarray(x) < highest - scale * 0.501)
     outside = (np.asarray(x) < lowest - span * 1e-5) | (np.asarray(x) > highest + span * 1e-5)
     gradient = np.asarray(tape.gradient(y, x))
     assert np.all(gradient[inside] == 1) and np.all(gradient[outside] == 0)

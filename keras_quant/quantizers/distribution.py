@@ -1,0 +1,94 @@
+"""What was seen of a tensor's values, in fixed memory."""
+
+import numpy as np
+
+
+class Distribution:
+    """A histogram that widens its bins as larger values come, its extremes exactly, mean and deviation.
+
+    One bin lies around zero, so what a ReLU makes zero stays zero. Where a value falls outside, bins are merged in pairs
+    until it fits: between 2,048 and 4,096 bins lie between zero and the largest absolute value.
+
+    Attributes:
+        low, high: extremes of all values.
+        lows, highs: extremes of each batch.
+        mean, std: of the samples.
+    """
+
+    SIDE = 4096
+
+    def __init__(self):
+        self.low, self.high = np.inf, -np.inf
+        self.lows, self.highs = [], []
+        self._counts = np.zeros(2 * self.SIDE + 1)
+        self._width = 0.0
+        self._number, self._total, self._squares = 0, 0.0, 0.0
+
+    def add(self, sample, low=None, high=None):
+        """Take a batch.
+
+        Args:
+            sample: of its values, any shape, finite.
+            low, high: extremes of all of them; the sample's by default.
+        """
+        sample = np.float64(np.ravel(sample))
+        low, high = float(sample.min() if low is None else low), float(sample.max() if high is None else high)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.lows.append(low)
+        self.highs.append(high)
+        self._number += sample.size
+        self._total += sample.sum()
+        self._squares += np.square(sample).sum()
+        self._widen(np.abs(sample).max())
+        if self._width:
+            places = np.rint(sample / self._width).astype(np.int64) + self.SIDE
+            self._counts += np.bincount(places, minlength=self._counts.size)
+        else:
+            self._counts[self.SIDE] += sample.size
+
+    def _widen(self, largest):
+        if not self._width:
+            self._width = largest / self.SIDE
+            return
+        while largest > self._width * self.SIDE:
+            places = np.rint((np.arange(self._counts.size) - self.SIDE) / 2).astype(np.int64) + self.SIDE
+            self._counts = np.bincount(places, weights=self._counts, minlength=self._counts.size)
+            self._width *= 2
+
+    @property
+    def mean(self):
+        return self._total / max(self._number, 1)
+
+    @property
+    def std(self):
+        return np.sqrt(max(self._squares / max(self._number, 1) - self.mean**2, 0.0))
+
+    def clipped(self, low, high):
+        """Centers of the bins that hold anything, clipped to `[low, high]`, and their counts."""
+        filled = np.flatnonzero(self._counts)
+        return np.clip((filled - self.SIDE) * self._width, low, high), self._counts[filled]
+
+    def quantile(self, share):
+        """The value below which this share of the samples lies, to within a bin; 0 and 1 are the extremes."""
+        if share <= 0 or share >= 1:
+            return self.low if share <= 0 else self.high
+        filled = np.flatnonzero(self._counts)
+        below = np.cumsum(self._counts[filled])
+        place = filled[min(np.searchsorted(below, share * below[-1]), filled.size - 1)]
+        return float(np.clip((place - self.SIDE) * self._width, self.low, self.high))
+
+    def within(self, least, most):
+        """The same, of values that an activation clips to `[least, most]`; `None` for no bound."""
+        least, most = (-np.inf if least is None else least), (np.inf if most is None else most)
+        if least <= self.low and self.high <= most:
+            return self
+        clipped = Distribution()
+        centers, counts = self.clipped(least, most)
+        clipped._width = self._width
+        places = (np.rint(centers / self._width) if self._width else centers).astype(np.int64) + self.SIDE
+        clipped._counts = np.bincount(places, weights=counts, minlength=self._counts.size)
+        clipped.low, clipped.high = np.clip([self.low, self.high], least, most)
+        clipped.lows, clipped.highs = (list(np.clip(v, least, most)) for v in (self.lows, self.highs))
+        clipped._number, clipped._total = counts.sum(), np.dot(counts, centers)
+        clipped._squares = np.dot(counts, centers**2)
+        return clipped

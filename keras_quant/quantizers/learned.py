@@ -1,0 +1,263 @@
+"""Quantizers of activations whose range is trained with the weights."""
+
+import keras
+from keras import ops
+
+from keras_quant import backend
+from keras_quant.quantizers.activation import WIDEST, UniformQuantizer
+from keras_quant.quantizers.registry import register
+
+# Where an optimizer that takes too large a step is caught.
+LEAST_REACH = 1e-8
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class PositiveScale(keras.constraints.Constraint):
+    """Keeps what an optimizer makes of a range positive and finite; what is no number becomes 1."""
+
+    def __call__(self, w):
+        w = ops.where(ops.isfinite(w), w, ops.ones_like(w))
+        return ops.clip(w, LEAST_REACH, WIDEST)
+
+
+class LearnedQuantizer(UniformQuantizer):
+    """Mixin: one trained positive scalar, how far the range reaches; 0 until calibration or the first batch sets it.
+
+    It is real values that are trained, not steps: Adam's updates, whose size is the learning rate whatever the gradient is,
+    would be many times a step of 8 bits. Gradients are multiplied so that those of gradient descent come out as the papers
+    have them, see `as_steps`.
+
+    A subclass gives `range_of`, `first_values` and `set_range`.
+    """
+
+    learns = True
+
+    def __init__(self, bits=8, regularizer=None, **kwargs):
+        super().__init__(bits, **kwargs)
+        self.regularizer = keras.regularizers.get(regularizer)
+        self.value = self.add_weight(
+            name=self.variable_name,
+            shape=(),
+            initializer="zeros",
+            dtype="float32",
+            aggregation="mean",
+            constraint=PositiveScale(),
+            regularizer=self.regularizer,
+        )
+        self.built = True
+
+    def range_of(self, value):
+        """The range, differentiable, as tensors."""
+        raise NotImplementedError
+
+    def variables_to_set(self):
+        """The variables that the first training batch sets."""
+        return [self.value]
+
+    def first_values(self, x):
+        """Their values, from that batch."""
+        raise NotImplementedError
+
+    def range(self):
+        value = backend.read(self.value)
+        return self._within_bounds(*self.range_of(ops.where(value > 0, ops.clip(value, LEAST_REACH, WIDEST), 0.0)))
+
+    def observe(self, x):
+        """Set the range from the first batch, if neither calibration nor a file has."""
+        if backend.is_positive_now(self.value):
+            return
+        variables = self.variables_to_set()
+        values = [backend.read(variable) for variable in variables]
+        first = lambda: [ops.cast(v, "float32") for v in self.first_values(ops.stop_gradient(x))]
+        # Assigned outside of the condition, as replicas have to do it together.
+        for variable, value in zip(variables, backend.first_time(values[0] > 0, values, first)):
+            variable.assign(ops.stop_gradient(value))
+
+    def as_steps(self, value, levels):
+        """`value`, which reaches over so many steps, with the gradient under which descent moves the step as a step's own.
+
+        `s = value / levels`, so `Δs = -rate · ∂L/∂s` takes `Δvalue = -rate · levels · ∂L/∂s`, and that is `levels²` times
+        `∂L/∂value`.
+        """
+        return backend.scale_gradient(value, levels**2)
+
+    def _usable(self, value):
+        """`value` if it is a positive finite number, otherwise 1: a tensor that is zero throughout needs some grid."""
+        value = ops.cast(value, "float32")
+        return ops.where((value > 0) & (value < WIDEST), value, 1.0)
+
+    def get_config(self):
+        return {**super().get_config(), "regularizer": keras.regularizers.serialize(self.regularizer)}
+
+
+@register("lsq")
+class LSQ(LearnedQuantizer):
+    """Learned step size: the scale is trained, the zero point is 0, or the lowest integer where nothing is negative.
+
+    Forward: `x̂ = s·clip(rint(x/s), Qn, Qp)`. Gradient of the step: `∂x̂/∂s = rint(x/s) - x/s` inside, `Qn` below, `Qp` above,
+    times `1 / √(N·Qp)` with `N` values a sample. Calibration sets the scale; otherwise the first training batch does,
+    `2·mean|x| / √Qp`. The variable is `reach = Qp·s`, see `LearnedQuantizer`.
+
+    Args:
+        bits, narrow, power_of_two, rounding, seed: as in `UniformQuantizer`. With a power of two the gradient is that of the
+            scale before it is rounded.
+        scale_gradient: whether to apply the factor `1 / √(N·Qp)`.
+        regularizer: of the scale.
+
+    References:
+        - [Learned Step Size Quantization](https://arxiv.org/abs/1902.08153)
+    """
+
+    variable_name = "reach"
+    is_proportional = True
+
+    def __init__(self, bits=8, scale_gradient=True, **kwargs):
+        super().__init__(bits, **kwargs)
+        self.scales_gradient = scale_gradient
+        # Whether values below zero occur; where the activation lets none through, they do not.
+        self.signed = self.add_weight(
+            name="signed", shape=(), initializer="ones", trainable=False, dtype="float32", aggregation="mean"
+        )
+
+    def _lowest_and_highest(self, signed=None):
+        """The centred integers at the ends of the grid."""
+        signed = backend.read(self.signed) if signed is None else signed
+        signed = 0.0 if self.bounds[0] == 0 else ops.cast(signed > 0.5, "float32")
+        signed = 1.0 if self.symmetric else signed
+        shift = (1.0 - signed) * self.type.low
+        return self.type.low - shift, self.type.high - shift
+
+    def trained_reach(self):
+        """The upper end of the range, with the gradient that goes to the variable."""
+        return self.range()[1]
+
+    @property
+    def takes_divisor(self):
+        # Noise is added behind the normalization, and the first batch sets the range behind it.
+        return len(self._group.members) == 1 and self._noise is None and backend.is_positive_now(self.value)
+
+    def divisor(self, features):
+        return backend.divided_by(self.trained_reach(), self._gradient_share(features, self.params()))
+
+    def range_of(self, value):
+        lowest, highest = self._lowest_and_highest()
+        value = self.as_steps(value, highest)
+        return value * (-1.0 if self.symmetric else lowest / highest), value
+
+    def variables_to_set(self):
+        return [self.value, self.signed]
+
+    def first_values(self, x):
+        signed = ops.cast(ops.min(x) < 0, "float32")
+        _, highest = self._lowest_and_highest(signed)
+        return self._usable(2.0 * ops.mean(ops.abs(x)) * ops.sqrt(ops.cast(highest, "float32"))), signed
+
+    def set_range(self, low, high):
+        self.signed.assign(float(low < 0))
+        lowest, highest = (float(v) for v in self._lowest_and_highest())
+        below = float(low) / lowest if lowest < 0 else 0.0
+        self.value.assign(self._usable(max(below * highest, float(high))))
+
+    def ends(self, low, high):
+        if self.symmetric or not high > low:
+            return super().ends(low, high)
+        shift = 0 if low < 0 else self.type.low
+        lowest, highest = self.type.low - shift, self.type.high - shift
+        scale = max(low / lowest if lowest else 0.0, high / highest)
+        return lowest * scale, highest * scale
+
+    def get_config(self):
+        return {**super().get_config(), "scale_gradient": self.scales_gradient}
+
+
+@register("lsq+")
+class LSQPlus(LearnedQuantizer):
+    """LSQ+: scale and offset are trained, for activations that are neither symmetric nor all positive, as SiLU's.
+
+    Forward: `x̂ = s·clip(rint((x - β)/s), 0, 2^b - 1) + β`, where β is moved by less than half a step so that zero stays on
+    the grid, as all kernels demand. Gradients: of the step as LSQ's, with `Qn = 0`, `Qp = 2^b - 1`; of the offset 0 inside,
+    1 outside. Both times `1 / √(N·Qp)`. The first batch sets the range from its minimum to its maximum. The variables are
+    `reach = Qp·s`, see `LearnedQuantizer`, and `shift = β`.
+
+    Args:
+        bits, narrow, power_of_two, rounding, seed: as in `UniformQuantizer`.
+        scale_gradient: whether to apply the factor `1 / √(N·Qp)`.
+        regularizer: of the scale.
+
+    References:
+        - [LSQ+: Improving low-bit quantization through learnable offsets and better initialization](
+          https://arxiv.org/abs/2004.09576)
+    """
+
+    variable_name = "reach"
+
+    def __init__(self, bits=8, scale_gradient=True, **kwargs):
+        super().__init__(bits, **kwargs)
+        self.scales_gradient = scale_gradient
+        self.offset = self.add_weight(
+            name="shift",
+            shape=(),
+            initializer="zeros",
+            dtype="float32",
+            aggregation="mean",
+            constraint=AtMostZero(),
+        )
+
+    def range_of(self, value):
+        offset = ops.minimum(backend.read(self.offset), 0.0)
+        return offset, offset + self.as_steps(value, float(self.type.levels))
+
+    def variables_to_set(self):
+        return [self.value, self.offset]
+
+    def first_values(self, x):
+        low, high = self._within_bounds(ops.min(x), ops.max(x))
+        usable = (high > low) & (high - low < WIDEST)
+        return self._usable(high - low), ops.where(usable, low, 0.0)
+
+    def set_range(self, low, high):
+        low, high = self._within_bounds(float(low), float(high))
+        self.offset.assign(low)
+        self.value.assign(self._usable(high - low))
+
+    def get_config(self):
+        return {**super().get_config(), "scale_gradient": self.scales_gradient}
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class AtMostZero(keras.constraints.Constraint):
+    """Keeps the lower end of a range at or below zero, and finite."""
+
+    def __call__(self, w):
+        return ops.where(ops.isfinite(w), ops.clip(w, -WIDEST, 0.0), ops.zeros_like(w))
+
+
+@register("pact")
+class PACT(LearnedQuantizer):
+    """Parameterized clipping: the upper end α of a ReLU's output is trained.
+
+    Forward: `clip(x, 0, α)`, rounded to the levels of [0, α]. Gradient of α: 1 where `x >= α`, else 0; rounding passes none.
+    An output that may be negative is clipped to [-α, α]. The first batch sets α to its largest absolute value.
+
+    Args:
+        bits, narrow, power_of_two, rounding, seed: as in `UniformQuantizer`.
+        regularizer: of α, `keras.regularizers.L2(...)` in the paper.
+
+    References:
+        - [PACT: Parameterized Clipping Activation for Quantized Neural Networks](https://arxiv.org/abs/1805.06085)
+    """
+
+    variable_name = "clip"
+    learns_from_rounding = False
+
+    def range_of(self, value):
+        if self.bounds[0] == 0 and not self.symmetric:
+            return value * 0.0, value
+        return value * (-1.0 if self.symmetric else self.type.low / self.type.high), value
+
+    def first_values(self, x):
+        return [self._usable(ops.max(ops.abs(x)))]
+
+    def set_range(self, low, high):
+        share = self.type.high / -self.type.low
+        self.value.assign(self._usable(max(float(high), 0.0 if self.bounds[0] == 0 else -float(low) * share)))
