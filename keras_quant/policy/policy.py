@@ -110,9 +110,10 @@ class Policy:
 
     def new_kernel_quantizer(self):
         """A new quantizer of weights."""
-        if self.kernel_quantizer is None:
-            return quantizers.AbsMax(self.weight_bits)
-        return quantizers.with_width(self.kernel_quantizer, quantizers.KERNEL, self.weight_bits)
+        # Of three levels, a scale that holds the largest weight makes almost all of them zero.
+        plain = "mse" if self.weight_bits == 2 else "abs_max"
+        chosen = plain if self.kernel_quantizer is None else self.kernel_quantizer
+        return quantizers.with_width(chosen, quantizers.KERNEL, self.weight_bits)
 
     def new_output_quantizer(self):
         """A new quantizer of activations."""

@@ -153,7 +153,7 @@ class Search:
         Returns:
             `Front`.
         """
-        uniform = {policy.name: self.uniform(policy) for policy in self.candidates}
+        uniform = {str(policy): self.uniform(policy) for policy in self.candidates}
         found = list(uniform.values())
         smallest = min(self._point({u: self._cheapest(u) for u in self.units}, "bytes").bytes, *(p.bytes for p in found))
         for size in np.geomspace(smallest, max(point.bytes for point in found), points):
@@ -255,7 +255,7 @@ class Search:
 
     def _point(self, choice, measure):
         """A choice with its true size and loss."""
-        key = json.dumps([choice[unit].name for unit in self.units])
+        key = json.dumps([choice[unit].config for unit in self.units], sort_keys=True)
         if key not in self._points:
             chosen = self._truth.policy_map(choice)
             figures = self._cache.get("points", key, 2)

@@ -17,7 +17,7 @@ import numpy as np
 from keras_quant import policy as policies
 from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.quantize import quantize
-from keras_quant.search.units import alone
+from keras_quant.search.units import alone, key_of
 from keras_quant.tflite import export_in_memory
 from keras_quant.tflite.file import write_atomically
 from keras_quant.tflite.runtime import Runtime
@@ -72,7 +72,7 @@ class Latencies(dict):
 
 def name(unit, policy):
     """What a table knows a layer in a policy by."""
-    return f"{policy.name} {unit.signature}"
+    return f"{key_of(policy)} {unit.signature}"
 
 
 class Costs:
@@ -117,7 +117,7 @@ class Costs:
 
     def _cost(self, unit, policy, size):
         bits = {"int16": 16, "float16": 16, "float32": 32, "dynamic": 8}
-        activation = bits.get(policy.activations) or int(policy.activations.removeprefix("int"))
+        activation = bits.get(policy.activations) or policy.output_bits
         parts = (name(unit, policy), *seams(unit, policy))
         milliseconds = sum(self.latencies[part] for part in parts) if self.wants_latency else None
         return Cost(size, unit.macs * policy.weight_bits * activation, milliseconds)

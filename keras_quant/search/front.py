@@ -32,7 +32,7 @@ class Point:
 
     def counts(self):
         """How many layers have each policy, as text."""
-        names = [policy.name for policy in self.choice.values()]
+        names = [str(policy) for policy in self.choice.values()]
         return ", ".join(f"{names.count(name)} {name}" for name in sorted(set(names)))
 
 

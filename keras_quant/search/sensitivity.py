@@ -23,9 +23,10 @@ from keras import ops, tree
 
 from keras_quant import backend
 from keras_quant.graph.graph import Value, in_float
-from keras_quant.quantizers import Distribution, LeastSquares
+from keras_quant.quantizers import Distribution, ranges
 from keras_quant.quantizers.weight import rounded
 from keras_quant.search.objective import distance
+from keras_quant.search.units import key_of
 
 MEASURES = ("noise", "divergence", "loss", "hessian")
 # Vectors of random signs for the trace; HAWQ-V2 finds it settled by then.
@@ -101,7 +102,7 @@ class Sensitivities:
         values, structure = None, self.graph.outputs
         for unit in self.units:
             for policy in self.options[unit]:
-                name = f"{unit.path} {policy.name}"
+                name = f"{unit.path} {key_of(policy)}"
                 figures = self.cache.get(section, name, 3)
                 if figures is None:
                     values = values or self.graph.run(list(map(ops.convert_to_tensor, inputs)), in_float)
@@ -146,14 +147,13 @@ class Sensitivities:
 
     def _grid(self, node, policy, y):
         """The quantizer of a layer's output in a policy, its range found on the first batch."""
-        key = id(node), policy.activations
+        key = id(node), policy.activations, str(policy.output_quantizer)
         if key not in self.grids:
             grid = self.grids[key] = policy.new_output_quantizer()
-            grid.bounds = node.operation.output_quantizer.bounds
-            sample = np.asarray(y).reshape(-1)[: SAMPLES * 16 : 16] if np.size(y) > SAMPLES * 16 else np.asarray(y)
-            seen = Distribution()
-            seen.add(sample, float(ops.min(y)), float(ops.max(y)))
-            grid.set_range(*LeastSquares().range_of(seen, grid))
+            grid.bounds, seen = node.operation.output_quantizer.bounds, Distribution()
+            y = np.ravel(y)
+            seen.add(y[:: max(1, y.size // SAMPLES)], y.min(), y.max())
+            grid.set_range(*ranges.get("mse").range_of(seen.within(*grid.bounds), grid))
         return self.grids[key]
 
     def _traces(self, batch):

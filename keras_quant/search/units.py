@@ -65,6 +65,11 @@ def units_of(graph, qmodel, quantized):
     return list(found.values())
 
 
+def key_of(policy):
+    """Text that tells a policy from all others, its quantizers included."""
+    return policy.config if isinstance(policy.config, str) else json.dumps(policy.config, sort_keys=True)
+
+
 def alone(unit):
     """A float model of the unit's layer alone, with its weights."""
     inputs = {value: keras.Input(value.shape[1:], dtype=value.dtype) for value in unit.node.inputs}
