@@ -100,8 +100,8 @@ class UniformWeightQuantizer(WeightQuantizer):
         super().__init__(bits, **kwargs)
         if granularity not in GRANULARITIES:
             raise QuantizationError(
-                f"`granularity` is one of {list(GRANULARITIES)}; no kernel of static int8 takes scales by group, but see "
-                f"`GroupScales`. Received: granularity={granularity!r}"
+                f"`granularity` is one of {list(GRANULARITIES)}; no kernel for activations of int8 takes scales by group. "
+                f"Received: granularity={granularity!r}"
             )
         if rounding not in ROUNDINGS:
             raise QuantizationError(f"`rounding` is one of {list(ROUNDINGS)}. Received: rounding={rounding!r}")
