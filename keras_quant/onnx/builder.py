@@ -1,0 +1,126 @@
+"""An ONNX graph being written: nodes, constants, unique names."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+PRODUCER = "keras_quant"
+DTYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+    "int16": TensorProto.INT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+}
+
+
+class Builder:
+    """Collects what a model holds.
+
+    Attributes:
+        opset: version of the operator set.
+        batch_size: of the inputs; `None` leaves it open.
+        nodes: `NodeProto`s in order.
+        initializers: dict from names to `TensorProto`s.
+        paths: dict from node names to the layer paths that they come from.
+    """
+
+    def __init__(self, opset, batch_size=None):
+        self.opset, self.batch_size = opset, batch_size
+        self.nodes, self.initializers, self.paths = [], {}, {}
+        self.inputs, self.outputs, self.functions = [], [], []
+        self._taken = set()
+
+    def unique(self, name):
+        """The name, or, if it is taken, one made of it."""
+        made, count = name, 0
+        while made in self._taken:
+            count += 1
+            made = f"{name}_{count}"
+        self._taken.add(made)
+        return made
+
+    def constant(self, name, array):
+        """Add an array; returns its name."""
+        name = self.unique(name)
+        self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        return name
+
+    def constant_int4(self, name, array):
+        """Add integers of 4 bits, two a byte, the first in the lower half."""
+        name, flat = self.unique(name), np.ravel(array).astype(np.int8)
+        low, high = np.append(flat, np.zeros(len(flat) % 2, np.int8)).reshape(-1, 2).T & 15
+        packed = (low | high << 4).astype(np.uint8).tobytes()
+        self.initializers[name] = helper.make_tensor(name, TensorProto.INT4, array.shape, packed, raw=True)
+        return name
+
+    def node(self, operator, inputs, path, value=None, **attributes):
+        """Add a node with one output.
+
+        Args:
+            operator: name of the operator.
+            inputs: names of values; "" for one left out.
+            path: of the layer that it comes from.
+            value: name wanted for the output.
+            **attributes: of the operator.
+
+        Returns:
+            The output's name.
+        """
+        return self.node_of_many(operator, inputs, path, [value or f"{path}/{operator}:0"], **attributes)[0]
+
+    def node_of_many(self, operator, inputs, path, values, **attributes):
+        """As `node`, with a name for each of several outputs; returns their names."""
+        made = [self.unique(value) for value in values]
+        name = self.unique(f"{path}/{operator}")
+        self.nodes.append(helper.make_node(operator, inputs, made, name=name, **attributes))
+        self.paths[name] = path
+        return made
+
+    def input(self, name, shape, dtype):
+        """Add an input of the model; shape without the batch."""
+        self._taken.add(name)
+        self.inputs.append(self._info(name, shape, dtype))
+        return name
+
+    def output(self, name, value, shape, dtype):
+        """Add an output of the model: a value under a name of its own."""
+        self.outputs.append(self._info(name, shape, dtype))
+        if value != name:
+            self.nodes.append(helper.make_node("Identity", [value], [name], name=self.unique(f"{name}/output")))
+
+    def _info(self, name, shape, dtype):
+        batch = "batch" if self.batch_size is None else self.batch_size
+        return helper.make_tensor_value_info(name, DTYPES[dtype], [batch, *shape])
+
+    def finish(self, name):
+        """The `ModelProto`, without what reaches no output."""
+        self._prune()
+        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, list(self.initializers.values()))
+        opsets = [helper.make_opsetid("", self.opset)]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name=PRODUCER)
+        model.ir_version = helper.find_min_ir_version_for(opsets)
+        return model
+
+    def _prune(self):
+        used, kept = {info.name for info in self.outputs}, []
+        for node in reversed(self.nodes):
+            if used.intersection(node.output):
+                kept.append(node)
+                used.update(node.input)
+        self.nodes = kept[::-1]
+        self.initializers = {name: value for name, value in self.initializers.items() if name in used}
+
+
+def opset_of(model):
+    """The version of the standard operator set that a `ModelProto` imports."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+
+
+def scalar(model, name):
+    """The value of a scalar initializer, or `None`."""
+    found = next((t for t in model.graph.initializer if t.name == name), None)
+    return None if found is None else onnx.numpy_helper.to_array(found).item()
