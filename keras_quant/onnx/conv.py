@@ -1,4 +1,4 @@
-"""Rules for layers with a kernel: Conv, ConvTranspose, Gemm.
+"""Rules for layers with a kernel: Conv, Gemm.
 
 Images and sequences have their channels first from the first convolution to the last. Zeros put around an image join the
 convolution that reads it, whose padding is written out.
@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_quant.layers import QuantConv1D, QuantDense
 from keras_quant.layers.affine import QuantAffine
-from keras_quant.layers.conv import QuantConvolution, QuantDepthwiseConvolution, QuantTransposedConvolution
+from keras_quant.layers.conv import QuantConvolution, QuantDepthwiseConvolution
 from keras_quant.onnx.lower import Made, lowers
 
 
@@ -90,35 +90,6 @@ def depthwise(lowering, layer, x, output):
     return _convolution(lowering, layer, x, output, kernel, weights, channels)
 
 
-@lowers(QuantTransposedConvolution)
-def conv_transpose(lowering, layer, x, output):
-    weights = layer.folded_weights(x.params, output.params)
-    kernel = _spatial_first(ops.convert_to_numpy(weights.kernel), -1, -2)
-    pads, extra = _transposed_pads(layer, x.shape, output.shape, kernel.shape[2:])
-    operands = [lowering.real(x, True), *weights_and_bias(lowering, x, weights, kernel, 1, layer.kernel_quantizer.bits)]
-    y = lowering.node(
-        "ConvTranspose",
-        operands,
-        kernel_shape=kernel.shape[2:],
-        strides=list(layer.strides),
-        dilations=list(layer.dilation_rate),
-        pads=in_order(pads),
-        output_padding=extra,
-    )
-    return Made(lowering.activate(y, layer.bounds, output.params), True)
-
-
-def _transposed_pads(layer, shape, made, window):
-    """What is cut off before and after along each axis, and what is added after; of the convolution that it transposes."""
-    pads, extra = [], []
-    for size, wanted, taps, stride, rate in zip(shape, made, window, layer.strides, layer.dilation_rate):
-        full = (size - 1) * stride + (taps - 1) * rate + 1
-        before = max(full - wanted, 0) // 2 if layer.padding == "same" else 0
-        pads.append((before, max(full - before - wanted, 0)))
-        extra.append(max(wanted - full + before, 0))
-    return pads, extra
-
-
 @lowers(QuantDense)
 def dense(lowering, layer, x, output):
     weights = layer.folded_weights(x.params, output.params)
@@ -129,7 +100,8 @@ def dense(lowering, layer, x, output):
         y = lowering.node("Conv", [lowering.real(x), *weights_and_bias(lowering, x, weights, kernel, 0, bits)])
         return Made(lowering.activate(y, layer.bounds, output.params), True)
     rows = rows_of(lowering, x, (-1, kernel.shape[0]))
-    y = lowering.node("Gemm", [rows, *weights_and_bias(lowering, x, weights, kernel, 1, bits)])
+    operands = [rows, *weights_and_bias(lowering, x, weights, kernel.T, 0, bits)]
+    y = lowering.node("Gemm", operands, transB=1)
     y = lowering.activate(y, layer.bounds, output.params)
     return from_rows(lowering, y, x, output)
 

@@ -73,9 +73,8 @@ def unary(lowering, layer, x, output):
     return Made(lowering.node(operator, [lowering.real(x)], **made), x.first)
 
 
-@lowers(Quantize, QuantClip)
+@lowers(Quantize)
 def quantize(lowering, layer, x, output):
-    """The grid's own clamp does the rest."""
     if x.params is not None and _same(x.params, output.params):
         return x
     return Made(lowering.real(x), x.first)
@@ -85,13 +84,18 @@ def _same(a, b):
     return (float(a.scale), float(a.zero_point), a.type) == (float(b.scale), float(b.zero_point), b.type)
 
 
+@lowers(QuantClip)
+def clip(lowering, layer, x, output):
+    limits = ("" if v is None else lowering.constant(n, np.float32(v)) for n, v in (("low", layer.low), ("high", layer.high)))
+    return Made(lowering.node("Clip", [lowering.real(x), *limits]), x.first)
+
+
 @lowers(QuantReLU)
 def relu(lowering, layer, x, output):
+    """An upper bound is the end of the output's grid."""
     if layer.negative_slope:
         return Made(lowering.node("LeakyRelu", [lowering.real(x)], alpha=float(layer.negative_slope)), x.first)
-    if x.params.type.storage == "int16":
-        return Made(lowering.node("Relu", [lowering.real(x)]), x.first)
-    return Made(lowering.real(x), x.first)
+    return Made(lowering.node("Relu", [lowering.real(x)]), x.first)
 
 
 @lowers(QuantSoftmax)

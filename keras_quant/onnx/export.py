@@ -8,10 +8,8 @@ from keras_quant.graph import settle_halves, trace
 from keras_quant.layers import is_quantized
 from keras_quant.onnx import places
 from keras_quant.onnx import rules  # noqa: F401  registers the lowering rules
-from keras_quant.onnx.builder import DTYPES, Builder
 from keras_quant.onnx.opset import OLDEST_OPSET, newest_opset
 from keras_quant.onnx.file import LARGEST, write_model
-from keras_quant.onnx.floats import convert
 from keras_quant.onnx.lower import lower
 from keras_quant.onnx.report import describe
 from keras_quant.tflite.ends import check_end_types
@@ -35,17 +33,15 @@ def export_onnx(
     opset = newest_opset() if opset is None else opset
     if is_quantized(qmodel):
         settle_halves(trace(qmodel, keep_float=True))
-        lowering, graph = lower(qmodel, opset, batch_size, storage, input_type)
-        outputs = {n: lowering.tensors[v] for n, v in zip(graph.output_names, tree.flatten(graph.outputs))}
-        for name, tensor in outputs.items():
-            _output(name, tensor, lowering, output_type)
-        builder = lowering.builder
-        model = builder.finish(qmodel.name)
-        places.note(model, {node.path: lowering.tensors[v] for node in graph.nodes for v in _tensors(node)}, outputs)
-    else:
-        builder = _float_graph(qmodel, opset, batch_size, input_type, output_type)
-        model = builder.finish(qmodel.name)
-    return describe(path, write_model(path, model, largest), builder.paths)
+    elif not isinstance(qmodel, keras.Model) or not qmodel.built:
+        raise ExportError("A built `keras.Model` is needed. Call it once on a batch, or `build` it, before exporting.")
+    lowering, graph = lower(qmodel, opset, batch_size, storage, input_type)
+    outputs = {n: lowering.tensors[v] for n, v in zip(graph.output_names, tree.flatten(graph.outputs))}
+    for name, tensor in outputs.items():
+        _output(name, tensor, lowering, output_type)
+    model = lowering.builder.finish(qmodel.name)
+    places.note(model, {node.path: lowering.tensors[v] for node in graph.nodes for v in _tensors(node)}, outputs)
+    return describe(path, write_model(path, model, largest), lowering.builder.paths)
 
 
 def _tensors(node):
@@ -85,36 +81,3 @@ def _output(name, x, lowering, wanted):
         value = lowering.node("QuantizeLinear", [lowering.real(x, False), *lowering.grid(f"{name}/{wanted}", x.params)], wanted)
         lowering.storage = held
     lowering.builder.output(name, value, x.shape, wanted)
-
-
-def _float_graph(model, opset, batch_size, input_type, output_type):
-    """A float model, through tf2onnx whole."""
-    for argument, kind in (("input_type", input_type), ("output_type", output_type)):
-        if kind not in (None, "float32"):
-            raise ExportError(
-                f"Model '{model.name}' computes in float, so its ends are float. Pass it to `keras_quant.quantize` first, or "
-                f"leave `{argument}` out. Received: {argument}={kind!r}"
-            )
-    if not isinstance(model, keras.Model) or not model.built:
-        raise ExportError("A built `keras.Model` is needed. Call it once on a batch, or `build` it, before exporting.")
-    graph = _ends(model)
-    builder = Builder(opset, batch_size)
-    specs = []
-    for value in graph.inputs:
-        dtype = value.dtype if value.dtype in DTYPES else "float32"
-        builder.input(value.name, value.shape[1:], dtype)
-        specs.append(((batch_size, *value.shape[1:]), dtype))
-
-    def step(*arrays):
-        structured = tree.pack_sequence_as(graph.input_structure, list(arrays))
-        return tree.flatten(model(structured, training=False))
-
-    made = convert(step, [value.name for value in graph.inputs], specs, builder, model.name)
-    for name, value, tensor in zip(graph.output_names, tree.flatten(graph.outputs), made):
-        builder.output(name, tensor, value.shape[1:], value.dtype if value.dtype in DTYPES else "float32")
-    return builder
-
-
-def _ends(model):
-    """The inputs and outputs of a model, as a `Graph`; what lies between is of no concern."""
-    return trace(model, keep_float=True)

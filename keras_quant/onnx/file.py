@@ -58,7 +58,7 @@ def write_model(path, model, largest=LARGEST):
     """
     path = pathlib.Path(path)
     if model.ByteSize() <= largest:
-        onnx.checker.check_model(model, full_check=True)
+        _check(model)
         content = model.SerializeToString(deterministic=True)
         write_atomically(path, content)
         return len(content)
@@ -71,10 +71,21 @@ def write_model(path, model, largest=LARGEST):
         ) from error
 
 
+def _check(model):
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # of several classes, from C++
+        cause = " ".join(str(error).split())[:300]
+        raise ExportError(
+            f"The model that was made is no valid ONNX: {cause}. If it holds float layers, tf2onnx wrote them: give the layer "
+            "named here a quantized form."
+        ) from error
+
+
 def _write_with_data(temporary, path, model):
     """The model and its weights under temporary names, checked, and both renamed, the weights first."""
     onnx.save_model(model, temporary, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
-    onnx.checker.check_model(str(temporary), full_check=True)
+    _check(str(temporary))
     total = 0
     for name in (f"{path.name}.data", path.name):
         written = temporary.with_name(name)

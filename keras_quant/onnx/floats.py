@@ -3,9 +3,12 @@
 import contextlib
 import logging
 import re
+from unittest import mock
 
+import numpy as np
 import tensorflow as tf
-from onnx import numpy_helper, version_converter
+from onnx import compose, defs, version_converter
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_quant.errors import ExportError
 
@@ -34,34 +37,30 @@ def convert(function, values, specs, builder, path):
         Names of the values that it makes.
     """
     model = to_onnx(function, [(f"input_{i}", *spec) for i, spec in enumerate(specs)], builder.opset, path)
-    names = {f"input_{i}": value for i, value in enumerate(values)}
-    for tensor in model.graph.initializer:
-        names[tensor.name] = builder.constant(f"{path}/{tensor.name}", numpy_helper.to_array(tensor))
-    for node in model.graph.node:
-        rename = lambda name: names[name] if name else ""
-        inputs = [rename(name) for name in node.input]
-        outputs = []
-        for name in node.output:
-            names[name] = builder.unique(f"{path}/{name}") if name else ""
-            outputs.append(names[name])
+    prefix = builder.unique(path)
+    # Nodes are named by the scopes of their layers already.
+    graph = compose.add_prefix_graph(model.graph, f"{prefix}/", rename_nodes=False)
+    for info, value in zip(graph.input, values):
+        builder.node("Identity", [value], path, info.name)
+    builder.initializers |= {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
         node.name = builder.unique(node.name if node.name.startswith(path) else f"{path}/{node.name}")
-        node.input[:], node.output[:] = inputs, outputs
         builder.paths[node.name] = path
         builder.nodes.append(node)
-    return [names[info.name] for info in model.graph.output]
+    return [info.name for info in graph.output]
 
 
 def to_onnx(function, inputs, opset, where):
     """Convert a function of tensors.
 
     Args:
-        function: tensors → list or dict of tensors.
+        function: tensors → list of tensors.
         inputs: a name, a shape with the batch, and a dtype for each tensor.
         opset: of the result.
         where: for messages: the layer path or the model's name.
 
     Returns:
-        `ModelProto`, its outputs in the order of the list, or under the names of the dict.
+        `ModelProto`, its inputs and outputs in their order.
 
     Raises:
         ExportError: if tf2onnx cannot convert it.
@@ -69,26 +68,53 @@ def to_onnx(function, inputs, opset, where):
     import tf2onnx
 
     specs = [tf.TensorSpec(shape, dtype, name=name) for name, shape, dtype in inputs]
-    wrapped = tf.function(lambda *x: _named(function(*x)), input_signature=specs, autograph=False)
+    lowest = min(opset, NEWEST_OF_TF2ONNX)
     try:
+        definition, names, outputs = _frozen(lambda *x: _traced(function, x), specs)
         with _quiet():
-            model, _ = tf2onnx.convert.from_function(
-                wrapped, input_signature=specs, opset=min(opset, NEWEST_OF_TF2ONNX)
+            model, _ = tf2onnx.convert.from_graph_def(
+                definition, input_names=names, output_names=outputs, opset=lowest, custom_op_handlers={"Erfc": (_erfc, [])}
             )
-            if opset > NEWEST_OF_TF2ONNX:
-                model = version_converter.convert_version(model, opset)
     except Exception as error:  # whatever tf2onnx and TensorFlow trip over
         cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ExportError(
-            f"tf2onnx cannot convert '{where}': {cause}. Give the layer a quantized form or an `onnx` rule, see "
-            "`keras_quant.onnx.register_lowering`, or leave it out of the model."
-        ) from error
-    return model
+        raise ExportError(f"tf2onnx cannot convert '{where}': {cause.rstrip('.')}. {_WAY_OUT}") from error
+    foreign = sorted({node.op_type for node in model.graph.node if not node.domain and not defs.has(node.op_type)})
+    if foreign:
+        raise ExportError(f"tf2onnx has no ONNX form for TensorFlow's {', '.join(foreign)} in '{where}'. {_WAY_OUT}")
+    return model if opset == lowest else version_converter.convert_version(model, opset)
 
 
-def _named(outputs):
-    outputs = outputs if isinstance(outputs, dict) else {f"output_{i:04d}": x for i, x in enumerate(outputs)}
-    return {name: tf.identity(x, name=_NOT_IN_A_SCOPE.sub("_", name)) for name, x in outputs.items()}
+_WAY_OUT = (
+    "Give the layer a quantized form or a rule (`keras_quant.onnx.register_lowering`), or write it with other `keras.ops`."
+)
+
+
+def _traced(function, arguments):
+    """Call it without XLA, which Keras asks for in grouped convolutions and which tf2onnx cannot look into."""
+    with mock.patch.object(tf, "function", lambda function=None, **_: function or (lambda inner: inner)):
+        return function(*arguments)
+
+
+def _erfc(context, node, name, args):
+    """`1 - erf(x)`: tf2onnx knows erf only, which GELU is written without."""
+    from tf2onnx import utils
+
+    dtype = utils.map_onnx_to_numpy_type(context.get_dtype(node.output[0]))
+    one = context.make_const(f"{node.name}/one", np.array(1.0, dtype)).output[0]
+    erf = context.make_node("Erf", [node.input[0]]).output[0]
+    node.type = "Sub"
+    context.replace_inputs(node, [one, erf])
+
+
+def _frozen(function, specs):
+    """The graph of a function with its variables as constants; the names of its inputs and outputs.
+
+    tf2onnx's own `from_function` takes tensors that the function finds around it for inputs.
+    """
+    wrapped = tf.function(lambda *x: [tf.identity(y) for y in function(*x)], input_signature=specs, autograph=False)
+    frozen = convert_variables_to_constants_v2(wrapped.get_concrete_function(), lower_control_flow=False)
+    given = [tensor.name for tensor in frozen.inputs[: len(specs)]]
+    return frozen.graph.as_graph_def(), given, [tensor.name for tensor in frozen.outputs]
 
 
 @contextlib.contextmanager

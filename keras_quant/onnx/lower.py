@@ -246,9 +246,13 @@ class Lowering:
             grid = self.grid(f"{self.path}/linear", y)
             value = self.node("QuantizeLinear", [value, *grid], "linear/quantized")
             value = self.node("DequantizeLinear", [value, *grid], "linear/dequantized")
+        return self.clip(value, (lowest, highest), y)
+
+    def clip(self, value, limits, y):
+        """Real numbers clipped to two centred integers of a grid."""
         scale = float(ops.convert_to_numpy(y.scale))
-        limits = [self.constant(n, np.float32(v * scale)) for n, v in (("lowest", lowest), ("highest", highest))]
-        return self.node("Clip", [value, *limits], "activation")
+        limits = [self.constant(n, np.float32(v * scale)) for n, v in zip(("lowest", "highest"), limits)]
+        return self.node("Clip", [value, *limits])
 
     def reshape(self, value, shape):
         """RESHAPE; the batch is 0 for "as it is" or -1 for "what remains"."""
@@ -366,7 +370,12 @@ def _clamped(x, params, layer, lowering):
     """A tensor narrower than 8 bits after its lower clamp as well, see `QuantParams.kernel`."""
     if params.is_full or layer.keeps_grid:
         return x
-    return lowering.quantized(lowering.real(x), f"{x.path}/clamped", x.shape, params.stored, x.first)
+    # On integers: of two pairs that follow one another ONNX Runtime would make one, on a third grid.
+    lowest = int(ops.convert_to_numpy(params.low + params.kernel.zero_point)) + (128 if lowering.storage == "uint8" else 0)
+    limit = lowering.constant("clamped/lowest", np.asarray(lowest, lowering.storage))
+    integers = lowering.node("Clip", [lowering.integers(x), limit], "clamped/integers")
+    above = Tensor(x.path, x.shape, x.params, x.first, {(True, x.first): integers}, grid=x.grid)
+    return lowering.quantized(lowering.real(above), f"{x.path}/clamped", x.shape, params.stored, x.first)
 
 
 def _by_tf2onnx(lowering, layer, inputs, output):

@@ -1,7 +1,9 @@
 """Rules for pooling, reductions and resizing."""
 
+import keras
 import numpy as np
 
+from keras_quant.errors import ExportError
 from keras_quant.integer import nearest_indices
 from keras_quant.layers import (
     QuantAveragePooling2D,
@@ -16,7 +18,7 @@ from keras_quant.layers import (
     QuantUpSampling2D,
 )
 from keras_quant.onnx.conv import in_order, pads_of
-from keras_quant.onnx.lower import Made, lowers
+from keras_quant.onnx.lower import Made, lowers, lowers_float
 
 _REDUCTIONS = {QuantMean: "ReduceMean", QuantSum: "ReduceSum", QuantMin: "ReduceMin", QuantMax: "ReduceMax"}
 # The opsets from which on the axes are an operand.
@@ -33,7 +35,8 @@ def average_pool(lowering, layer, x, output):
     """Over the whole window where a product by the counts follows, else over its part on the image."""
     if layer.form == "mean":
         return Made(lowering.node("GlobalAveragePool", [lowering.real(x, True)]), True)
-    return _pool(lowering, layer, x, "AveragePool", count_include_pad=int(layer.form == "depthwise"))
+    made = _pool(lowering, layer, x, "AveragePool", count_include_pad=int(layer.form == "depthwise"))
+    return Made(_mean_on_grid(lowering, x, made.value), True)
 
 
 def _pool(lowering, layer, x, operator, **attributes):
@@ -55,8 +58,18 @@ def global_average_pool(lowering, layer, x, output):
     return _of_image(lowering, "GlobalAveragePool", x, output)
 
 
+def _mean_on_grid(lowering, x, y):
+    """A mean of int16 is rounded on the input's grid first, as AVERAGE_POOL_2D does."""
+    if x.params.type.storage != "int16":
+        return y
+    grid = lowering.grid(f"{lowering.path}/pooled", x.params)
+    y = lowering.node("QuantizeLinear", [y, *grid], "pooled/quantized")
+    return lowering.node("DequantizeLinear", [y, *grid], "pooled/dequantized")
+
+
 def _of_image(lowering, operator, x, output):
     y = lowering.node(operator, [lowering.real(x, True)])
+    y = _mean_on_grid(lowering, x, y) if operator == "GlobalAveragePool" else y
     return Made(y, True) if len(output.shape) == len(x.shape) else Made(lowering.reshape(y, (0, -1)))
 
 
@@ -95,6 +108,18 @@ def resize(lowering, layer, x, output):
     for axis, (old, size) in enumerate(zip(image, wanted), 2):
         y = lowering.node("Gather", [y, lowering.ints("places", nearest_indices(old, size))], axis=axis)
     return Made(y, True)
+
+
+@lowers_float(keras.layers.UpSampling2D, keras.layers.Resizing)
+def float_resize(lowering, layer, inputs, output):
+    """tf2onnx rounds sizes of its own making."""
+    (x,) = inputs
+    if any(getattr(layer, name, False) for name in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias")):
+        return Made(lowering.function(layer, [lowering.real(x, False)], [x.shape]))
+    if layer.interpolation not in ("nearest", "bilinear"):
+        raise ExportError(f"Layer '{output.name}' interpolates '{layer.interpolation}'. Use 'nearest' or 'bilinear'.")
+    made = resize(lowering, layer, x, output)
+    return made if isinstance(made, Made) else Made(lowering.real(made), made.first)
 
 
 def _resize(lowering, x, wanted, **attributes):
