@@ -96,7 +96,7 @@ WRONG = {
     "suffix": (["quantize", "{x}/x.npy", "-o", "o.keras"], "does not end in .keras"),
     "missing": (["inspect", "{x}/none.tflite"], "does not exist"),
     "folder": (["inspect", "{x}/folder.keras"], "is not a file"),
-    "output suffix": (["export", "{x}/q.keras", "{x}/o.onnx"], "does not end in .tflite"),
+    "output suffix": (["export", "{x}/q.keras", "{x}/o.pb"], "does not end in .tflite or .onnx"),
     "output folder": (["export", "{x}/q.keras", "{x}/none/o.tflite"], "there is no folder"),
     "steps": (["verify", "{x}/q.keras", "{x}/q.keras", "--data", "{x}/x.npy", "--steps", "0"], "does not end in .tflite"),
     "batch size": (["export", "{x}/q.keras", "{x}/o.tflite", "--batch-size", "-3"], "argument --batch-size"),

@@ -1,7 +1,6 @@
 """An ONNX graph being written: nodes, constants, unique names."""
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 PRODUCER = "keras_quant"
@@ -110,17 +109,20 @@ class Builder:
         for node in reversed(self.nodes):
             if used.intersection(node.output):
                 kept.append(node)
-                used.update(node.input)
+                used.update(_read(node))
         self.nodes = kept[::-1]
         self.initializers = {name: value for name, value in self.initializers.items() if name in used}
+
+
+def _read(node):
+    """Names of the values that a node reads, those in the bodies of loops and branches included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+            for inner in body.node:
+                yield from _read(inner)
 
 
 def opset_of(model):
     """The version of the standard operator set that a `ModelProto` imports."""
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
-
-
-def scalar(model, name):
-    """The value of a scalar initializer, or `None`."""
-    found = next((t for t in model.graph.initializer if t.name == name), None)
-    return None if found is None else onnx.numpy_helper.to_array(found).item()

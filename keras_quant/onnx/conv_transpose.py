@@ -38,7 +38,9 @@ def conv_transpose(lowering, layer, x, output):
     y = lowering.node("Conv", [lowering.real(x, True), *operands], kernel_shape=taps, pads=pads)
     y = lowering.activate(y, layer.bounds, output.params)
     if phases > 1:
-        y = lowering.node("QuantizeLinear", [y, *lowering.grid(f"{lowering.path}/phases", output.params)], "phases/quantized")
+        y = lowering.node(
+            "QuantizeLinear", [y, *lowering.grid(f"{lowering.path}/phases", output.params)], "phases/quantized"
+        )
         sizes = [old + size - 1 for old, size in zip(x.shape, taps)]
         y = _interleaved(lowering, y, strides, output.shape[-1], sizes)
     full = [stride * (old + size - 1) for stride, old, size in zip(strides, x.shape, taps)]

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_quant.integer import QuantParams, Quantized
+from keras_quant.integer import Quantized, QuantParams
 from keras_quant.layers import (
     QuantAbsolute,
     QuantAdd,
@@ -86,7 +86,9 @@ def _same(a, b):
 
 @lowers(QuantClip)
 def clip(lowering, layer, x, output):
-    limits = ("" if v is None else lowering.constant(n, np.float32(v)) for n, v in (("low", layer.low), ("high", layer.high)))
+    limits = (
+        "" if v is None else lowering.constant(n, np.float32(v)) for n, v in (("low", layer.low), ("high", layer.high))
+    )
     return Made(lowering.node("Clip", [lowering.real(x), *limits]), x.first)
 
 
@@ -125,9 +127,6 @@ def table(lowering, layer, x, output):
         index = lowering.node("Add", [index, lowering.constant("first", np.int32(128))])
     entries = lowering.constant("table", entries.astype(lowering.storage))
     return Made(lowering.node("Gather", [entries, index], axis=0), x.first, integers=True)
-
-
-
 
 
 @lowers(QuantAddConstant)

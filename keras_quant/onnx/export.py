@@ -6,11 +6,13 @@ from keras import tree
 from keras_quant.errors import ExportError
 from keras_quant.graph import settle_halves, trace
 from keras_quant.layers import is_quantized
-from keras_quant.onnx import places
-from keras_quant.onnx import rules  # noqa: F401  registers the lowering rules
-from keras_quant.onnx.opset import OLDEST_OPSET, newest_opset
+from keras_quant.onnx import (
+    places,
+    rules,  # noqa: F401  registers the lowering rules
+)
 from keras_quant.onnx.file import LARGEST, write_model
 from keras_quant.onnx.lower import lower
+from keras_quant.onnx.opset import OLDEST_OPSET, newest_opset
 from keras_quant.onnx.report import describe
 from keras_quant.tflite.ends import check_end_types
 
@@ -40,7 +42,8 @@ def export_onnx(
     for name, tensor in outputs.items():
         _output(name, tensor, lowering, output_type)
     model = lowering.builder.finish(qmodel.name)
-    places.note(model, {node.path: lowering.tensors[v] for node in graph.nodes for v in _tensors(node)}, outputs)
+    layers = {node.path: lowering.tensors[v] for node in graph.nodes for v in _tensors(node)}
+    places.note(model, layers, {**outputs, **lowering.given})
     return describe(path, write_model(path, model, largest), lowering.builder.paths)
 
 
@@ -78,6 +81,8 @@ def _output(name, x, lowering, wanted):
         value = lowering.integers(x, False)
     else:
         held, lowering.storage = lowering.storage, wanted
-        value = lowering.node("QuantizeLinear", [lowering.real(x, False), *lowering.grid(f"{name}/{wanted}", x.params)], wanted)
+        value = lowering.node(
+            "QuantizeLinear", [lowering.real(x, False), *lowering.grid(f"{name}/{wanted}", x.params)], wanted
+        )
         lowering.storage = held
     lowering.builder.output(name, value, x.shape, wanted)

@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 import tensorflow as tf
-from onnx import compose, defs, version_converter
+from onnx import defs, version_converter
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_quant.errors import ExportError
@@ -38,16 +38,36 @@ def convert(function, values, specs, builder, path):
     """
     model = to_onnx(function, [(f"input_{i}", *spec) for i, spec in enumerate(specs)], builder.opset, path)
     prefix = builder.unique(path)
-    # Nodes are named by the scopes of their layers already.
-    graph = compose.add_prefix_graph(model.graph, f"{prefix}/", rename_nodes=False)
-    for info, value in zip(graph.input, values):
-        builder.node("Identity", [value], path, info.name)
-    builder.initializers |= {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
+    names = {info.name: value for info, value in zip(model.graph.input, values)}
+    _rename(model.graph, prefix, names)
+    builder.initializers |= {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
         node.name = builder.unique(node.name if node.name.startswith(path) else f"{path}/{node.name}")
         builder.paths[node.name] = path
         builder.nodes.append(node)
-    return [info.name for info in graph.output]
+    return [names[info.name] for info in model.graph.output]
+
+
+def _rename(graph, prefix, names):
+    """Put a prefix before every name that a graph gives to a value; `names` has those from around it, and gets them."""
+    own = [*(tensor.name for tensor in graph.initializer), *(name for node in graph.node for name in node.output)]
+    names |= {name: f"{prefix}/{name}" for name in own if name}
+    for tensor in graph.initializer:
+        tensor.name = names[tensor.name]
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                _rename_body(inner, prefix, dict(names))
+        node.input[:] = [names[name] if name else "" for name in node.input]
+        node.output[:] = [names[name] if name else "" for name in node.output]
+
+
+def _rename_body(graph, prefix, names):
+    """The body of a loop or a branch, which reads what is around it, too."""
+    names |= {info.name: f"{prefix}/{info.name}" for info in graph.input}
+    _rename(graph, prefix, names)
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        info.name = names.get(info.name, info.name)
 
 
 def to_onnx(function, inputs, opset, where):

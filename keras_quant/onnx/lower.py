@@ -118,13 +118,14 @@ class Lowering:
         builder: `Builder`.
         storage: type that holds integers of 8 bits: "uint8" or "int8".
         tensors: dict from each `Value` of the graph to its `Tensor`.
+        given: dict from the names of inputs that are integers to their `Tensor`s.
         path: of the layer being lowered.
     """
 
     def __init__(self, opset, batch_size=None, storage="uint8"):
         self.builder = Builder(opset, batch_size)
         self.storage = storage
-        self.tensors = {}
+        self.tensors, self.given = {}, {}
         self.path = ""
 
     @property
@@ -338,8 +339,9 @@ def _input(value, graph, lowering, input_type):
             f'Export with `input_type="float32"`. Received: input_type={input_type!r}'
         )
     integers = builder.input(value.name, shape, input_type)
+    lowering.given[value.name] = given = Tensor(value.name, shape, grids[0], False, {(True, False): integers})
     if input_type in (lowering.storage, "int16"):
-        return Tensor(value.name, shape, grids[0], False, {(True, False): integers})
+        return given
     scale, zero_point = (np.float32(ops.convert_to_numpy(v)) for v in (grids[0].scale, grids[0].zero_point))
     zero_point = (zero_point + (128 if input_type == "uint8" else 0)).astype(input_type)
     grid = [lowering.constant("given/scale", scale), lowering.constant("given/zero_point", zero_point)]
@@ -412,11 +414,20 @@ def _lower_island(nodes, graph, lowering):
             values.update(zip(tree.flatten(node.outputs), tree.flatten(outputs)))
         return [ops.cast(values[v], "float32") for v in left]
 
-    real = [lowering.real(lowering.tensors[v], False) for v in taken]
+    real = [_apart(lowering.tensors[v], lowering) for v in taken]
     specs = [((lowering.builder.batch_size, *v.shape[1:]), "float32") for v in taken]
     values = convert(function, real, specs, lowering.builder, nodes[0].path)
     for value, name in zip(left, values):
         lowering.tensors[value] = Tensor(value.name, value.shape[1:], None, False, {(False, False): name})
+
+
+def _apart(x, lowering):
+    """The real numbers of a tensor behind a Clip without limits.
+
+    ONNX Runtime quantizes the weights of a float layer that stands between pairs (`WeightBiasQuantization`).
+    """
+    real = lowering.real(x, False)
+    return real if x.params is None else lowering.node("Clip", [real])
 
 
 def _rule(node):

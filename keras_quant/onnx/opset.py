@@ -17,9 +17,13 @@ def newest_opset():
 
 
 def _runs(opset):
-    ends = [helper.make_tensor_value_info(name, kind, [1]) for name, kind in (("x", TensorProto.FLOAT), ("y", TensorProto.UINT8))]
+    ends = [
+        helper.make_tensor_value_info(name, kind, [1]) for name, kind in (("x", TensorProto.FLOAT), ("y", TensorProto.UINT8))
+    ]
     step = helper.make_tensor("step", TensorProto.FLOAT, [], [1.0])
-    graph = helper.make_graph([helper.make_node("QuantizeLinear", ["x", "step"], ["y"])], "probe", ends[:1], ends[1:], [step])
+    graph = helper.make_graph(
+        [helper.make_node("QuantizeLinear", ["x", "step"], ["y"])], "probe", ends[:1], ends[1:], [step]
+    )
     opsets = [helper.make_opsetid("", opset)]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

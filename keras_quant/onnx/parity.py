@@ -18,7 +18,8 @@ def verify_onnx(qmodel, path, data, steps=None, intermediates=False, verbose="au
     model, graph = read_model(path), trace(qmodel, keep_float=True)
     settle_halves(graph)
     _check_ends(qmodel, graph, path, model)
-    layers, outputs = places.read(model)
+    layers, ends = places.read(model)
+    outputs = {name: ends[name] for name in graph.output_names if name in ends}
     edges = [node.path for node in graph.nodes if leaves_float(node, graph)]
     given = {path: layers[path] for path in edges if path in layers}
     inside = {path: place for path, place in layers.items() if path not in given} if intermediates else {}

@@ -22,21 +22,22 @@ class Place:
     zero_point: int
 
 
-def note(model, layers, outputs):
+def note(model, layers, ends):
     """Write the places of integers into a model, of those that it still has.
 
     Args:
         model: `ModelProto`.
         layers: dict from layer paths to `Tensor`s.
-        outputs: dict from the model's output names to `Tensor`s.
+        ends: dict from the names of inputs and outputs to `Tensor`s.
     """
     present = {name for node in model.graph.node for name in node.output}
-    text = json.dumps([_places(tensors, present) for tensors in (layers, outputs)], separators=(",", ":"))
+    present |= {info.name for info in model.graph.input}
+    text = json.dumps([_places(tensors, present) for tensors in (layers, ends)], separators=(",", ":"))
     model.metadata_props.add(key=KEY, value=text)
 
 
 def _places(tensors, present):
-    places = {name: _place(x) for name, x in tensors.items() if (True, x.first) in x.values}
+    places = {name: _place(x) for name, x in tensors.items() if x.params is not None and (True, x.first) in x.values}
     return {name: place for name, place in places.items() if place[0] in present}
 
 
@@ -45,6 +46,6 @@ def _place(x):
 
 
 def read(model):
-    """What `note` wrote: dicts of `Place`s, of layers and of outputs; empty where there is no note, as in a float file."""
+    """What `note` wrote: dicts of `Place`s, of layers and of ends; empty where there is no note, as in a float file."""
     text = next((entry.value for entry in model.metadata_props if entry.key == KEY), "[{}, {}]")
     return [{name: Place(*place) for name, place in places.items()} for places in json.loads(text)]

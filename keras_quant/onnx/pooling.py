@@ -42,9 +42,7 @@ def average_pool(lowering, layer, x, output):
 def _pool(lowering, layer, x, operator, **attributes):
     pads = in_order(pads_of(layer, x.shape, layer.pool_size))
     window, strides = list(layer.pool_size), list(layer.strides)
-    y = lowering.node(
-        operator, [lowering.real(x, True)], kernel_shape=window, strides=strides, pads=pads, **attributes
-    )
+    y = lowering.node(operator, [lowering.real(x, True)], kernel_shape=window, strides=strides, pads=pads, **attributes)
     return Made(y, True)
 
 

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 
 from keras_quant.errors import ModelFileError
+from keras_quant.onnx import places
 from keras_quant.onnx.file import read_model
 
 _DTYPES = {
@@ -37,7 +38,7 @@ class Runtime:
     def __init__(self, path, extra_outputs=(), threads=1):
         self.model, self.path = read_model(path), path
         self._extra = {place.value: place for place in extra_outputs}
-        self._grids = _grids(self.model) | {name: (p.scale, p.zero_point) for name, p in self._extra.items()}
+        self._grids = {name: (p.scale, p.zero_point) for name, p in (places.read(self.model)[1] | self._extra).items()}
         self._fixed = [info.type.tensor_type.shape.dim[0].dim_value for info in self.model.graph.input]
         options = _options(threads)
         try:
@@ -123,17 +124,3 @@ def _options(threads):
     # Warnings about what optimized graphs are good for.
     options.log_severity_level = 3
     return options
-
-
-def _grids(model):
-    """Scale and zero point, in terms of int8 or int16, of the ends that hold integers."""
-    constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if not t.dims}
-    copies = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "Identity"}
-    grids = {}
-    for node in model.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and all(name in constants for name in node.input[1:3]):
-            name = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
-            scale, zero_point = (constants[name] for name in node.input[1:3])
-            grid = float(scale), int(zero_point) - (128 if zero_point.dtype == np.uint8 else 0)
-            grids |= {name: grid, copies.get(name, name): grid}
-    return grids
