@@ -151,8 +151,8 @@ def _add_export(commands):
         commands,
         "export",
         "write a model as .tflite or .onnx",
-        "Write a quantized model as a .tflite, and say which of its operators XNNPACK takes; or a quantized or float model as "
-        "an .onnx, and say what of it ONNX Runtime computes in float.",
+        "Write a quantized model as a .tflite, and say which of its operators XNNPACK takes; or a quantized or float model "
+        "as an .onnx, and say what of it ONNX Runtime computes in float.",
     )
     parser.add_argument("model", metavar="MODEL.keras", type=_file(".keras"))
     parser.add_argument("output", metavar="OUT", type=_target(".tflite", ".onnx"), help="ends in .tflite or .onnx")
@@ -180,7 +180,7 @@ def _add_export(commands):
         "--storage",
         choices=["uint8", "int8"],
         default="uint8",
-        help="what holds activations of 8 bits in an .onnx; default: %(default)s, for which ONNX Runtime has kernels on x86-64",
+        help="what holds activations of 8 bits in an .onnx; default: %(default)s, which ONNX Runtime wants on x86-64",
     )
 
 

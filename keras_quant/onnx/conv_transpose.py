@@ -1,7 +1,8 @@
 """Rule for transposed convolutions: a Conv for each place between two strides, and their outputs side by side.
 
-ONNX Runtime computes ConvTranspose in float only. Along one axis, with stride s, `y[s·q + r] = Σ_t x[q - t]·w[s·t + r]`: every
-r below s is a plain convolution with the taps of that r, and all of them together are one Conv with s times the filters.
+ONNX Runtime computes ConvTranspose in float only. Along one axis, with stride s, `y[s·q + r] = Σ_t x[q - t]·w[s·t + r]`:
+every r below s is a plain convolution with the taps of that r, and all of them together are one Conv with s times the
+filters.
 
 References:
     - [Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network](

@@ -1,4 +1,4 @@
-"""Rules for float layers whose kernel quantizes activations as it runs: DynamicQuantizeLinear, MatMulInteger, ConvInteger."""
+"""Rules for layers that quantize activations as they run: DynamicQuantizeLinear, MatMulInteger, ConvInteger."""
 
 import numpy as np
 from keras import activations, ops

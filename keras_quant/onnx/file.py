@@ -77,8 +77,8 @@ def _check(model):
     except Exception as error:  # of several classes, from C++
         cause = " ".join(str(error).split())[:300]
         raise ExportError(
-            f"The model that was made is no valid ONNX: {cause}. If it holds float layers, tf2onnx wrote them: give the layer "
-            "named here a quantized form."
+            f"The model that was made is no valid ONNX: {cause}. If it holds float layers, tf2onnx wrote them: give the "
+            "layer named here a quantized form."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Each layer, over its arguments, as ONNX: nothing with weights in float, at most a step from Keras, the `.tflite`'s grids."""
+"""Each layer, over its arguments, as ONNX: no weights in float, at most a step from Keras, the `.tflite`'s grids."""
 
 import keras
 import numpy as np
