@@ -2,8 +2,8 @@
 
     python benchmarks/latency.py [--threads 1 2] [--repeats 60] [--data DIR]
 
-Batch 1 on LiteRT, and, where the extra `onnx` is installed, of the same models on ONNX Runtime. The files of a network run in
-turn, again and again; ratios are medians over the pairs of neighbouring runs, in wall time (what a phone's user feels),
+Batch 1 on LiteRT, and, where the extra `onnx` is installed, of the same models on ONNX Runtime. The files of a network run
+in turn, again and again; ratios are medians over the pairs of neighbouring runs, in wall time (what a phone's user feels),
 processor time beside it.
 """
 

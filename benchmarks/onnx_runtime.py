@@ -4,8 +4,8 @@
 
 ResNet-8 on all 10,000 CIFAR-10 test images, MobileNetV2, ResNet50 and a U-Net on 32 inputs, with `--zoo` the smallest model
 of each family of `keras.applications`: outputs that differ between `predict` and ONNX Runtime, and what it leaves in float
-beside a QuantizeLinear or DequantizeLinear. Then, paired, our int8 file, the float one, ONNX Runtime's own `quantize_static` of
-that with the same calibration data, and the `.tflite` converted by tf2onnx: bytes, latency, signal to quantization noise.
+beside a QuantizeLinear or DequantizeLinear. Then, paired, our int8 file, the float one, ONNX Runtime's own `quantize_static`
+of that with the same calibration data, and the `.tflite` converted by tf2onnx: bytes, latency, signal to quantization noise.
 """
 
 import argparse

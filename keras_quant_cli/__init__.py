@@ -337,7 +337,7 @@ def _names(text):
 
 
 def _batch_size(text):
-    return None if text.lower() == "none" else _positive(text)
+    return {"none": None, "auto": "auto"}[text.lower()] if text.lower() in ("none", "auto") else _positive(text)
 
 
 @contextlib.contextmanager

@@ -186,6 +186,25 @@ def test_inspect_says_what_it_cannot_do(files, capfd, tmp_path):
     assert not page.exists()
 
 
+def test_export_verify_inspect_onnx(files, capfd):
+    pytest.importorskip("tf2onnx", reason="the extra `onnx` is not installed")
+    arguments = ("export", files / "q.keras", files / "q.onnx", "--opset", "21", "--storage", "int8", "--batch-size", "none")
+    status, out, err = in_process(capfd, *arguments)
+    assert (status, err) == (0, "") and "q.onnx" in out and "opset 21" in out
+    status, out, err = in_process(capfd, "export", files / "q.keras", files / "q.onnx")
+    assert (status, err) == (0, "") and "in float on ONNX Runtime" not in out
+    arguments = ("verify", files / "q.keras", files / "q.onnx", "--data", files / "x.npy", "--intermediates")
+    status, out, err = in_process(capfd, *arguments)
+    assert (status, err) == (0, "") and "0 of 120 outputs differ" in out and "(40 samples)" in out
+    status, out, err = in_process(capfd, "inspect", files / "q.onnx")
+    assert (status, err) == (0, "")
+    assert all(text in out for text in ("QLinearConv", "QGemm", "conv/kernel", "4×6×3×3", "uint8", "batch×12×12×6"))
+    assert in_process(capfd, "export", files / "float.keras", files / "float.onnx")[0] == 0
+    (files / "cut.onnx").write_bytes((files / "q.onnx").read_bytes()[:900])
+    assert "cut.onnx" in fails_in_process(capfd, "inspect", files / "cut.onnx")
+    assert "`opset` is an integer" in fails_in_process(capfd, "export", files / "q.keras", files / "q.onnx", "--opset", "9")
+
+
 def test_uncalibrated_ranges_are_said(files, capfd):
     status, out, _ = in_process(capfd, "quantize", files / "float.keras", "-o", files / "bare.keras")
     assert status == 0 and "ranges not set" in out

@@ -2,7 +2,8 @@
 
 from keras_quant.onnx.export import export_onnx
 from keras_quant.onnx.file import read_model
-from keras_quant.onnx.lower import Made, register_lowering
+from keras_quant.onnx.lower import register_lowering
+from keras_quant.onnx.lowering import Made
 from keras_quant.onnx.parity import verify_onnx
 from keras_quant.onnx.report import OnnxReport, describe
 from keras_quant.onnx.runtime import Runtime

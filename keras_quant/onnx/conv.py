@@ -12,7 +12,8 @@ from keras import ops
 from keras_quant.layers import QuantConv1D, QuantDense
 from keras_quant.layers.affine import QuantAffine
 from keras_quant.layers.conv import QuantConvolution, QuantDepthwiseConvolution
-from keras_quant.onnx.lower import Made, lowers
+from keras_quant.onnx.lower import lowers
+from keras_quant.onnx.lowering import Made
 
 
 def _spatial_first(kernel, *channels):

@@ -17,7 +17,8 @@ from keras import ops
 
 from keras_quant.layers.conv import QuantTransposedConvolution
 from keras_quant.onnx.conv import in_order, weights_and_bias
-from keras_quant.onnx.lower import Made, lowers
+from keras_quant.onnx.lower import lowers
+from keras_quant.onnx.lowering import Made
 
 
 @lowers(QuantTransposedConvolution)

@@ -6,7 +6,8 @@ from keras import activations, ops
 from keras_quant.layers import DynamicConv2D, DynamicDense
 from keras_quant.onnx.builder import DTYPES
 from keras_quant.onnx.conv import in_order, pads_of
-from keras_quant.onnx.lower import INT4_SINCE, Made, lowers_float
+from keras_quant.onnx.lower import lowers_float
+from keras_quant.onnx.lowering import INT4_SINCE, Made
 
 
 @lowers_float(DynamicDense)
@@ -55,9 +56,10 @@ def _scaled(lowering, layer, x, product, scale, shape, first=False):
 
 def _integers(layer):
     """int8 integers of a kernel, in the Keras layout, and the scales of its output channels."""
-    scale = np.float32(np.reshape(ops.convert_to_numpy(layer.kernel_quantizer.scale(layer.kernel, layer.kernel_axes)), -1))
-    inverse = np.float32(1.0) / scale
-    return np.rint(ops.convert_to_numpy(layer.kernel) * inverse).astype(np.int8), scale
+    quantizer, axes = layer.kernel_quantizer, layer.kernel_axes
+    scale = np.float32(np.reshape(ops.convert_to_numpy(quantizer.scale(layer.kernel, axes)), -1))
+    scaled = ops.convert_to_numpy(quantizer.values(layer.kernel, axes)) * (np.float32(1.0) / scale)
+    return np.clip(np.rint(scaled), -quantizer.limit, quantizer.limit).astype(np.int8), scale
 
 
 def _held(lowering, layer, integers):

@@ -28,7 +28,8 @@ from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.layers.matmul import _BatchMatmul
 from keras_quant.layers.table import _Tabulated
 from keras_quant.onnx.builder import DTYPES
-from keras_quant.onnx.lower import Made, lowers
+from keras_quant.onnx.lower import lowers
+from keras_quant.onnx.lowering import Made
 
 _BINARY = {
     QuantAdd: "Add",

@@ -14,7 +14,8 @@ from keras_quant.layers import (
     QuantZeroPadding2D,
 )
 from keras_quant.layers.gather import QuantGather
-from keras_quant.onnx.lower import Made, lowers
+from keras_quant.onnx.lower import lowers
+from keras_quant.onnx.lowering import Made
 from keras_quant.onnx.pooling import _axis
 
 

@@ -18,7 +18,8 @@ from keras_quant.layers import (
     QuantUpSampling2D,
 )
 from keras_quant.onnx.conv import in_order, pads_of
-from keras_quant.onnx.lower import Made, lowers, lowers_float
+from keras_quant.onnx.lower import lowers, lowers_float
+from keras_quant.onnx.lowering import Made
 
 _REDUCTIONS = {QuantMean: "ReduceMean", QuantSum: "ReduceSum", QuantMin: "ReduceMin", QuantMax: "ReduceMax"}
 # The opsets from which on the axes are an operand.

@@ -1,6 +1,8 @@
 """What an `.onnx` file holds, how it is chosen, and what is refused."""
 
 import importlib.util
+import pathlib
+import re
 
 import keras
 import numpy as np
@@ -21,6 +23,7 @@ from tests.layers.test_float_islands import every_float_layer, three
 
 L, ops = keras.layers, keras.ops
 X = images(12)
+PAGES = pathlib.Path(kq.__file__).parents[1] / "docs"
 # One grid for a whole tensor where XNNPACK has one for each row: a step of 8 bits of the largest row.
 DYNAMIC = 0.05
 
@@ -214,6 +217,17 @@ def test_a_layer_without_a_rule_is_converted_from_its_float_arithmetic(tmp_path)
     qmodel = kq.quantize(shake(sequential(L.Conv2D(4, 3), Softly(name="odd"), L.Conv2D(3, 1))), "int8", X)
     kq.export(qmodel, tmp_path / "m.onnx")
     assert kq.verify(qmodel, tmp_path / "m.onnx", X, intermediates=True, verbose=0).largest <= 1
+
+
+def test_the_rule_in_the_documentation_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pages, names = [PAGES / "custom_layers.md", PAGES / "onnx.md"], {}
+    for page in pages:
+        code = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[-1]
+        exec(compile(code, str(page), "exec"), names)
+    report = kq.export(names["qmodel"], "upscale.onnx")
+    assert "DepthToSpace" in [op.name for op in report.operators]
+    assert kq.verify(names["qmodel"], "upscale.onnx", names["data"], intermediates=True, verbose=0).largest <= 1
 
 
 def test_a_layer_that_tf2onnx_cannot_convert_is_named(tmp_path):
