@@ -198,7 +198,8 @@ def test_export_verify_inspect_onnx(files, capfd):
     assert (status, err) == (0, "") and "0 of 120 outputs differ" in out and "(40 samples)" in out
     status, out, err = in_process(capfd, "inspect", files / "q.onnx")
     assert (status, err) == (0, "")
-    assert all(text in out for text in ("QLinearConv", "QGemm", "conv/kernel", "4×6×3×3", "uint8", "batch×12×12×6"))
+    wanted = ("QLinearConv", "QGemm", "conv/kernel", "4×6×3×3", "uint8", "batch×12×12×6")
+    assert [text for text in wanted if text not in out] == []
     assert in_process(capfd, "export", files / "float.keras", files / "float.onnx")[0] == 0
     (files / "cut.onnx").write_bytes((files / "q.onnx").read_bytes()[:900])
     assert "cut.onnx" in fails_in_process(capfd, "inspect", files / "cut.onnx")

@@ -71,7 +71,7 @@ def _convolution(lowering, layer, x, output, kernel, weights, groups, lead=0):
         pads=in_order(pads),
         group=groups,
     )
-    return Made(lowering.activate(y, layer.bounds, output.params), True)
+    return lowering.activate(y, layer.bounds, output, True)
 
 
 @lowers(QuantConvolution)
@@ -99,12 +99,11 @@ def dense(lowering, layer, x, output):
     if x.first:
         kernel = kernel.T.reshape(kernel.shape[1], kernel.shape[0], *[1] * (x.rank - 2))
         y = lowering.node("Conv", [lowering.real(x), *weights_and_bias(lowering, x, weights, kernel, 0, bits)])
-        return Made(lowering.activate(y, layer.bounds, output.params), True)
+        return lowering.activate(y, layer.bounds, output, True)
     rows = rows_of(lowering, x, (-1, kernel.shape[0]))
     operands = [rows, *weights_and_bias(lowering, x, weights, kernel.T, 0, bits)]
     y = lowering.node("Gemm", operands, transB=1)
-    y = lowering.activate(y, layer.bounds, output.params)
-    return from_rows(lowering, y, x, output)
+    return from_rows(lowering, lowering.activate(y, layer.bounds, output), x, output)
 
 
 def rows_of(lowering, x, shape):
@@ -116,11 +115,14 @@ def rows_of(lowering, x, shape):
     return lowering.node("DequantizeLinear", [integers, *grid], "rows/dequantized")
 
 
-def from_rows(lowering, value, x, output, rank=2):
-    """Real numbers in rows as the integers of the output, in its shape."""
+def from_rows(lowering, made, x, output, rank=2):
+    """What was made in rows as the integers of the output, in its shape."""
     if x.rank == rank:
-        return Made(value)
-    integers = lowering.node("QuantizeLinear", [value, *lowering.grid(f"{lowering.path}", output.params)], "rows/quantized")
+        return made
+    integers = made.value
+    if not made.integers:
+        grid = lowering.grid(output.name, output.params)
+        integers = lowering.node("QuantizeLinear", [made.value, *grid], "rows/quantized")
     return Made(lowering.reshape(integers, (-1, *output.shape)), integers=True)
 
 
@@ -133,5 +135,5 @@ def affine(lowering, layer, x, output):
     kernel = ops.convert_to_numpy(weights.kernel).reshape(channels, 1, *[1] * spatial)
     rows = lowering.real(x) if x.first else rows_of(lowering, x, (-1, channels, 1, 1))
     y = lowering.node("Conv", [rows, *weights_and_bias(lowering, x, weights, kernel, 0, 8)], group=channels)
-    y = lowering.activate(y, layer.bounds, output.params)
-    return Made(y, True) if x.first else from_rows(lowering, y, x, output, rank=None)
+    made = lowering.activate(y, layer.bounds, output, x.first)
+    return made if x.first else from_rows(lowering, made, x, output, rank=None)

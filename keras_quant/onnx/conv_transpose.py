@@ -38,19 +38,15 @@ def conv_transpose(lowering, layer, x, output):
     operands = weights_and_bias(lowering, x, repeated, kernel, 0, layer.kernel_quantizer.bits)
     pads = in_order([(size - 1, size - 1) for size in taps])
     y = lowering.node("Conv", [lowering.real(x, True), *operands], kernel_shape=taps, pads=pads)
-    y = lowering.activate(y, layer.bounds, output.params)
+    made = lowering.activate(y, layer.bounds, output, True)
     if phases > 1:
-        y = lowering.node(
-            "QuantizeLinear", [y, *lowering.grid(f"{lowering.path}/phases", output.params)], "phases/quantized"
-        )
-        sizes = [old + size - 1 for old, size in zip(x.shape, taps)]
-        y = _interleaved(lowering, y, strides, output.shape[-1], sizes)
+        made = _interleaved(lowering, made, strides, output, [old + size - 1 for old, size in zip(x.shape, taps)])
     full = [stride * (old + size - 1) for stride, old, size in zip(strides, x.shape, taps)]
     if list(full) != list(output.shape[:-1]):
         ends = [cut + wanted for cut, wanted in zip(skipped, output.shape)]
         limits = [lowering.ints(n, v) for n, v in (("starts", skipped), ("ends", ends), ("axes", range(2, 2 + window)))]
-        y = lowering.node("Slice", [y, *limits])
-    return Made(y, True, integers=phases > 1)
+        made = dataclasses.replace(made, value=lowering.node("Slice", [made.value, *limits]))
+    return made
 
 
 def _with_holes(dilation, kernel):
@@ -81,10 +77,13 @@ def _by_phase(kernel, strides, taps):
     return split.transpose(order).reshape(-1, kernel.shape[-1], *taps)
 
 
-def _interleaved(lowering, y, strides, filters, sizes):
-    """Integers `(n, phases · filters, *sizes)` as `(n, filters, *(size · stride))`."""
-    count = len(strides)
+def _interleaved(lowering, made, strides, output, sizes):
+    """`(n, phases · filters, *sizes)` as integers `(n, filters, *(size · stride))`."""
+    count, filters, y = len(strides), output.shape[-1], made.value
+    if not made.integers:
+        y = lowering.node("QuantizeLinear", [y, *lowering.grid(output.name, output.params)], "phases/quantized")
     y = lowering.reshape(y, (-1, *strides, filters, *sizes))
     pairs = [axis for i in range(count) for axis in (2 + count + i, 1 + i)]
     y = lowering.node("Transpose", [y], perm=[0, 1 + count, *pairs])
-    return lowering.reshape(y, (-1, filters, *(size * stride for size, stride in zip(sizes, strides))))
+    y = lowering.reshape(y, (-1, filters, *(size * stride for size, stride in zip(sizes, strides))))
+    return Made(y, True, integers=True)

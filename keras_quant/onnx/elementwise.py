@@ -59,7 +59,7 @@ def identity(lowering, layer, x, output):
 def binary(lowering, layer, inputs, output):
     names, first = lowering.alike(inputs)
     operator = next(name for cls, name in _BINARY.items() if isinstance(layer, cls))
-    return Made(lowering.activate(lowering.node(operator, names), layer.bounds, output.params), first)
+    return lowering.activate(lowering.node(operator, names), layer.bounds, output, first)
 
 
 @lowers(QuantSquare)
@@ -148,7 +148,7 @@ def _with_constant(lowering, layer, x, output, operator):
         integers = np.moveaxis(integers, -1, 1)
     constant = lowering.dequantized("constant", integers, np.float32(ops.convert_to_numpy(held.params.scale)))
     y = lowering.node(operator, [lowering.real(x, first), constant])
-    return Made(lowering.activate(y, layer.bounds, output.params), first)
+    return lowering.activate(y, layer.bounds, output, first)
 
 
 @lowers(_BatchMatmul)

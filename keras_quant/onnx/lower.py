@@ -157,9 +157,8 @@ def _clamped(x, params, layer, lowering):
     if params.is_full or layer.keeps_grid:
         return x
     # On integers: of two pairs that follow one another ONNX Runtime would make one, on a third grid.
-    lowest = int(ops.convert_to_numpy(params.low + params.kernel.zero_point)) + (128 if lowering.storage == "uint8" else 0)
-    limit = lowering.constant("clamped/lowest", np.asarray(lowest, lowering.storage))
-    integers = lowering.node("Clip", [lowering.integers(x), limit], "clamped/integers")
+    limits = [int(ops.convert_to_numpy(v)) for v in (params.low, params.high)]
+    integers = lowering.clip(lowering.integers(x), params.kernel, limits)
     above = Tensor(x.path, x.shape, x.params, x.first, {(True, x.first): integers}, grid=x.grid)
     return lowering.quantized(lowering.real(above), f"{x.path}/clamped", x.shape, params.stored, x.first)
 

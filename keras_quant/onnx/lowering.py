@@ -181,31 +181,38 @@ class Lowering:
         x.grid = x.grid or self.grid(x.path, x.params)
         return self.builder.node("DequantizeLinear", [value, *x.grid], x.path, f"{x.path}/dequantized")
 
-    def activate(self, value, bounds, y):
-        """A fused activation, where the output's grid does not clamp as it does: through a pair on the same grid.
+    def activate(self, value, bounds, output, first=False):
+        """A fused activation; where the output's grid does not clamp as it does, a Clip of the integers.
 
-        So the operator before it has a pair of its own to fuse with.
+        One of real numbers would stand between the operator and the pair that it fuses with.
 
         Args:
             value: name of real numbers.
             bounds: of the activation, see `integer.activation_range`.
-            y: `QuantParams` of the output.
-        """
-        lowest, highest = (float(ops.convert_to_numpy(v)) for v in activation_range(y, bounds))
-        low, high = (float(ops.convert_to_numpy(v)) for v in (y.low, y.high))
-        if (lowest, highest) == (low, high):
-            return value
-        if y.type.storage == "int8":
-            grid = self.grid(f"{self.path}/linear", y)
-            value = self.node("QuantizeLinear", [value, *grid], "linear/quantized")
-            value = self.node("DequantizeLinear", [value, *grid], "linear/dequantized")
-        return self.clip(value, (lowest, highest), y)
+            output: `Output` of the rule.
+            first: whether the value has its channels first.
 
-    def clip(self, value, limits, y):
-        """Real numbers clipped to two centred integers of a grid."""
-        scale = float(ops.convert_to_numpy(y.scale))
-        limits = [self.constant(n, np.float32(v * scale)) for n, v in zip(("lowest", "highest"), limits)]
-        return self.node("Clip", [value, *limits])
+        Returns:
+            `Made`.
+        """
+        y = output.params
+        limits = [int(ops.convert_to_numpy(v)) for v in activation_range(y, bounds)]
+        if limits == [int(ops.convert_to_numpy(v)) for v in (y.low, y.high)]:
+            return Made(value, first)
+        if y.type.storage == "int16":
+            # ONNX Runtime fuses none of it, and has no Clip of int16.
+            scale = float(ops.convert_to_numpy(y.scale))
+            ends = [self.constant(n, np.float32(v * scale)) for n, v in zip(("lowest", "highest"), limits)]
+            return Made(self.node("Clip", [value, *ends]), first)
+        value = self.node("QuantizeLinear", [value, *self.grid(output.name, y)], "linear/quantized")
+        return Made(self.clip(value, y, limits), first, integers=True)
+
+    def clip(self, value, y, limits):
+        """Integers of a grid clipped to two centred ones."""
+        storage = self.storage_of(y)
+        zero = int(ops.convert_to_numpy(y.zero_point)) + (128 if storage == "uint8" else 0)
+        operands = [self.constant(n, np.asarray(v + zero, storage)) for n, v in zip(("lowest", "highest"), limits)]
+        return self.node("Clip", [value, *operands])
 
     def reshape(self, value, shape):
         """RESHAPE; the batch is 0 for "as it is" or -1 for "what remains"."""

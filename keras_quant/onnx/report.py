@@ -70,7 +70,8 @@ def describe(path, total=None, paths=None):
     """
     runtime = Runtime(path)
     model, optimized = runtime.model, runtime.optimized()
-    run = {node.name: node.op_type for node in optimized.graph.node}
+    names = {node.name for node in model.graph.node}
+    run = {_origin(node.name, names): node.op_type for node in reversed(optimized.graph.node)}
     layer = lambda node: (paths or {}).get(node.name, node.name.rpartition("/")[0])
     operators = tuple(
         OnnxOperator(node.op_type, layer(node), node.name, run.get(node.name, ""))
@@ -78,10 +79,18 @@ def describe(path, total=None, paths=None):
         if node.op_type not in _PAIRS
     )
     runs = dict(collections.Counter(node.op_type for node in optimized.graph.node))
-    left = _unfused(optimized)
+    left = {_origin(name, names) for name in _unfused(optimized)}
     unfused = tuple(op for op in operators if op.node in left)
     total = total if total is not None else model.ByteSize()
     return OnnxReport(str(path), total, opset_of(model), operators, tuple(_tensors(model)), runs, unfused)
+
+
+def _origin(name, names):
+    """The node that one of ONNX Runtime's was made from: it puts "_nchwc", "_token_1" and the like behind the name."""
+    found = name
+    while found not in names and "_" in found:
+        found = found.rpartition("_")[0]
+    return found if found in names else name
 
 
 def _unfused(model):
