@@ -4,6 +4,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 PRODUCER = "keras_quant"
+# Bytes of a constant that goes into a file of its own where the model has one; scales stay in the model.
+SMALLEST_APART = 2**16
 DTYPES = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
@@ -95,14 +97,31 @@ class Builder:
         batch = "batch" if self.batch_size is None else self.batch_size
         return helper.make_tensor_value_info(name, DTYPES[dtype], [batch, *shape])
 
-    def finish(self, name):
-        """The `ModelProto`, without what reaches no output."""
+    @property
+    def bytes(self):
+        """Of the constants that the outputs need."""
         self._prune()
-        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, list(self.initializers.values()))
+        return sum(len(tensor.raw_data) for tensor in self.initializers.values())
+
+    def finish(self, name, location=None):
+        """The model, without what reaches no output.
+
+        Args:
+            name: of the graph.
+            location: name of a file for the large constants; `None` to have them in the model.
+
+        Returns:
+            `ModelProto`, and the `TensorProto`s that go into that file, in order.
+        """
+        self._prune()
+        tensors = self.initializers.values()
+        apart = [] if location is None else [tensor for tensor in tensors if len(tensor.raw_data) >= SMALLEST_APART]
+        held = [tensor for tensor in tensors if not any(tensor is other for other in apart)]
+        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, held + _references(apart, location))
         opsets = [helper.make_opsetid("", self.opset)]
         model = helper.make_model(graph, opset_imports=opsets, producer_name=PRODUCER)
         model.ir_version = helper.find_min_ir_version_for(opsets)
-        return model
+        return model, apart
 
     def _prune(self):
         used, kept = {info.name for info in self.outputs}, []
@@ -112,6 +131,19 @@ class Builder:
                 used.update(_read(node))
         self.nodes = kept[::-1]
         self.initializers = {name: value for name, value in self.initializers.items() if name in used}
+
+
+def _references(tensors, location):
+    """What stands for constants that lie in a file of their own, one behind the other."""
+    made, offset = [], 0
+    for tensor in tensors:
+        reference = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        reference.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", offset), ("length", len(tensor.raw_data))):
+            reference.external_data.add(key=key, value=str(value))
+        made.append(reference)
+        offset += len(tensor.raw_data)
+    return made
 
 
 def _read(node):

@@ -10,7 +10,7 @@ from keras_quant.onnx import (
     places,
     rules,  # noqa: F401  registers the lowering rules
 )
-from keras_quant.onnx.file import LARGEST, write_model
+from keras_quant.onnx.file import LARGEST, data_name, write_model
 from keras_quant.onnx.lower import lower
 from keras_quant.onnx.opset import OLDEST_OPSET, newest_opset
 from keras_quant.onnx.report import describe
@@ -41,10 +41,11 @@ def export_onnx(
     outputs = {n: lowering.tensors[v] for n, v in zip(graph.output_names, tree.flatten(graph.outputs))}
     for name, tensor in outputs.items():
         _output(name, tensor, lowering, output_type)
-    model = lowering.builder.finish(qmodel.name)
+    builder = lowering.builder
+    model, apart = builder.finish(qmodel.name, data_name(path) if builder.bytes > largest else None)
     layers = {node.path: lowering.tensors[v] for node in graph.nodes for v in _tensors(node)}
     places.note(model, layers, {**outputs, **lowering.given})
-    return describe(path, write_model(path, model, largest), lowering.builder.paths)
+    return describe(path, write_model(path, model, apart), builder.paths)
 
 
 def _tensors(node):

@@ -42,29 +42,29 @@ def read_model(path):
     return model
 
 
-def write_model(path, model, largest=LARGEST):
+def write_model(path, model, apart=()):
     """Check a model in full, and write it under a temporary name first; on failure `path` is as it was.
 
     Args:
-        path: of the file. Weights go into `<path>.data` where the model would be larger than `largest`.
+        path: of the file.
         model: `ModelProto`.
-        largest: bytes of one file.
+        apart: `TensorProto`s whose data goes into `<path>.data`, as `Builder.finish` gives them.
 
     Returns:
         The bytes written, of both files together.
 
     Raises:
-        ExportError: if the folder cannot be written.
+        ExportError: if the folder cannot be written, or the model is not valid.
     """
     path = pathlib.Path(path)
-    if model.ByteSize() <= largest:
+    if not apart:
         _check(model)
         content = model.SerializeToString(deterministic=True)
         write_atomically(path, content)
         return len(content)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            return _write_with_data(pathlib.Path(folder, path.name), path, model)
+            return _write_with_data(pathlib.Path(folder, path.name), path, model, apart)
     except OSError as error:
         raise ExportError(
             f"Cannot write '{path}': {error.strerror}. Choose a folder that exists, is writable and has room."
@@ -82,13 +82,22 @@ def _check(model):
         ) from error
 
 
-def _write_with_data(temporary, path, model):
+def _write_with_data(temporary, path, model, apart):
     """The model and its weights under temporary names, checked, and both renamed, the weights first."""
-    onnx.save_model(model, temporary, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+    names = data_name(path), path.name
+    with open(temporary.with_name(names[0]), "wb") as file:
+        for tensor in apart:
+            file.write(tensor.raw_data)
+    temporary.write_bytes(model.SerializeToString(deterministic=True))
     _check(str(temporary))
     total = 0
-    for name in (f"{path.name}.data", path.name):
+    for name in names:
         written = temporary.with_name(name)
         total += written.stat().st_size
         os.replace(written, path.with_name(name))
     return total
+
+
+def data_name(path):
+    """Name of the file with a model's weights, beside it."""
+    return f"{pathlib.Path(path).name}.data"

@@ -23,9 +23,12 @@ from keras_quant.onnx.pooling import _axis
 def reshape(lowering, layer, x, output):
     if tuple(x.shape) == tuple(output.shape):
         return x
-    if x.first and all(size == 1 for size in x.shape[:-1]):
-        return Made(lowering.reshape(lowering.real(x), (0, *output.shape)))
-    return Made(lowering.reshape(lowering.real(x, False), (0, *output.shape)))
+    # An image of one pixel lies in memory alike, whether its channels are first or last.
+    value = lowering.real(x) if all(size == 1 for size in x.shape[:-1]) else lowering.real(x, False)
+    *places, channels = output.shape
+    if len(places) > 1 and all(size == 1 for size in places):
+        return Made(lowering.reshape(value, (0, channels, *places)), True)
+    return Made(lowering.reshape(value, (0, *output.shape)))
 
 
 @lowers(QuantPermute)

@@ -112,7 +112,7 @@ class Runtime:
         with tempfile.TemporaryDirectory() as folder:
             options = _options(1)
             options.optimized_model_filepath = os.path.join(folder, "optimized.onnx")
-            if self.model.ByteSize() > 2**30:
+            if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in self.model.graph.initializer):
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "data.bin")
             onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
             return onnx.load(options.optimized_model_filepath, load_external_data=False)

@@ -90,7 +90,9 @@ def test_images_change_their_layout_at_the_ends_only(tmp_path):
         b = L.DepthwiseConv2D(3, padding="same")(L.ReLU()(a))
         x = L.Concatenate()([L.Add()([a, b]), L.Conv2D(4, 1, activation="silu")(L.BatchNormalization()(b))])
         x = L.Conv2D(4, 3)(L.ZeroPadding2D(1)(L.UpSampling2D(2)(L.MaxPooling2D(2)(x))))
-        return L.Multiply()([x, L.Dense(4, activation="sigmoid")(L.GlobalAveragePooling2D(keepdims=True)(x))])
+        x = L.Multiply()([x, L.Dense(4, activation="sigmoid")(L.GlobalAveragePooling2D(keepdims=True)(x))])
+        gate = L.Conv2D(4, 1, activation="hard_sigmoid")(L.Reshape((1, 1, 4))(L.GlobalAveragePooling2D()(x)))
+        return L.Multiply()([x, gate])
 
     kq.export(kq.quantize(shake(functional(build)), "int8", X), tmp_path / "m.onnx")
     assert operators(tmp_path / "m.onnx").count("Transpose") == 2
@@ -250,7 +252,7 @@ def test_a_layer_that_tf2onnx_cannot_convert_is_named(tmp_path):
 
 
 def test_large_models_keep_their_weights_beside(tmp_path, monkeypatch):
-    qmodel = kq.quantize(shake(sequential(L.Flatten(), L.Dense(64), L.Dense(3))), "int8", X)
+    qmodel = kq.quantize(shake(sequential(L.Flatten(), L.Dense(128), L.Dense(3))), "int8", X)
     report = export_onnx(qmodel, tmp_path / "m.onnx", largest=10_000)
     files = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert set(files) == {"m.onnx", "m.onnx.data"} and files["m.onnx"] < 10_000 < files["m.onnx.data"]
