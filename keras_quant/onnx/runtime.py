@@ -39,7 +39,8 @@ class Runtime:
         self.model, self.path = read_model(path), path
         self._extra = {place.value: place for place in extra_outputs}
         self._grids = {name: (p.scale, p.zero_point) for name, p in (places.read(self.model)[1] | self._extra).items()}
-        self._fixed = [info.type.tensor_type.shape.dim[0].dim_value for info in self.model.graph.input]
+        dims = [info.type.tensor_type.shape.dim for info in self.model.graph.input]
+        self._fixed = dims[0][0].dim_value if dims and dims[0] else 0
         options = _options(threads)
         try:
             self.session = self._session(options)
@@ -54,11 +55,17 @@ class Runtime:
         model.CopyFrom(self.model)
         known = {info.name for info in model.graph.output}
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._extra if name not in known)
-        # Beside the file, whose weights may be in another one.
+        if not self._has_weights_apart:
+            return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        # Beside the file with the weights.
         with tempfile.NamedTemporaryFile(dir=pathlib.Path(self.path).parent, suffix=".onnx") as file:
             file.write(model.SerializeToString())
             file.flush()
             return onnxruntime.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
+
+    @property
+    def _has_weights_apart(self):
+        return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in self.model.graph.initializer)
 
     @property
     def inputs(self):
@@ -84,7 +91,7 @@ class Runtime:
             List of arrays, in the order of `outputs`.
         """
         samples = len(arrays[0])
-        size = self._fixed[0] or samples
+        size = self._fixed or samples
         chunks = []
         for start in range(0, samples, size):
             fed = [self._filled(array[start : start + size], size) for array in arrays]
@@ -112,7 +119,7 @@ class Runtime:
         with tempfile.TemporaryDirectory() as folder:
             options = _options(1)
             options.optimized_model_filepath = os.path.join(folder, "optimized.onnx")
-            if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in self.model.graph.initializer):
+            if self._has_weights_apart:
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "data.bin")
             onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
             return onnx.load(options.optimized_model_filepath, load_external_data=False)
