@@ -10,9 +10,11 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "keras_quant/__init__.py").
 
 DEMO = ["scikit-learn>=1.3", "matplotlib>=3.7"]
 REPORT = ["matplotlib>=3.7", "pandas>=2"]
+ONNX = ["onnx>=1.17", "tf2onnx>=1.16", "onnxruntime>=1.20"]
 TEST = [
     *DEMO,
     *REPORT,
+    *ONNX,
     "tensorboard>=2.18",
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -50,7 +52,7 @@ setup(
         "report": REPORT,
         "test": TEST,
         "bench": BENCH,
-        "onnx": ["onnx>=1.16", "tf2onnx>=1.16", "onnxruntime>=1.18"],
+        "onnx": ONNX,
         "compress": ["zstandard>=0.22"],
         "dev": ["ruff>=0.6"],
     },

@@ -2,11 +2,13 @@
 
     python benchmarks/latency.py [--threads 1 2] [--repeats 60] [--data DIR]
 
-Batch 1 on LiteRT. The three files of a network run in turn, again and again; ratios are medians over the pairs of
-neighbouring runs, in wall time (what a phone's user feels), processor time beside it.
+Batch 1 on LiteRT, and, where the extra `onnx` is installed, of the same models on ONNX Runtime. The files of a network run
+in turn, again and again; ratios are medians over the pairs of neighbouring runs, in wall time (what a phone's user feels),
+processor time beside it.
 """
 
 import argparse
+import importlib.util
 import pathlib
 import tempfile
 import time
@@ -39,32 +41,60 @@ def exported(model, calibration, policy="int8"):
         return path.read_bytes()
 
 
-def time_once(runtime, calls):
-    interpreter = runtime.interpreter
+def onnx_files(model, calibration):
+    """The `.onnx` of the quantized and of the float model; nothing without the extra."""
+    if importlib.util.find_spec("tf2onnx") is None:
+        return {}
+    files = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "m.onnx"
+        for name, source in (("ONNX", kq.quantize(model, "int8", calibration)), ("ONNX float", model)):
+            kq.export(source, path)
+            files[name] = path.read_bytes()
+    return files
+
+
+def lite_call(content, name, threads):
+    runtime = Runtime(content, name, threads)
+    detail = runtime.inputs[0]
+    runtime.interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
+    return runtime.interpreter.invoke
+
+
+def onnx_call(content, name, threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    zeros = np.zeros((1, *given.shape[1:]), "float32")
+    return lambda: session.run(None, {given.name: zeros})
+
+
+def time_once(call, calls):
     wall, processor = time.perf_counter(), time.process_time()
     for _ in range(calls):
-        interpreter.invoke()
+        call()
     return (time.perf_counter() - wall) / calls, (time.process_time() - processor) / calls
 
 
 def measure(files, threads, repeats):
     """Seconds of wall and processor time, `(repeats, 2)` for each file."""
-    runtimes = {name: Runtime(content, name, threads) for name, content in files.items()}
-    for runtime in runtimes.values():
-        detail = runtime.inputs[0]
-        runtime.interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
-        time_once(runtime, 3)
+    made = {name: (onnx_call if name.startswith("ONNX") else lite_call)(f, name, threads) for name, f in files.items()}
+    for call in made.values():
+        time_once(call, 3)
     # As many calls as make about 20 ms, so that the clock does not matter.
-    calls = {name: max(1, int(0.02 / time_once(runtime, 3)[0])) for name, runtime in runtimes.items()}
+    calls = {name: max(1, int(0.02 / time_once(call, 3)[0])) for name, call in made.items()}
     seconds = {name: [] for name in files}
     for _ in range(repeats):
-        for name, runtime in runtimes.items():
-            seconds[name].append(time_once(runtime, calls[name]))
+        for name, call in made.items():
+            seconds[name].append(time_once(call, calls[name]))
     return {name: np.array(values) for name, values in seconds.items()}
 
 
 def rows(name, model, calibration, threads, repeats):
-    files = {"ours": exported(model, calibration), "float": converted(model)}
+    files = {"ours": exported(model, calibration), "float": converted(model), **onnx_files(model, calibration)}
     try:
         files["converter"] = converted(model, calibration)
     except Exception as error:  # the converter refuses some networks; that is a result
@@ -78,6 +108,9 @@ def rows(name, model, calibration, threads, repeats):
             row[f"ours / {file}"] = ratio(seconds["ours"], seconds[file], 0) if file in seconds else "-"
             row[f"(cpu) {file}"] = ratio(seconds["ours"], seconds[file], 1) if file in seconds else "-"
         row["float / ours"] = 1 / row["ours / float"]
+        for file in ("ONNX", "ONNX float"):
+            row[f"{file} ms"] = float(np.median(seconds[file][:, 0]) * 1e3) if file in seconds else "-"
+        row["ONNX float / ONNX"] = ratio(seconds["ONNX float"], seconds["ONNX"], 0) if "ONNX" in seconds else "-"
         yield row
 
 

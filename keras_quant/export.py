@@ -6,36 +6,57 @@ from keras_quant.errors import ExportError
 from keras_quant.tflite import export_tflite, verify_tflite
 
 
-def export(qmodel, path, batch_size=1, fallback=None, input_type=None, output_type=None):
-    """Write a quantized model as a file for the device: of integers throughout, but for layers whose policy is float.
+def export(
+    qmodel,
+    path,
+    batch_size="auto",
+    fallback=None,
+    input_type=None,
+    output_type=None,
+    opset=None,
+    storage="uint8",
+):
+    """Write a model as a file: `.tflite` for the device, `.onnx` for servers and other runtimes.
 
-    The same model gives the same bytes each time. The signature `serving_default` has the Keras input and output names.
+    A `.tflite` holds integers throughout, but for layers whose policy is float. The same model gives the same bytes each
+    time. The signature `serving_default` has the Keras input and output names.
+
+    An `.onnx` (which needs the extra `onnx`) holds the same integer weights, scales and zero points in the standard form:
+    float operators between QuantizeLinear and DequantizeLinear, which runtimes fuse into integer kernels. A float model is
+    exported as it is, through tf2onnx.
 
     Ranges of products and means may move by millionths, so that 64-bit Arm rounds as x86-64 does (see docs/runtimes.md);
     `verify` does the same to a model that was saved before.
 
     Args:
-        qmodel: quantized `keras.Model`, from `quantize` or built of `keras_quant.layers`, calibrated or trained.
-        path: ends in `.tflite`. Written to a temporary file beside it and renamed.
-        batch_size: of the file; `None` leaves it resizable at run time.
-        fallback: what becomes of a model with a layer that no rule lowers. `None` for an error that names it;
-            "converter" to hand the whole model, with its ranges, to `TFLiteConverter`. That file need not equal `predict`:
-            `verify` says how far it does.
-        input_type: "int8", "uint8", "int16" or "float32"; by default what the first layers compute in. The file turns
-            float32 into integers, as `predict` does, and uint8 into int8 on the same scale (so bytes of a camera go in as
-            they are where that scale is 1).
-        output_type: likewise; by default what the last layers compute in.
+        qmodel: quantized `keras.Model`, from `quantize` or built of `keras_quant.layers`, calibrated or trained; for `.onnx`
+            any float `keras.Model`, too.
+        path: ends in `.tflite` or `.onnx`. Written to a temporary file beside it and renamed.
+        batch_size: of the file; `None` leaves it open at run time. By default 1 in a `.tflite`, open in an `.onnx`.
+        fallback: of a `.tflite`, what becomes of a model with a layer that no rule lowers. `None` for an error that names
+            it; "converter" to hand the whole model, with its ranges, to `TFLiteConverter`. That file need not equal
+            `predict`: `verify` says how far it does. (An `.onnx` needs none: tf2onnx converts such layers one by one.)
+        input_type: "int8", "uint8", "int16" or "float32". By default a `.tflite` takes what the first layers compute in, an
+            `.onnx` what the Keras model takes. The file turns float32 into integers, as `predict` does, and uint8 into int8
+            on the same scale (so bytes of a camera go in as they are where that scale is 1).
+        output_type: likewise; by default what the last layers compute in, and float32 in an `.onnx`.
+        opset: of an `.onnx`: from 13 on; by default the newest that the installed ONNX Runtime runs.
+        storage: of an `.onnx`: what holds activations of 8 bits. "uint8" has 128 added to values and zero points, which is
+            what ONNX Runtime's kernels for x86-64 want; "int8" has them as the `.tflite` does.
 
     Returns:
-        `ExportReport`: bytes, operators and which of them XNNPACK takes, partitions, every tensor's quantization.
+        `ExportReport`: bytes, operators and which of them XNNPACK takes, partitions, every tensor's quantization; of an
+        `.onnx` `keras_quant.onnx.OnnxReport`: bytes, operators and what ONNX Runtime runs them as, likewise.
 
     Raises:
-        ExportError: for a layer that no rule lowers, an input or output that cannot have the type, a path that cannot be
-            written, or another suffix.
+        ExportError: for a layer that no rule lowers, an input or output that cannot have the type, an opset too low, a path
+            that cannot be written, another suffix, or the extra missing.
         CalibrationError: if a layer's range was never set.
     """
-    _check_suffix(path)
-    return export_tflite(qmodel, path, batch_size, fallback, input_type, output_type)
+    if _suffix(path) == ".onnx":
+        batch_size = None if batch_size == "auto" else batch_size
+        return _onnx().export_onnx(qmodel, path, batch_size, input_type, output_type, opset, storage)
+    return export_tflite(qmodel, path, 1 if batch_size == "auto" else batch_size, fallback, input_type, output_type)
 
 
 def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host"):
@@ -43,12 +64,12 @@ def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto", 
 
     Args:
         qmodel: the model that the file was exported from.
-        path: of a `.tflite` file.
+        path: of a `.tflite` file, which runs on LiteRT, or of an `.onnx` file, which runs on ONNX Runtime.
         data: model inputs, whatever `fit` takes; labels are ignored.
         steps: number of batches to use; all by default.
         intermediates: compare every tensor inside, too.
         verbose: "auto" or 1 for a progress bar, 0 for none.
-        target: "host" for LiteRT on this machine, "aarch64" for LiteRT on an emulated 64-bit Arm, which
+        target: "host" for the runtime on this machine, "aarch64" for LiteRT on an emulated 64-bit Arm, which
             `export/aarch64/setup.sh` sets up once, or a running `keras_quant.tflite.Emulator`.
 
     Returns:
@@ -59,10 +80,22 @@ def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto", 
         CalibrationError: if the data does not fit the model.
         EmulatorError: if the emulated Arm was not set up.
     """
-    _check_suffix(path)
-    return verify_tflite(qmodel, path, data, steps, intermediates, verbose, target)
+    run = _onnx().verify_onnx if _suffix(path) == ".onnx" else verify_tflite
+    return run(qmodel, path, data, steps, intermediates, verbose, target)
 
 
-def _check_suffix(path):
-    if pathlib.Path(path).suffix != ".tflite":
-        raise ExportError(f"The format is chosen by the suffix, which is `.tflite`. Received: path='{path}'")
+def _suffix(path):
+    suffix = pathlib.Path(path).suffix
+    if suffix not in (".tflite", ".onnx"):
+        raise ExportError(f"The format is chosen by the suffix, which is `.tflite` or `.onnx`. Received: path='{path}'")
+    return suffix
+
+
+def _onnx():
+    """The room of ONNX, whose libraries are an extra."""
+    from keras_quant.extra import require
+
+    require("onnx")
+    from keras_quant import onnx
+
+    return onnx

@@ -150,13 +150,18 @@ def _add_export(commands):
     parser = _add(
         commands,
         "export",
-        "write a quantized model as .tflite",
-        "Write a quantized model as a .tflite, and say which of its operators XNNPACK takes.",
+        "write a model as .tflite or .onnx",
+        "Write a quantized model as a .tflite, and say which of its operators XNNPACK takes; or a quantized or float model "
+        "as an .onnx, and say what of it ONNX Runtime computes in float.",
     )
     parser.add_argument("model", metavar="MODEL.keras", type=_file(".keras"))
-    parser.add_argument("output", metavar="OUT.tflite", type=_target(".tflite"))
+    parser.add_argument("output", metavar="OUT", type=_target(".tflite", ".onnx"), help="ends in .tflite or .onnx")
     parser.add_argument(
-        "--batch-size", metavar="N", type=_batch_size, default=1, help="of the file; 'none' leaves it resizable; default: 1"
+        "--batch-size",
+        metavar="N",
+        type=_batch_size,
+        default="auto",
+        help="of the file; 'none' leaves it open; default: 1 in a .tflite, open in an .onnx",
     )
     parser.add_argument(
         "--fallback",
@@ -165,19 +170,30 @@ def _add_export(commands):
     )
     for end in ("input", "output"):
         types = ["int8", "uint8", "int16", "float32"]
-        parser.add_argument(f"--{end}-type", choices=types, help=f"of the file's {end}s; by default the layers' own")
+        parser.add_argument(
+            f"--{end}-type", choices=types, help=f"of the file's {end}s; by default the layers' own, and float32 in an .onnx"
+        )
+    parser.add_argument(
+        "--opset", metavar="N", type=_positive, help="of an .onnx; default: the newest that ONNX Runtime runs"
+    )
+    parser.add_argument(
+        "--storage",
+        choices=["uint8", "int8"],
+        default="uint8",
+        help="what holds activations of 8 bits in an .onnx; default: %(default)s, which ONNX Runtime wants on x86-64",
+    )
 
 
 def _add_verify(commands):
     parser = _add(
         commands,
         "verify",
-        "compare a .tflite on LiteRT with its Keras model, integer by integer",
-        "Run a .tflite on LiteRT and compare its outputs with what its Keras model predicts, integer by integer. Exit "
-        "status 1 if anything differs.",
+        "compare a file on its runtime with its Keras model, integer by integer",
+        "Run a .tflite on LiteRT, or an .onnx on ONNX Runtime, and compare its outputs with what its Keras model predicts, "
+        "integer by integer. Exit status 1 if anything differs.",
     )
     parser.add_argument("model", metavar="MODEL.keras", type=_file(".keras"))
-    parser.add_argument("file", metavar="FILE.tflite", type=_file(".tflite"))
+    parser.add_argument("file", metavar="FILE", type=_file(".tflite", ".onnx"), help="ends in .tflite or .onnx")
     parser.add_argument("--data", metavar="DATA", type=_file(".npy", ".npz"), required=True, help=f"model inputs: {_DATA}")
     parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
     parser.add_argument("--intermediates", action="store_true", help="compare every tensor inside, too")
@@ -193,12 +209,12 @@ def _add_inspect(commands):
     parser = _add(
         commands,
         "inspect",
-        "report on the layers of a .keras or the operators of a .tflite",
+        "report on the layers of a .keras or the operators of a .tflite or .onnx",
         "For a quantized .keras: each layer's precision, MACs, bytes, range, and where it runs; with --data also its error "
-        "against float and the share of clipped values. For a float one: which layers have a quantized form. For a .tflite: "
-        "its operators, where they run, their cost, and their grids.",
+        "against float and the share of clipped values. For a float one: which layers have a quantized form. For a .tflite "
+        "or .onnx: its operators, where they run, and their grids; for a .tflite their cost, too.",
     )
-    parser.add_argument("file", metavar="FILE", type=_file(".keras", ".tflite"))
+    parser.add_argument("file", metavar="FILE", type=_file(".keras", ".tflite", ".onnx"))
     parser.add_argument("--data", metavar="DATA", type=_file(".npy", ".npz"), help=f"model inputs to measure on: {_DATA}")
     parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
     parser.add_argument(
@@ -264,11 +280,11 @@ def _file(*suffixes):
     return check
 
 
-def _target(suffix):
-    """Argument type: path of a file that can be written."""
+def _target(*suffixes):
+    """Argument type: path of a file that can be written, with one of these suffixes."""
 
     def check(text):
-        path = _with_suffix(text, (suffix,))
+        path = _with_suffix(text, suffixes)
         if path.is_dir():
             raise argparse.ArgumentTypeError(f"'{text}' is a folder")
         if not path.parent.is_dir():
@@ -321,7 +337,7 @@ def _names(text):
 
 
 def _batch_size(text):
-    return None if text.lower() == "none" else _positive(text)
+    return {"none": None, "auto": "auto"}[text.lower()] if text.lower() in ("none", "auto") else _positive(text)
 
 
 @contextlib.contextmanager

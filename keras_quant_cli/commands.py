@@ -64,7 +64,7 @@ def quantize(args):
 
 
 def export(args):
-    options = args.batch_size, args.fallback, args.input_type, args.output_type
+    options = args.batch_size, args.fallback, args.input_type, args.output_type, args.opset, args.storage
     print(kq.export(load_model(args.model), args.output, *options))
 
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 import keras_quant as kq
 from keras_quant import PolicyMap, UnsupportedLayerError
+from keras_quant.extra import require
 from keras_quant.graph import trace
 from keras_quant.graph.operations import quantized_layer
 from keras_quant.layers import is_quantized
@@ -18,7 +19,7 @@ from keras_quant_cli.files import FileError, load_inputs, load_model
 
 
 def inspect(args):
-    for part in {".keras": inspect_keras, ".tflite": inspect_tflite}[args.file.suffix](args):
+    for part in {".keras": inspect_keras, ".tflite": inspect_tflite, ".onnx": inspect_onnx}[args.file.suffix](args):
         console().print(part)
 
 
@@ -100,6 +101,32 @@ def inspect_tflite(args):
         for tensor in (exported.tensors[index] for index in indices):
             ends.add_row(kind, tensor.name, shape_text(tensor.shape), tensor.dtype, *_scale_and_zero_point(tensor))
     return [operators, ends]
+
+
+def inspect_onnx(args):
+    """The operators, grids and ends of an `.onnx` file, as `rich.table.Table`s."""
+    if args.data or args.sort or args.html:
+        raise FileError("--data, --sort and --html are for a .keras or a .tflite. Inspect the model that was exported.")
+    require("onnx")
+    from keras_quant import onnx
+
+    report, runtime = onnx.describe(args.file), onnx.Runtime(args.file)
+    count = _count(len(report.operators), "operator")
+    operators = _table(f"{args.file}: {report.bytes:,} bytes, opset {report.opset}, {count}")
+    _add_columns(operators, (">#", "operator", "layer", "ONNX Runtime runs"))
+    for index, info in enumerate(report.operators):
+        operators.add_row(str(index), info.name, info.layer, info.runs_as or "as part of another, or not at all")
+    grids = _table("Grids")
+    _add_columns(grids, ("tensor", "shape", "dtype", ">scales", ">scale", ">zero point"))
+    for tensor in report.tensors:
+        count = str(len(tensor.scale))
+        grids.add_row(tensor.name, shape_text(tensor.shape), tensor.dtype, count, *_scale_and_zero_point(tensor))
+    ends = _table("Inputs and outputs")
+    _add_columns(ends, ("", "name", "shape", "dtype"))
+    for kind, found in (("input", runtime.session.get_inputs()), ("output", runtime.session.get_outputs())):
+        for end in found:
+            ends.add_row(kind, end.name, "×".join(map(str, end.shape)), end.type)
+    return [operators, grids, ends]
 
 
 def _scale_and_zero_point(tensor):

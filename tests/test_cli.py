@@ -96,7 +96,7 @@ WRONG = {
     "suffix": (["quantize", "{x}/x.npy", "-o", "o.keras"], "does not end in .keras"),
     "missing": (["inspect", "{x}/none.tflite"], "does not exist"),
     "folder": (["inspect", "{x}/folder.keras"], "is not a file"),
-    "output suffix": (["export", "{x}/q.keras", "{x}/o.onnx"], "does not end in .tflite"),
+    "output suffix": (["export", "{x}/q.keras", "{x}/o.pb"], "does not end in .tflite or .onnx"),
     "output folder": (["export", "{x}/q.keras", "{x}/none/o.tflite"], "there is no folder"),
     "steps": (["verify", "{x}/q.keras", "{x}/q.keras", "--data", "{x}/x.npy", "--steps", "0"], "does not end in .tflite"),
     "batch size": (["export", "{x}/q.keras", "{x}/o.tflite", "--batch-size", "-3"], "argument --batch-size"),
@@ -184,6 +184,26 @@ def test_inspect_says_what_it_cannot_do(files, capfd, tmp_path):
     (tmp_path / "cut.tflite").write_bytes((tmp_path / "q.tflite").read_bytes()[:-500])
     assert "cut.tflite" in fails_in_process(capfd, "inspect", tmp_path / "cut.tflite", "--html", page)
     assert not page.exists()
+
+
+def test_export_verify_inspect_onnx(files, capfd):
+    pytest.importorskip("tf2onnx", reason="the extra `onnx` is not installed")
+    arguments = ("export", files / "q.keras", files / "q.onnx", "--opset", "21", "--storage", "int8", "--batch-size", "none")
+    status, out, err = in_process(capfd, *arguments)
+    assert (status, err) == (0, "") and "q.onnx" in out and "opset 21" in out
+    status, out, err = in_process(capfd, "export", files / "q.keras", files / "q.onnx")
+    assert (status, err) == (0, "") and "in float on ONNX Runtime" not in out
+    arguments = ("verify", files / "q.keras", files / "q.onnx", "--data", files / "x.npy", "--intermediates")
+    status, out, err = in_process(capfd, *arguments)
+    assert (status, err) == (0, "") and "0 of 120 outputs differ" in out and "(40 samples)" in out
+    status, out, err = in_process(capfd, "inspect", files / "q.onnx")
+    assert (status, err) == (0, "")
+    wanted = ("QLinearConv", "QGemm", "conv/kernel", "4×6×3×3", "uint8", "batch×12×12×6")
+    assert [text for text in wanted if text not in out] == []
+    assert in_process(capfd, "export", files / "float.keras", files / "float.onnx")[0] == 0
+    (files / "cut.onnx").write_bytes((files / "q.onnx").read_bytes()[:900])
+    assert "cut.onnx" in fails_in_process(capfd, "inspect", files / "cut.onnx")
+    assert "`opset` is an integer" in fails_in_process(capfd, "export", files / "q.keras", files / "q.onnx", "--opset", "9")
 
 
 def test_uncalibrated_ranges_are_said(files, capfd):

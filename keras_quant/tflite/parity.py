@@ -111,7 +111,7 @@ def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="
             f"'{path}' was made by TFLiteConverter, whose tensors inside are not the model's. Leave out `intermediates`."
         )
     inputs, outputs = _signature(qmodel, graph, path, model)
-    edges = [] if converted else [node.path for node in graph.nodes if _leaves_float(node, graph)]
+    edges = [] if converted else [node.path for node in graph.nodes if leaves_float(node, graph)]
     names = _tensors_inside(qmodel, model) if intermediates or edges else {}
     given = {path: names[path] for path in edges if path in names}
     inside = {path: name for path, name in names.items() if path not in given} if intermediates else {}
@@ -119,7 +119,7 @@ def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="
         content = repack(model, extra_outputs=sorted({*inside.values(), *given.values()}))
     progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
     with _runtime(content, path, target) as runtime:
-        compare = _Comparison(outputs, inside, given, _keras_side(qmodel, graph, list(inside), list(given)), runtime)
+        compare = Comparison(outputs, inside, given, keras_side(qmodel, graph, list(inside), list(given)), runtime)
         compare.tolerate(graph)
         for arrays in input_batches(data, graph.inputs, steps):
             compare.add(dict(zip(inputs, arrays)))
@@ -142,7 +142,7 @@ def _runtime(content, path, target):
         raise QuantizationError(f"A file runs on 'host', on 'aarch64' or on an `Emulator`. Received: target={target!r}")
 
 
-class _Comparison:
+class Comparison:
     """Runs both sides batch by batch and counts.
 
     Args:
@@ -195,14 +195,14 @@ def _tolerance(operation):
     return TOLERANCES.get(own, TOLERANCES["float32"])
 
 
-def _leaves_float(node, graph):
+def leaves_float(node, graph):
     """Whether a node quantizes what was computed in float; where halves are allowed, so may a file's input be."""
     halves = any(getattr(n.operation, "compute_dtype", "") == "float16" for n in graph.nodes)
     bare = all(value.note is None and (halves or value not in graph.inputs) for value in node.inputs)
     return bare and isinstance(node.operation, QuantLayer)
 
 
-def _keras_side(qmodel, graph, paths, given):
+def keras_side(qmodel, graph, paths, given):
     """Compiled: inputs → outputs as `predict` gives them, and what the layers in `paths` make.
 
     The integers that the layers in `given` make are handed in: float arithmetic is not exact, all behind it is.

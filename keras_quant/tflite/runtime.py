@@ -124,9 +124,9 @@ def _quiet():
 
 
 def quantize_array(array, detail):
-    """Real values on the grid of a file's tensor, as the runtime's own QUANTIZE does it; as they are, if it is float32."""
+    """Real values on the grid of a file's tensor, as the runtime's own QUANTIZE does it; as they are, if it has none."""
     array = array.astype(np.float32)
-    if detail["dtype"] == np.float32:
+    if detail["dtype"] == np.float32 or not detail["quantization"][0]:
         return array
     scale, zero_point = np.float32(detail["quantization"][0]), detail["quantization"][1]
     limits = np.iinfo(detail["dtype"])

@@ -1,0 +1,63 @@
+"""Every operator of a file on its own: each gets the integers that Keras computes, whatever those before it make."""
+
+import numpy as np
+import onnx
+import onnxruntime
+from keras import ops
+
+from keras_quant.graph import trace
+from keras_quant.onnx import places, read_model
+from keras_quant.tflite.parity import keras_side
+
+
+def differences(qmodel, path, x):
+    """For each layer path the largest difference, in steps, between the operator on ONNX Runtime and Keras.
+
+    Args:
+        qmodel: quantized model.
+        path: of its `.onnx`.
+        x: inputs, by name where there are several.
+    """
+    layers, _ = places.read(read_model(path))
+    graph = trace(qmodel, keep_float=True)
+    arrays = [x[value.name] if isinstance(x, dict) else x for value in graph.inputs]
+    _, integers = keras_side(qmodel, graph, list(layers), [])({}, *map(ops.convert_to_tensor, arrays))
+    integers = {layer: np.asarray(made).astype(int) for layer, made in zip(layers, integers)}
+    model = _cut(read_model(path), {place.value for place in layers.values()})
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = {value.name: array for value, array in zip(graph.inputs, arrays)}
+    for layer, place in layers.items():
+        given[f"given/{place.value}"] = np.moveaxis(integers[layer], -1, 1) if place.first else integers[layer]
+    fed = {i.name: _shifted(given[i.name], i.type, 128) for i in session.get_inputs()}
+    names = [place.value for place in layers.values()]
+    types = {o.name: o.type for o in session.get_outputs()}
+    largest = {}
+    for (layer, place), made in zip(layers.items(), session.run(names, fed)):
+        made = _shifted(made.astype(int), types[place.value], -128, int)
+        made = np.moveaxis(made, 1, -1) if place.first else made
+        largest[layer] = int(np.abs(made - integers[layer]).max(initial=0))
+    return largest
+
+
+_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(int16)": np.int16}
+
+
+def _shifted(array, kind, by, dtype=None):
+    return (array + by if kind == "tensor(uint8)" else array).astype(dtype or _TYPES[kind])
+
+
+def _cut(model, values):
+    """The model with some values as outputs, and all that reads them reading inputs in their place."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    known = {info.name: info for info in (*inferred.value_info, *inferred.output)}
+    for node in model.graph.node:
+        node.input[:] = [f"given/{name}" if name in values else name for name in node.input]
+    read = {name for node in model.graph.node for name in node.input}
+    for name in sorted(values):
+        model.graph.output.append(known[name])
+        if f"given/{name}" in read:
+            kind = known[name].type.tensor_type
+            sizes = [dim.dim_value or None for dim in kind.shape.dim]
+            info = onnx.helper.make_tensor_value_info(f"given/{name}", kind.elem_type, [None, *sizes[1:]])
+            model.graph.input.append(info)
+    return model
