@@ -66,7 +66,7 @@ def test_every_operator_is_within_a_step_of_keras_and_fused(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["int4", "w5a6", "int16"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", FAST)
 def test_every_operator_in_other_widths(name, policy, tmp_path):
     try:
         qmodel, x = make(name, policy)
@@ -78,7 +78,7 @@ def test_every_operator_in_other_widths(name, policy, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", FAST)
 def test_every_operator_in_the_oldest_opset(name, tmp_path):
     qmodel, x = make(name)
     report, _ = check(qmodel, x, tmp_path / "m.onnx", opset=13)
