@@ -139,7 +139,7 @@ class Search:
         if budget.wants_latency and not self.timed:
             raise QuantizationError("A budget of time needs times: pass `latencies=True` to `Search`, or a table of them.")
         for limit in self._limits(budget):
-            limit.check_reachable(self.options, self.refused)
+            limit.with_more(-self._overestimate).check_reachable(self.options, self.refused)
         found = self._best_within(budget) if budget.limits_cost else self._smallest_within(budget)
         self._cache.write()
         return found
@@ -155,7 +155,7 @@ class Search:
         """
         uniform = {str(policy): self.uniform(policy) for policy in self.candidates}
         found = list(uniform.values())
-        smallest = min(self._point({u: self._cheapest(u) for u in self.units}, "bytes").bytes, *(p.bytes for p in found))
+        smallest = min(self._smallest.bytes, *(p.bytes for p in found))
         for size in np.geomspace(smallest, max(point.bytes for point in found), points):
             limits = self._limits(Budget(bytes=int(size)))
             found += filter(None, (self._chosen_by(measure, limits) for measure in self.measures))
@@ -189,20 +189,32 @@ class Search:
         return best
 
     def _chosen_by(self, measure, limits):
-        """The solver's choice by one measure; sizes are sums of estimates, so the limit comes down until it is kept."""
-        score, slack = functools.partial(self._score, measure), 0
+        """The solver's choice by one measure; sizes are sums of estimates, so the limit moves until it is kept."""
+        score, slack = functools.partial(self._score, measure), -self._overestimate
         for _ in range(ROUNDS):
-            choice = choose(self.options, score, [limit.lowered(slack) for limit in limits])
+            choice = choose(self.options, score, [limit.with_more(slack) for limit in limits])
             point = None if choice is None else self._point(choice, measure)
             if point is None or _keeps(point, limits):
                 return point
             slack += max(point.bytes - limit.most for limit in limits if limit.what == SIZE) + 1
         return None
 
+    @functools.cached_property
+    def _smallest(self):
+        """The `Point` of the fewest bytes."""
+        return self._point({unit: self._cheapest(unit) for unit in self.units}, "bytes")
+
+    @functools.cached_property
+    def _overestimate(self):
+        """Bytes by which the sum of the layers' own files is above the smallest file, whose layers share constants."""
+        (limit,) = self._limits(Budget(bytes=1))
+        return max(0, limit.sum(self._smallest.choice) - self._smallest.bytes)
+
     def _exchanged(self, point, limits):
         """What gives one layer more and another less, the most promising first, wherever it lowers the true loss."""
         score = lambda u, p: sum(self._score(m, u, p) / self._scale(m) for m in self.measures)
-        for choice in exchanges(point.choice, self.options, score, limits)[:EXCHANGES]:
+        roomy = [limit.with_more(-self._overestimate) for limit in limits]
+        for choice in exchanges(point.choice, self.options, score, roomy)[:EXCHANGES]:
             other = self._point(choice, point.measure)
             if other.loss < point.loss and _keeps(other, limits):
                 point = other

@@ -89,9 +89,9 @@ class Limit:
     most: float | None
     fixed: float = 0.0
 
-    def lowered(self, slack):
-        """The limit, less some bytes if it is one of size."""
-        return dataclasses.replace(self, most=self.most - slack) if self.what == SIZE else self
+    def with_more(self, bytes):
+        """The limit with so many bytes more in what no choice changes, if it is one of size."""
+        return dataclasses.replace(self, fixed=self.fixed + bytes) if self.what == SIZE else self
 
     def sum(self, choice):
         """Of a dict from units to policies."""
