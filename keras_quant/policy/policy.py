@@ -110,8 +110,8 @@ class Policy:
 
     def new_kernel_quantizer(self):
         """A new quantizer of weights."""
-        # Of three levels, a scale that holds the largest weight makes almost all of them zero.
-        plain = "mse" if self.weight_bits == 2 else "abs_max"
+        # With three levels, a scale that holds the largest weight makes almost all weights zero.
+        plain = "lsq" if self.weight_bits == 2 else "abs_max"
         chosen = plain if self.kernel_quantizer is None else self.kernel_quantizer
         return quantizers.with_width(chosen, quantizers.KERNEL, self.weight_bits)
 
