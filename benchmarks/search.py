@@ -4,10 +4,12 @@
     python benchmarks/search.py --qat [--size 0.6]
 
 The search sees training images; accuracies are those of the 10,000 test images, post-training. With `--qat`, the choice for
-`--size` times the bytes of int8, and int4 for all layers beside the choice for as many bytes, after two epochs of training.
+`--size` times the bytes of int8, and int4 for all layers beside the choice for as many bytes, after two epochs of training,
+scales of weights of few bits learned.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import time
 
@@ -36,6 +38,12 @@ def accuracy(model, x, y):
     return float(np.mean(np.concatenate(found).argmax(-1) == y))
 
 
+def learned(name):
+    """The policy of a name; scales of few bits are trained."""
+    policy = kq.policy.get(name)
+    return policy if policy.weight_bits > 4 else dataclasses.replace(policy, kernel_quantizer="lsq")
+
+
 def searched(args, model, train):
     x, y = (part[: args.samples] for part in train)
     begin, processor = time.perf_counter(), time.process_time()
@@ -61,7 +69,7 @@ def front_rows(args, model, train, test):
             "bytes": point.bytes,
             "of int8": point.bytes / front.int8_bytes,
             "rise of the loss": point.loss,
-            "test accuracy": accuracy(qmodel, *test),
+            "test accuracy": f"{100 * accuracy(qmodel, *test):.2f} %",
             "on the front": "yes" if point in front.points else "",
             "policy": named.get(id(point), point.counts()),
         }
@@ -69,8 +77,9 @@ def front_rows(args, model, train, test):
 
 def qat_rows(args, model, train, test):
     """Searched choices and uniform int4 after two epochs of training."""
+    args.candidates = list(map(learned, args.candidates))
     search = searched(args, model, train)
-    narrow = search.uniform("int4")
+    narrow = search.uniform(learned("int4"))
     chosen = {
         f"searched, {args.size} of int8": search.assign(kq.search.Budget(size=args.size)),
         "int4": narrow,
@@ -87,9 +96,9 @@ def qat_rows(args, model, train, test):
             "policy": name,
             "bytes": kq.export(qmodel, args.json.with_suffix(".tflite")).bytes,
             "of int8": point.bytes / int8.bytes,
-            "float": exact,
-            "post-training": before,
-            "after 2 epochs": accuracy(qmodel, *test),
+            "float": f"{100 * exact:.2f} %",
+            "post-training": f"{100 * before:.2f} %",
+            "after 2 epochs": f"{100 * accuracy(qmodel, *test):.2f} %",
         }
 
 
