@@ -7,6 +7,9 @@ from rich.table import Table
 
 from keras_quant.policy import PolicyMap
 
+# Rises of the loss up to here are drawn to scale, larger ones by their logarithm.
+LEAST_RISE = 0.01
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Point:
@@ -56,12 +59,15 @@ class Front:
                 self.points.append(point)
                 best = point.loss
 
+    def _all(self):
+        return sorted({*self.points, *self.uniform.values()}, key=lambda point: point.bytes)
+
     def table(self):
         """A Rich table."""
         table = Table(title="Loss by size")
         for name in ("bytes", "of int8", "rise of the loss", "ms", "G bit ops", "by", "layers"):
             table.add_column(name, justify="left" if name in ("by", "layers") else "right")
-        for point in sorted({*self.points, *self.uniform.values()}, key=lambda point: point.bytes):
+        for point in self._all():
             dominated = point not in self.points
             table.add_row(
                 f"{point.bytes:,}",
@@ -101,12 +107,18 @@ class Front:
             marker="o",
             label="searched",
         )
+        middle = (min(p.bytes for p in self._all()) + max(p.bytes for p in self._all())) / 2000
         for name, point in self.uniform.items():
-            axes.plot(point.bytes / 1000, point.loss, "x", color="black")
-            axes.annotate(name, (point.bytes / 1000, point.loss), xytext=(5, 5), textcoords="offset points")
+            size = point.bytes / 1000
+            axes.plot(size, point.loss, "x", color="black")
+            side = {"xytext": (6, 6)} if size < middle else {"xytext": (-6, 6), "ha": "right"}
+            axes.annotate(name, (size, point.loss), textcoords="offset points", **side)
+        # From what cannot be told from noise to what makes a model useless.
+        axes.set_yscale("symlog", linthresh=LEAST_RISE)
+        axes.margins(y=0.12)
         axes.set_xlabel("size of the file in kB")
-        axes.set_ylabel("rise of the loss")
-        axes.set_title("What loss a size costs; crosses are one policy throughout")
+        axes.set_ylabel(f"rise of the loss (linear up to {LEAST_RISE:g})")
+        axes.set_title("Loss by size; crosses have one policy throughout")
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(path, dpi=150)
