@@ -5,6 +5,7 @@ precision takes. A layer whose tensors are not int8 has the seams to int8 neighb
 fewer, so that is an upper bound. Layers with the same operators are measured once.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -16,8 +17,9 @@ import numpy as np
 
 from keras_quant import policy as policies
 from keras_quant.errors import ModelFileError, QuantizationError
-from keras_quant.quantize import quantize
-from keras_quant.search.units import alone, key_of
+from keras_quant.graph import trace
+from keras_quant.quantize import fused_graph, quantize
+from keras_quant.search.units import alone, key_of, units_of
 from keras_quant.tflite import export_in_memory
 from keras_quant.tflite.file import write_atomically
 from keras_quant.tflite.runtime import Runtime
@@ -183,6 +185,36 @@ def seam_file(seam):
     else:
         writer.operator("QUANTIZE", [x], y, 2, (2, 2, 0), "QuantizeOptions")
     return writer.finish({"x": x}, {"y": y}, seam)
+
+
+def write_operators(model, folder, candidates=("int4", "int8", "float16"), fallback=None):
+    """Write each distinct layer in each precision, and each seam, as a file of its own, to be timed on a device.
+
+        keys = kq.search.write_operators(model, "operators")          # operators/000.tflite, ...
+        times = kq.search.Latencies({key: milliseconds_of(file) for file, key in keys.items()})
+
+    Args:
+        model, candidates, fallback: as of `Search`.
+        folder: is made if need be; the names and keys go into its `operators.json`, too.
+
+    Returns:
+        Dict from file names to the keys of `Latencies`.
+    """
+    folder, files = pathlib.Path(folder), {}
+    qmodel = quantize(model, INT8, fallback=fallback)
+    units = units_of(fused_graph(model, policies.PolicyMap(), fallback), qmodel, trace(qmodel, keep_float=True))
+    for unit in units:
+        for policy in dict.fromkeys((*map(policies.get, candidates), INT8)):
+            with contextlib.suppress(QuantizationError):  # a policy that the layer does not take
+                if name(unit, policy) not in files:
+                    files[name(unit, policy)] = file_of(unit, policy)
+                files |= {seam: seam_file(seam) for seam in seams(unit, policy)}
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = {f"{number:03}.tflite": key for number, key in enumerate(files)}
+    for file, key in keys.items():
+        write_atomically(folder / file, files[key])
+    write_atomically(folder / "operators.json", json.dumps(keys, indent=1).encode())
+    return keys
 
 
 def file_of(unit, policy):

@@ -28,6 +28,8 @@ class Objective:
         Returns:
             float32 scalar tensor.
         """
+        # A model that ends in float16 gives that.
+        outputs = tree.map_structure(lambda y: ops.cast(y, "float32"), outputs)
         if labels is not None and self.compiled:
             known = tree.map_structure(_known, outputs, exact)
             # A list of one would be taken as one output for each label.

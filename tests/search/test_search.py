@@ -16,7 +16,7 @@ from keras_quant import backend
 from keras_quant.policy import get
 from keras_quant.search import Budget, BudgetError, Latencies, Search
 from keras_quant.search.budget import SIZE, Limit
-from keras_quant.search.cost import name, seam_file, seams
+from keras_quant.search.cost import name, seam_file, seams, write_operators
 from keras_quant.search.objective import Objective, divergence
 from keras_quant.search.sensitivity import Sensitivities
 from keras_quant.search.solve import choose
@@ -276,6 +276,17 @@ def test_latencies_measured_elsewhere_decide(model, search, tmp_path):
     path.write_text("[1")
     with pytest.raises(kq.ModelFileError, match="no table of latencies"):
         Latencies.load(path)
+
+
+def test_operators_are_written_for_a_device_to_be_timed_on(model, tmp_path):
+    keys = write_operators(model, tmp_path / "operators", ("int4", "float16"))
+    assert json.loads((tmp_path / "operators/operators.json").read_text()) == keys
+    table = Latencies()
+    for number, (file, key) in enumerate(keys.items()):
+        assert Runtime((tmp_path / "operators" / file).read_bytes()).inputs
+        table[key] = 1.0 + number
+    elsewhere = Search(model, X, ("int4", "float16"), latencies=table, verbose=0)
+    assert elsewhere.latencies == table and elsewhere.assign(Budget(latency=1.0)).milliseconds > 0
 
 
 def test_the_front_holds_nothing_that_another_point_beats(search, tmp_path):
