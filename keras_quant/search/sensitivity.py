@@ -137,7 +137,7 @@ class Sensitivities:
         """A layer's output with its weights, inputs and output rounded as a policy has them; the arithmetic is float."""
         if policy.weights == "float16":
             args = tree.map_structure(_to_half, args)
-        elif policy.activations != "int16":
+        elif policy.storage == "int8" or policy.activations == "dynamic":
             args = tree.map_structure(lambda v, x: x if v.note is None else v.note.quantizer.fake_quant(x), node.args, args)
         with _weights(node.operation, policy):
             y = node.operation.float_call(*args)

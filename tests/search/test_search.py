@@ -104,6 +104,17 @@ def test_narrower_is_more_sensitive(search):
     assert any(search.sensitivities[unit, get("w2a8")].hessian > 0 for unit in search.units)
 
 
+def test_what_a_layer_loses_in_float_and_in_dynamic_and_wide_integers(model):
+    search = Search(model, (X, Y), ("float32", "int16", "int8", "dynamic_int8"), verbose=0)
+    for unit in search.units:
+        found = {policy.name: search.sensitivities[unit, policy].noise for policy in search.options[unit]}
+        assert found["float32"] < 1e-10 < found["int16"] < found["int8"]
+    # Only Dense and plain convolutions quantize as they run; others stay float32.
+    logits = next(unit for unit in search.units if unit.path == "logits")
+    noise = search.sensitivities[logits, get("dynamic_int8")].noise
+    assert 1e-8 < noise <= search.sensitivities[logits, get("int8")].noise
+
+
 def test_hutchinson_finds_the_trace():
     keras.utils.set_random_seed(0)
     kernel, bias = (keras.Variable(np.random.normal(size=shape).astype("float32")) for shape in ((3, 2), (2,)))
@@ -129,9 +140,6 @@ def test_without_labels_the_distance_from_float_counts(model):
     y = ops.convert_to_tensor(model.predict(X, verbose=0))
     assert objective.rise(y, y) == 0 and objective.rise(y + np.float32([[1, 0, 0, 0, 0]]), y) > 0
     assert objective.rise(y, y, Y) == 0
-
-
-units = st.integers(1, 4)
 
 
 @settings(max_examples=60, deadline=None)
