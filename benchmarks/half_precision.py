@@ -1,6 +1,6 @@
 """What float16 saves, and whether it costs accuracy: files of the policies float32 and float16 on LiteRT.
 
-    python benchmarks/float16.py [--data FOLDER]
+    python benchmarks/half_precision.py [--data FOLDER]
 
 Bytes of both files, and accuracy on the 10,000 CIFAR-10 test images; for MobileNetV2 at 224×224, whose weights are random,
 bytes only.
@@ -44,7 +44,7 @@ def row(name, model, test=None):
 
 
 def main():
-    parser = report.arguments(argparse.ArgumentParser(description=__doc__.split("\n")[0]), "float16")
+    parser = report.arguments(argparse.ArgumentParser(description=__doc__.split("\n")[0]), "half_precision")
     parser.add_argument("--data", type=pathlib.Path, default=networks.DATA, help="folder with networks and images")
     args = parser.parse_args()
     test = networks.cifar10("test", args.data)
