@@ -11,13 +11,14 @@ from keras import ops, tree
 from keras_quant.errors import ExportError
 from keras_quant.graph import trace
 from keras_quant.graph.graph import Value
+from keras_quant.graph.rules import Rules
 from keras_quant.layers import Quantize, QuantLayer
 from keras_quant.onnx.builder import DTYPES
 from keras_quant.onnx.floats import convert, scope
 from keras_quant.onnx.lowering import Lowering, Made, Tensor
 from keras_quant.tflite.lower import Output, check
 
-_RULES, _FLOAT_RULES = {}, {}
+_RULES = Rules()
 
 
 def register_lowering(*classes):
@@ -36,12 +37,7 @@ def register_lowering(*classes):
         *classes: subclasses of `keras_quant.layers.QuantLayer`; theirs are included.
     """
 
-    def decorate(rule):
-        for cls in classes:
-            _RULES[cls] = rule
-        return rule
-
-    return decorate
+    return _RULES.register(*classes)
 
 
 # What this package's own rules use.
@@ -51,11 +47,7 @@ lowers = register_lowering
 def lowers_float(*classes):
     """Decorator: the function is the rule for float layers of exactly these classes; other float layers go to tf2onnx."""
 
-    def decorate(rule):
-        _FLOAT_RULES.update((cls, rule) for cls in classes)
-        return rule
-
-    return decorate
+    return _RULES.register_float(*classes)
 
 
 def lower(qmodel, opset, batch_size=None, storage="uint8", input_type=None):
@@ -214,7 +206,4 @@ def _apart(x, lowering):
 
 
 def _rule(node):
-    cls = type(node.operation)
-    if not isinstance(node.operation, QuantLayer):
-        return _FLOAT_RULES.get(cls)
-    return next((_RULES[base] for base in cls.__mro__ if base in _RULES), None)
+    return _RULES.of(node.operation)

@@ -8,6 +8,7 @@ from keras import ops, tree
 from keras_quant.errors import CalibrationError, ExportError
 from keras_quant.graph import trace
 from keras_quant.graph.graph import Value
+from keras_quant.graph.rules import Rules
 from keras_quant.integer import QuantParams
 from keras_quant.integer.params import INT8, INT16
 from keras_quant.layers import Quantize, QuantLayer, is_quantized
@@ -15,7 +16,7 @@ from keras_quant.tflite.ends import input_tensor
 from keras_quant.tflite.float_fold import fold_float
 from keras_quant.tflite.writer import Tensor, TensorType, Writer
 
-_RULES, _FLOAT_RULES = {}, {}
+_RULES = Rules()
 _KINDS = {"int8": TensorType.INT8, "int16": TensorType.INT16}
 
 
@@ -35,12 +36,7 @@ def register_lowering(*classes):
         *classes: subclasses of `keras_quant.layers.QuantLayer`; theirs are included.
     """
 
-    def decorate(rule):
-        for cls in classes:
-            _RULES[cls] = rule
-        return rule
-
-    return decorate
+    return _RULES.register(*classes)
 
 
 # What this package's own rules use.
@@ -53,11 +49,7 @@ def lowers_float(*classes):
     It takes what other rules do; its inputs are `Tensor`s of real numbers, or constant arrays, always in a list.
     """
 
-    def decorate(rule):
-        _FLOAT_RULES.update((cls, rule) for cls in classes)
-        return rule
-
-    return decorate
+    return _RULES.register_float(*classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,15 +246,12 @@ def _enter(node, lowering):
 
 
 def _rule(node):
-    cls = type(node.operation)
-    if not isinstance(node.operation, QuantLayer):
-        return _FLOAT_RULES.get(cls)
-    return next((_RULES[base] for base in cls.__mro__ if base in _RULES), None)
+    return _RULES.of(node.operation)
 
 
 def lowers_in_float(operation):
     """Whether a rule lowers a float layer or operation."""
-    return type(operation) in _FLOAT_RULES
+    return not isinstance(operation, QuantLayer) and _RULES.of(operation) is not None
 
 
 def without_rule(graph):

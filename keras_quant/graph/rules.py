@@ -1,0 +1,29 @@
+"""Which function turns a node into a format's operators: a registry for each format."""
+
+from keras_quant.layers import QuantLayer
+
+
+class Rules:
+    """Rules of one format, of quantized layers by class, subclasses included, and of float operations by exact class."""
+
+    def __init__(self):
+        self._quantized, self._float = {}, {}
+
+    def register(self, *classes):
+        """Decorator: the function is the rule for these quantized layers."""
+        return lambda rule: self._add(self._quantized, classes, rule)
+
+    def register_float(self, *classes):
+        """Decorator: the function is the rule for float layers or operations of exactly these classes."""
+        return lambda rule: self._add(self._float, classes, rule)
+
+    def of(self, operation):
+        """The rule of a layer or operation, or `None`."""
+        if not isinstance(operation, QuantLayer):
+            return self._float.get(type(operation))
+        return next((self._quantized[base] for base in type(operation).__mro__ if base in self._quantized), None)
+
+    @staticmethod
+    def _add(rules, classes, rule):
+        rules.update((cls, rule) for cls in classes)
+        return rule
