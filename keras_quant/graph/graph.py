@@ -130,5 +130,11 @@ def in_float(node, args, kwargs):
     return layer.float_call(*args) if hasattr(layer, "float_call") else layer(*args, **kwargs)
 
 
+def in_integers(node, args, kwargs):
+    """What a node computes in inference, on tensors that lie on grids where it wants that."""
+    layer = node.operation
+    return layer.main_call(*args, training=False) if hasattr(layer, "main_call") else layer(*args, **kwargs)
+
+
 def _with_policy(node, policies):
     return dataclasses.replace(node, policy=policies[node.path], named=policies.key_for(node.path) is not None)

@@ -58,10 +58,21 @@ class _Dynamic:
     def product(self, x, kernel):
         raise NotImplementedError
 
+    def linear_call(self, inputs, kernel):
+        """What the layer makes of its inputs with a kernel, before the activation."""
+        return self.finish(self.product(inputs, kernel))
+
+    def finish(self, outputs):
+        """Bias of what the product makes."""
+        return outputs if self.bias is None else outputs + self.bias
+
+    def activate(self, x):
+        """Apply the activation."""
+        return self.activation(x)
+
     def call(self, inputs, training=None):
         kernel = self.kernel_quantizer.fake_quant(backend.read(self.kernel), self.kernel_axes)
-        outputs = self.product(_on_own_grid(inputs, self.sample_axes(inputs)), kernel)
-        return self.activation(outputs if self.bias is None else outputs + self.bias)
+        return self.activate(self.linear_call(_on_own_grid(inputs, self.sample_axes(inputs)), kernel))
 
     def float_call(self, inputs):
         """The float layer's arithmetic."""

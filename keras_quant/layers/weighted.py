@@ -65,15 +65,21 @@ class QuantWeighted(QuantLayer):
         """Shape in which one value a channel broadcasts against the kernel."""
         return (-1,)
 
+    def linear_call(self, inputs, kernel):
+        """What the layer makes of its inputs with a kernel, before the activation: inference-mode normalization included."""
+        return self.finish(self.scaled_product(inputs, kernel))
+
+    def finish(self, outputs):
+        """Bias and inference-mode normalization of what the product makes."""
+        outputs = self.add_bias(outputs)
+        return outputs if self.batch_norm is None else self.batch_norm(outputs, training=False)
+
     def float_call(self, inputs):
-        outputs = self._add_bias(self._scaled_product(inputs, self.kernel))
-        if self.batch_norm is not None:
-            outputs = self.batch_norm(outputs, training=False)
-        return self.activate(outputs)
+        return self.activate(self.linear_call(inputs, self.kernel))
 
     def train_arithmetic(self, inputs):
         kernel = self.kernel_quantizer.fake_quant(self.kernel, self.kernel_axes)
-        outputs = self._add_bias(self._scaled_product(inputs, kernel))
+        outputs = self.add_bias(self.scaled_product(inputs, kernel))
         if self.batch_norm is None:
             return outputs
         divisor = self.output_quantizer.divisor(values_of_sample(outputs)) if self.divides(self.output_quantizer) else None
@@ -84,11 +90,13 @@ class QuantWeighted(QuantLayer):
         fused = norm is not None and norm.trainable and not norm.synchronized
         return fused and quantizer.takes_divisor and quantizer.covers(self.bounds)
 
-    def _scaled_product(self, inputs, kernel):
+    def scaled_product(self, inputs, kernel):
+        """`product`, with `input_scale`."""
         # The kernel is smaller than the inputs.
         return self.product(inputs, kernel if self.input_scale == 1.0 else kernel * self.input_scale)
 
-    def _add_bias(self, outputs):
+    def add_bias(self, outputs):
+        """What the product makes, with the bias if there is one."""
         return outputs if self.bias is None else outputs + self.bias
 
     def folded_weights(self, x, y):

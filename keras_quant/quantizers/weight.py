@@ -51,6 +51,9 @@ class WeightQuantizer(keras.layers.Layer):
     def fit_to(self, kernel, reduce_axes):
         """Take the weights that are there as what ranges are to be measured on. Of NumPy arrays, outside of traced code."""
 
+    def reset(self):
+        """Forget the scales that were learned of a kernel which is another now."""
+
     def scale(self, kernel, reduce_axes):
         """The scale of each channel.
 
@@ -270,6 +273,9 @@ class KernelLSQ(UniformWeightQuantizer):
                 constraint=_UnsetOrPositive(),
             )
 
+    def reset(self):
+        self.reach.assign(ops.zeros_like(self.reach))
+
     def channel_scale(self, kernel, reduce_axes):
         return self._each_channel(self._reach(kernel, reduce_axes), kernel, reduce_axes)
 
@@ -352,3 +358,11 @@ def rounded(quantizer, kernel, reduce_axes):
     quantizer.create(kernel.shape, reduce_axes)
     quantizer.fit_to(ops.convert_to_numpy(kernel), reduce_axes)
     return quantizer.fake_quant(kernel, reduce_axes)
+
+
+def on_grid(quantizer, kernel, reduce_axes):
+    """The values that the integers of inference stand for, float32 of `kernel`'s shape; args as in `WeightQuantizer.scale`."""
+    scale = ops.expand_dims(quantizer.scale(kernel, reduce_axes), reduce_axes)
+    limit = float(quantizer.limit)
+    steps = quantizer.values(kernel, reduce_axes) * (1.0 / scale)
+    return backend.clip(backend.round_half_even(steps), -limit, limit) * scale

@@ -10,7 +10,7 @@ from keras import ops, tree
 from keras_quant.data import input_batches
 from keras_quant.errors import CalibrationError, QuantizationError
 from keras_quant.graph import trace
-from keras_quant.graph.graph import in_float
+from keras_quant.graph.graph import in_float, in_integers
 from keras_quant.integer.params import to_grid
 from keras_quant.layers.annotation import annotate, annotation
 from keras_quant.policy import PolicyMap, policy_name
@@ -139,8 +139,8 @@ def _run(graph, inputs, add):
         (real_args, real_kwargs), (exact_args, exact_kwargs) = pick("real"), pick("exact")
         real = float_arithmetic(node, real_args, real_kwargs)
         gridded = tree.map_structure(on_grid, (node.args, node.kwargs), (real_args, real_kwargs))
-        alone = exact_arithmetic(node.operation, *gridded)
-        exact = exact_arithmetic(node.operation, exact_args, exact_kwargs)
+        alone = in_integers(node, *gridded)
+        exact = in_integers(node, exact_args, exact_kwargs)
         for outputs in zip(*map(tree.flatten, (node.outputs, real, alone, exact))):
             add(node, *outputs)
         held = [x for x in tree.flatten((args, kwargs)) if isinstance(x, _Ways)]
@@ -158,13 +158,6 @@ def float_arithmetic(node, args, kwargs):
     if getattr(node.operation, "compute_dtype", "float32") == "float16":
         return node.operation.call(*args, **kwargs)  # `__call__` is what casts to float16
     return in_float(node, args, kwargs)
-
-
-def exact_arithmetic(operation, args, kwargs):
-    """What a layer computes in inference, on tensors that lie on grids where it wants that."""
-    if hasattr(operation, "main_call"):
-        return operation.main_call(*args, training=False)
-    return operation(*args, **kwargs)
 
 
 def on_grid(value, x):
