@@ -13,7 +13,7 @@ LOWEST, HIGHEST = -0.1, 1.1
 
 @register("adaround")
 class AdaRound(RoundingMethod):
-    """Whether each weight is rounded up or down is learned, layer by layer, so that the layer's output is nearest to float's.
+    """Whether each weight is rounded up or down is learned, layer by layer, so that outputs come nearest to float's.
 
     `ŵ = s·clip(⌊w/s⌋ + h(v), -limit, limit)` with `h(v) = clip(1.2·σ(v) - 0.1, 0, 1)`; minimized is the squared error of the
     output behind the activation, plus `λ·Σ(1 - |2h - 1|^β)`, which drives `h` to 0 or 1 as β falls. Each layer sees the
@@ -34,10 +34,12 @@ class AdaRound(RoundingMethod):
 
     def __init__(self, iterations=1000, batch_size=512, learning_rate=0.01, regularization=1.0, places=8192, seed=0):
         super().__init__(places, seed)
-        if iterations < 1 or batch_size < 1:
-            raise QuantizationError(
-                f"`iterations` and `batch_size` are at least 1. Received: iterations={iterations}, batch_size={batch_size}"
-            )
+        at_least = {"iterations": (iterations, 1), "batch_size": (batch_size, 1), "regularization": (regularization, 0)}
+        for name, (value, least) in at_least.items():
+            if value < least:
+                raise QuantizationError(f"`{name}` is at least {least}. Received: {name}={value}")
+        if not learning_rate > 0:
+            raise QuantizationError(f"`learning_rate` is positive. Received: learning_rate={learning_rate}")
         self.iterations, self.batch_size = iterations, batch_size
         self.learning_rate, self.regularization = learning_rate, regularization
 
@@ -46,13 +48,11 @@ class AdaRound(RoundingMethod):
         nearest = np.float32(grid.nearest * grid.scale)
         made = ops.convert_to_numpy(layer.activate(sample.call(ops.convert_to_tensor(sample.inputs), nearest)))
         rounding = SoftRounding(layer, grid, sample.call, self.iterations, self.regularization)
-        error = float(np.mean((made - targets) ** 2))
-        rounding.compile(
-            keras.optimizers.Adam(self.learning_rate), loss=lambda y, made: ops.mean((made - y) ** 2) / error
-        )
+        error = max(float(np.mean((made - targets) ** 2)), 1e-30)
+        loss = lambda y, made: ops.mean((made - y) ** 2) / error
+        rounding.compile(keras.optimizers.Adam(self.learning_rate), loss, jit_compile=False)
         epochs = -(-self.iterations // -(-len(targets) // self.batch_size))
-        keras.utils.set_random_seed(self.seed)
-        rounding.fit(sample.inputs, targets, self.batch_size, epochs, verbose=0)
+        rounding.fit(sample.inputs, targets, self.batch_size, epochs, verbose=0, shuffle=False)
         return rounding.integers()
 
     def get_config(self):

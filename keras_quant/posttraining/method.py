@@ -98,7 +98,7 @@ class Method:
 
 
 class LayerMethod(Method):
-    """A method that changes layers one after the other, each knowing what those before it make. A subclass gives `change`."""
+    """A method that changes layers one after the other, each on what those before it make. A subclass gives `change`."""
 
     def takes(self, layer):
         """Whether the method is for such a layer."""
@@ -162,9 +162,9 @@ class RoundingMethod(LayerMethod):
         layer, before = place.layer, place.noise()
         if not isinstance(layer.kernel_quantizer, UniformWeightQuantizer):
             return "weights on a codebook are not rounded"
-        if before == 0:
-            return "nothing is lost"
         grid = Grid(layer)
+        if before == 0 or grid.holds_kernel:
+            return "the weights lie on the grid already"
         grid.set(self.round(layer, grid, windows.sample(layer, place.inputs, place.targets, self.places, self.seed)))
         if place.noise() < before:
             return ""

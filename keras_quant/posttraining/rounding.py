@@ -23,6 +23,11 @@ class Grid:
         self.is_free = size < size.max(axis=axes, keepdims=True)
 
     @property
+    def holds_kernel(self):
+        """Whether the kernel lies on the grid already, as another method has left it."""
+        return bool(np.all(np.abs(self.steps - np.rint(self.steps))[self.is_free] < 1e-3))
+
+    @property
     def nearest(self):
         """The integers of rounding to nearest."""
         return np.clip(np.rint(self.steps), -self.limit, self.limit)

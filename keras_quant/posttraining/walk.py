@@ -1,4 +1,4 @@
-"""Goes through a quantized model layer by layer, in float and in integers, and lets a method change each layer on the way."""
+"""Goes through a quantized model layer by layer, in float and in integers; a method may change each layer on the way."""
 
 import contextlib
 import dataclasses

@@ -14,11 +14,11 @@ LARGEST = 2**25
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Inputs and targets of places of a layer's output.
+    """Inputs and targets of places of a layer's output, in random order.
 
     Attributes:
-        inputs: float32 `(places, *kernel_size, inputs)`, of a Dense layer `(places, inputs)`, or whole samples.
-        targets: float32 `(places, outputs)`, with axes of 1 between them for convolutions, or whole samples.
+        inputs: float32 `(places, *kernel_size, inputs)`, of a Dense layer `(places, ..., inputs)`, or whole samples.
+        targets: float32 `(places, ..., outputs)`, or whole samples; axes between are of size 1.
         call: function (inputs, kernel) → outputs of the shape of targets, before the activation.
     """
 
@@ -51,8 +51,11 @@ def sample(layer, inputs, targets, count, seed):
     if len(layer.kernel.shape) == 2:
         rows = [np.concatenate([x.reshape(-1, x.shape[-1]) for x in batches]) for batches in (inputs, targets)]
         chosen = _choice(rng, len(rows[0]), count, rows[0].shape[-1])
-        return Windows(*(x[chosen] for x in rows), layer.linear_call)
-    return Windows(np.concatenate(inputs), np.concatenate(targets), layer.linear_call)
+        # As many axes as a batch has: a normalization insists on them.
+        shape = -1, *[1] * (inputs[0].ndim - 2)
+        return Windows(*(x[chosen].reshape(*shape, x.shape[-1]) for x in rows), layer.linear_call)
+    order = rng.permutation(sum(map(len, inputs)))
+    return Windows(*(np.concatenate(batches)[order] for batches in (inputs, targets)), layer.linear_call)
 
 
 def is_convolution(layer):
@@ -64,7 +67,7 @@ def is_convolution(layer):
 def sums_rows(layer):
     """Whether each output is a product of the whole window with a column of the kernel: Dense, Conv without groups."""
     if is_convolution(layer):
-        return layer.groups == 1 and len(layer.kernel_axes) == layer.rank + 1
+        return getattr(layer, "groups", 1) == 1 and len(layer.kernel_axes) == layer.rank + 1
     return len(layer.kernel.shape) == 2
 
 
@@ -80,7 +83,8 @@ def _of_convolution(layer, inputs, targets, count, rng):
         own = batch_of == number
         at = samples[own] - (ends[number] - len(x)), *(p[own] for p in places)
         found.append((_cut(layer, x, at), y[at].reshape(-1, *[1] * layer.rank, y.shape[-1])))
-    return Windows(*map(np.concatenate, zip(*found)), _call_of_convolution(layer))
+    order = rng.permutation(len(chosen))
+    return Windows(*(np.concatenate(parts)[order] for parts in zip(*found)), _call_of_convolution(layer))
 
 
 def _cut(layer, x, at):
@@ -117,4 +121,4 @@ def _call_of_convolution(layer):
 
 def _choice(rng, places, count, values):
     count = min(count, places, max(1, LARGEST // values))
-    return np.sort(rng.choice(places, count, replace=False))
+    return rng.choice(places, count, replace=False)

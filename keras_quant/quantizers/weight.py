@@ -361,7 +361,7 @@ def rounded(quantizer, kernel, reduce_axes):
 
 
 def on_grid(quantizer, kernel, reduce_axes):
-    """The values that the integers of inference stand for, float32 of `kernel`'s shape; args as in `WeightQuantizer.scale`."""
+    """The values that the integers of inference stand for, of `kernel`'s shape; args as in `WeightQuantizer.scale`."""
     scale = ops.expand_dims(quantizer.scale(kernel, reduce_axes), reduce_axes)
     limit = float(quantizer.limit)
     steps = quantizer.values(kernel, reduce_axes) * (1.0 / scale)

@@ -1,0 +1,98 @@
+"""What post-training methods have brought."""
+
+import dataclasses
+import io
+import math
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodReport:
+    """Attributes:
+    name: of the method.
+    before, after: dicts from the model's output names to the signal to quantization noise ratio in dB, on the data.
+    layers: dict from paths of layers to `Change`.
+    """
+
+    name: str
+    before: dict
+    after: dict
+    layers: dict
+
+    @property
+    def changed(self):
+        """Number of layers that it changed."""
+        return sum(not change.note for change in self.layers.values())
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class RefineReport:
+    """What `keras_quant.refine` finds. Printed, it is a table.
+
+    Attributes:
+        model: name of the model.
+        samples: number of samples of the data that were used.
+        methods: `MethodReport`s in the order in which they were applied.
+    """
+
+    model: str
+    samples: int
+    methods: tuple
+
+    def layers(self):
+        """One dict for each layer and method: "method", "path", "before" and "after" (dB, at the layer's output), "note"."""
+        return [
+            {"method": method.name, "path": path, "before": decibels(c.before), "after": decibels(c.after), "note": c.note}
+            for method in self.methods
+            for path, c in method.layers.items()
+        ]
+
+    def to_pandas(self):
+        """`layers` as a `pandas.DataFrame`.
+
+        Raises:
+            ImportError: without pandas, with the command that installs it.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("`to_pandas` needs pandas: pip install 'keras-quant[report]'") from error
+        return pandas.DataFrame(self.layers(), columns=["method", "path", "before", "after", "note"])
+
+    def __rich__(self):
+        title = f"{self.model}: signal to quantization noise in dB on {self.samples:,} samples"
+        table = Table(title=Text(title), title_justify="left", title_style="bold")
+        for heading in ("method", "output", "before", "after", "layers changed", "layer gained most"):
+            table.add_column(heading, justify="left" if heading in ("method", "output", "layer gained most") else "right")
+        for method in self.methods:
+            for i, name in enumerate(method.before):
+                own = (method.name, f"{method.changed} of {len(method.layers)}", _best(method)) if i == 0 else ("", "", "")
+                figures = (f"{v[name]:.1f}" for v in (method.before, method.after))
+                table.add_row(*map(Text, (own[0], name, *figures, *own[1:])))
+        return table
+
+    def __str__(self):
+        console = Console(file=io.StringIO(), width=WIDTH, highlight=False, markup=False)
+        console.print(self)
+        return console.file.getvalue().rstrip()
+
+    __repr__ = __str__
+
+
+def decibels(noise):
+    """`-10·log10` of the noise's share of the power; infinite where there is none."""
+    return math.inf if noise == 0 else -10 * math.log10(noise)
+
+
+def _best(method):
+    changed = {path: c for path, c in method.layers.items() if not c.note and c.before and c.after}
+    gains = {path: decibels(c.after) - decibels(c.before) for path, c in changed.items()}
+    if not gains:
+        return ""
+    path = max(gains, key=gains.get)
+    return f"{path} ({gains[path]:+.1f})"
