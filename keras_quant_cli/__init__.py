@@ -13,6 +13,9 @@ import pathlib
 import sys
 
 DIFFERENT, FAILED, INTERRUPTED = 1, 2, 130
+# `keras_quant.posttraining.refine.METHODS`, and all there are.
+REFINE = ("equalization", "gptq", "adaround", "bias_correction")
+METHODS = (*REFINE, "batch_norm")
 
 
 def main(argv=None):
@@ -120,7 +123,16 @@ def _add_quantize(commands):
     parser.add_argument(
         "--fallback", choices=["float"], help="keep layers without quantized form in float; otherwise they are an error"
     )
-    parser.set_defaults(check=lambda args: _check_steps(parser, args))
+    parser.add_argument(
+        "--refine",
+        metavar="METHODS",
+        nargs="?",
+        type=_methods,
+        const=REFINE,
+        help="improve the integers with the data of --calibration, without training: methods of "
+        f"`keras_quant.posttraining`, by default {','.join(REFINE)}",
+    )
+    parser.set_defaults(check=lambda args: _check_quantize(parser, args))
 
 
 def _add_search(commands):
@@ -243,9 +255,11 @@ def _check_demo(parser):
         parser.error(f"the demo needs {' and '.join(missing)}: pip install 'keras-quant[demo]'")
 
 
-def _check_steps(parser, args):
+def _check_quantize(parser, args):
     if args.steps is not None and args.calibration is None:
         parser.error("--steps counts batches of --calibration, which is missing")
+    if args.refine and args.calibration is None:
+        parser.error("--refine works on the data of --calibration, which is missing")
 
 
 def _check_search(parser, args):
@@ -320,6 +334,14 @@ def _positive(text):
     if number < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a positive integer")
     return number
+
+
+def _methods(text):
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in METHODS:
+            raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(METHODS)}")
+    return names
 
 
 def _share(text):

@@ -58,6 +58,8 @@ def quantize(args):
     qmodel = kq.quantize(model, policy, fallback=args.fallback, ends=args.ends)
     if data is not None and has_ranges(qmodel):
         kq.calibrate(qmodel, data, args.steps, verbose=_verbose())
+    if args.refine:
+        console().print(kq.refine(qmodel, data, args.refine, args.steps, verbose=_verbose()))
     save_model(qmodel, args.output)
     ranges = "ranges not set: `fit` it, or pass --calibration" if data is None else f"ranges from {args.calibration}"
     print(f"{args.output}: {len(qmodel.layers)} layers, {os.path.getsize(args.output):,} bytes; {ranges}")

@@ -5,6 +5,9 @@ import keras
 import numpy as np
 import pytest
 
+import keras_quant_cli
+from keras_quant import posttraining
+from keras_quant.posttraining.refine import METHODS
 from tests.helpers import images, sequential
 
 L = keras.layers
@@ -101,6 +104,8 @@ WRONG = {
     "steps": (["verify", "{x}/q.keras", "{x}/q.keras", "--data", "{x}/x.npy", "--steps", "0"], "does not end in .tflite"),
     "batch size": (["export", "{x}/q.keras", "{x}/o.tflite", "--batch-size", "-3"], "argument --batch-size"),
     "steps alone": (["quantize", "{x}/q.keras", "-o", "{x}/o.keras", "--steps", "3"], "--calibration"),
+    "refine alone": (["quantize", "{x}/q.keras", "-o", "{x}/o.keras", "--refine"], "--calibration"),
+    "refine": (["quantize", "{x}/q.keras", "-o", "{x}/o.keras", "--refine", "gtpq"], "'gtpq' is none of equalization, gptq"),
     "policy": (["quantize", "{x}/q.keras", "-o", "{x}/o.keras", "--policy", "int9"], "Did you mean 'int"),
     "input type": (["export", "{x}/q.keras", "{x}/o.tflite", "--input-type", "int4"], "invalid choice"),
     "report folder": (["inspect", "{x}/q.keras", "--html", "{x}/none/r.html"], "there is no folder"),
@@ -204,6 +209,13 @@ def test_export_verify_inspect_onnx(files, capfd):
     (files / "cut.onnx").write_bytes((files / "q.onnx").read_bytes()[:900])
     assert "cut.onnx" in fails_in_process(capfd, "inspect", files / "cut.onnx")
     assert "`opset` is an integer" in fails_in_process(capfd, "export", files / "q.keras", files / "q.onnx", "--opset", "9")
+
+
+def test_refine_prints_what_each_method_brings(files, capfd):
+    assert keras_quant_cli.REFINE == METHODS and all(map(posttraining.get, keras_quant_cli.METHODS))
+    start = ("quantize", files / "float.keras", "-o", files / "r.keras", "--policy", "int4")
+    status, out, _ = in_process(capfd, *start, "--calibration", files / "x.npy", "--refine", "gptq,bias_correction")
+    assert status == 0 and all(text in out for text in ("gptq", "bias_correction", "before", "after"))
 
 
 def test_uncalibrated_ranges_are_said(files, capfd):

@@ -9,6 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 WIDTH = 120
+HEADINGS = ("method", "output", "before", "after", "layers changed", "layer gained most")
+NUMBERS = ("before", "after", "layers changed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +66,20 @@ class RefineReport:
             raise ImportError("`to_pandas` needs pandas: pip install 'keras-quant[report]'") from error
         return pandas.DataFrame(self.layers(), columns=["method", "path", "before", "after", "note"])
 
-    def __rich__(self):
-        title = f"{self.model}: signal to quantization noise in dB on {self.samples:,} samples"
-        table = Table(title=Text(title), title_justify="left", title_style="bold")
-        for heading in ("method", "output", "before", "after", "layers changed", "layer gained most"):
-            table.add_column(heading, justify="left" if heading in ("method", "output", "layer gained most") else "right")
+    def rows(self):
+        """What is printed: a tuple of texts under `HEADINGS` for each method and output of the model."""
         for method in self.methods:
             for i, name in enumerate(method.before):
                 own = (method.name, f"{method.changed} of {len(method.layers)}", _best(method)) if i == 0 else ("", "", "")
-                figures = (f"{v[name]:.1f}" for v in (method.before, method.after))
-                table.add_row(*map(Text, (own[0], name, *figures, *own[1:])))
+                yield own[0], name, f"{method.before[name]:.1f}", f"{method.after[name]:.1f}", *own[1:]
+
+    def __rich__(self):
+        title = f"{self.model}: signal to quantization noise in dB on {self.samples:,} samples"
+        table = Table(title=Text(title), title_justify="left", title_style="bold")
+        for heading in HEADINGS:
+            table.add_column(heading, justify="right" if heading in NUMBERS else "left")
+        for row in self.rows():
+            table.add_row(*map(Text, row))
         return table
 
     def __str__(self):

@@ -30,6 +30,7 @@ class ModelReport:
         output_sqnr: dict from the model's output names to dB against the float model; empty without data.
         history: dict from layer paths to `RangeHistory`; empty without.
         notes: sentences about what could not be found out, and how to.
+        refined: `RefineReport` of the post-training methods that were applied, or `None`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelReport:
     output_sqnr: dict = dataclasses.field(default_factory=dict)
     history: dict = dataclasses.field(default_factory=dict)
     notes: tuple = ()
+    refined: object = None
 
     @property
     def macs(self):

@@ -6,6 +6,7 @@ import pathlib
 import string
 from html import escape
 
+from keras_quant.posttraining.report import HEADINGS, NUMBERS
 from keras_quant.report import plots
 from keras_quant.report.layer import compact, shape_text, share_text, sqnr_text
 from keras_quant.report.table import off_xnnpack
@@ -32,6 +33,7 @@ def page(report):
             tiles="\n".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in _tiles(report)),
             notes=_notes(report),
             worst=_worst(report),
+            refined=_refined(report.refined),
             figures="\n".join(_figures(report)),
             head="\n".join(map(_head, report.columns)),
             rows="\n".join(_row(layer, report.columns) for layer in report.layers),
@@ -77,6 +79,25 @@ def _worst(report):
         items = "".join(f"<li>{_link(layer)} <b>{escape(text(getattr(layer, key)))}</b></li>" for layer in known[:WORST])
         parts.append(f"<div><h3>{heading}</h3><ol>{items}</ol></div>" if items else "")
     return f'<div class="worst">{"".join(parts)}</div>'
+
+
+def _refined(refined):
+    """A section with the table of `RefineReport`, or nothing."""
+    if refined is None:
+        return ""
+    heads = "".join(f'<th scope="col"{_align(heading)}>{heading}</th>' for heading in HEADINGS)
+    cells = lambda row: "".join(f"<td{_align(heading)}>{escape(text)}</td>" for heading, text in zip(HEADINGS, row))
+    rows = "\n".join(f"<tr>{cells(row)}</tr>" for row in refined.rows())
+    return (
+        '<section aria-label="Post-training methods">\n<h2>Post-training methods</h2>\n'
+        f"<p>Signal to quantization noise of the outputs in dB before and after each, on {refined.samples:,} samples.</p>\n"
+        f'<div class="wide">\n<table id="methods">\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n'
+        "</table>\n</div>\n</section>"
+    )
+
+
+def _align(heading):
+    return ' class="number"' if heading in NUMBERS else ""
 
 
 def _link(layer):

@@ -21,7 +21,7 @@ from keras_quant.report.model import ModelReport
 from keras_quant.tflite import export_in_memory
 
 
-def report(model, data=None, steps=None, float_model=None, history=None):
+def report(model, data=None, steps=None, float_model=None, history=None, refined=None):
     """Report on a quantized model, layer by layer: precision, range, size, cost, error, and where it runs.
 
     The model is exported in memory, for its bytes and for where its operators run, and stays as it is. Layers that were
@@ -37,6 +37,7 @@ def report(model, data=None, steps=None, float_model=None, history=None):
         float_model: the model that was given to `quantize`, to measure the accumulated error against; by default the
             quantized model's own weights in float.
         history: a `keras_quant.callbacks.QuantizationSummary` that `fit` had, or its `history`: the ranges over training.
+        refined: `RefineReport` that `refine` returned: what each post-training method brought.
 
     Returns:
         `ModelReport`.
@@ -47,7 +48,7 @@ def report(model, data=None, steps=None, float_model=None, history=None):
         ModelFileError: for a file that cannot be loaded.
     """
     if isinstance(model, (str, os.PathLike)):
-        return _report_path(model, data, float_model, history)
+        return _report_path(model, data, float_model, history, refined)
     graph = trace(model, keep_float=True)
     exported, notes = None, []
     with _ranges_kept(graph):
@@ -70,16 +71,17 @@ def report(model, data=None, steps=None, float_model=None, history=None):
         output_sqnr={name: measured[value.name].sqnr for name, value in values.items() if value.name in measured},
         history=dict(getattr(history, "history", history) or {}),
         notes=tuple(notes),
+        refined=refined,
     )
 
 
-def _report_path(path, data, float_model, history):
+def _report_path(path, data, float_model, history, refined):
     if pathlib.Path(path).suffix != ".tflite":
         raise QuantizationError(
             f"`report` takes a model, or the path of a `.tflite` file. Load another with `keras.saving.load_model`. "
             f"Received: model='{path}'"
         )
-    if any(x is not None for x in (data, float_model, history)):
+    if any(x is not None for x in (data, float_model, history, refined)):
         raise QuantizationError(
             f"Of the file '{path}' only what it says is reported. Pass the quantized model to measure on data."
         )

@@ -22,7 +22,8 @@ def table(report):
         shown.add_column(column.heading, justify="right" if column.numeric else "left", overflow="fold")
     for layer in report.layers:
         shown.add_row(*(Text(column.text(layer)) for column in columns))
-    return Group(shown, *(Text(line) for line in (*off_xnnpack(report), *report.notes)))
+    refined = [] if report.refined is None else [report.refined]
+    return Group(shown, *refined, *(Text(line) for line in (*off_xnnpack(report), *report.notes)))
 
 
 def headline(report):

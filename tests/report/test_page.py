@@ -28,7 +28,8 @@ def report():
     model = shake(sequential(*layers))
     qmodel = kq.quantize(model, kq.PolicyMap({"pointwise": "int16"}, default="int8"), images())
     history = {"conv": RangeHistory((0, 1, 2), (0.0, 0.0, 0.0), (3.0, 3.4, 3.5))}
-    return kq.report(qmodel, images(), history=history)
+    refined = kq.refine(qmodel, images(), ["gptq", "bias_correction"], verbose=0)
+    return kq.report(qmodel, images(), history=history, refined=refined)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,9 @@ def check(path):
 def test_well_formed_and_self_contained(page, report):
     checker, text = check(page), page.read_text(encoding="utf-8")
     own = [name for name in checker.ids if not re.fullmatch(r"(image|[mpC])[0-9a-f_]{6,}", name)]
-    assert sorted(own) == sorted(["filter", "shown", "layers", *(f"layer-{i}" for i in range(len(report.layers)))])
+    assert sorted(own) == sorted(
+        ["filter", "methods", "shown", "layers", *(f"layer-{i}" for i in range(len(report.layers)))]
+    )
     for link in checker.links:
         assert link.startswith("data:") or link[1:] in checker.ids, link
     assert not {"link", "iframe", "img", "object", "embed"} & set(checker.tags) and checker.tags.count("script") == 1
