@@ -299,6 +299,43 @@ def compiled(function):
     return tf.function(function, reduce_retracing=True, autograph=False)
 
 
+def assigning(variables):
+    """A compiled function that assigns one value to all `variables`."""
+
+    def assign(value):
+        for variable in variables:
+            variable.assign(value)
+
+    return compiled(assign)
+
+
+def step_on_data(model):
+    """A model's `train_step` as a function of one batch, compiled as `fit` compiles it.
+
+    Args:
+        model: compiled `keras.Model`, on one device.
+
+    Returns:
+        Function: a batch as an iterator of `fit` gives it → logs.
+    """
+    step = model.train_step
+    if not model.run_eagerly:
+        step = tf.function(step, reduce_retracing=True, jit_compile=model.jit_compile, autograph=False)
+    return lambda data: step(without_optionals(data))
+
+
+def without_optionals(data):
+    """A batch of `fit`, with `None` where newer Keras puts an empty `tf.experimental.Optional`."""
+    return keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
+
+
+def gradients_of(loss, variables):
+    """The gradients of `loss()`, a list of tensors or `None`."""
+    with tf.GradientTape() as tape:
+        value = loss()
+    return [None if g is None else tf.convert_to_tensor(g) for g in tape.gradient(value, [v.value for v in variables])]
+
+
 def hessian_traces(loss, variables, probes, seed):
     """Hutchinson's estimate of the trace of the loss's second derivative, for each variable by itself.
 

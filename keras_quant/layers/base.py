@@ -224,7 +224,7 @@ class QuantLayer(GridInputs):
         outputs = self.train_arithmetic(inputs)
         if self.keeps_grid:
             return outputs
-        if not quantizer.covers(self.bounds):
+        if not quantizer.clamps(self.bounds):
             outputs = self.activate(outputs)
         quantizer.observe(outputs)
         return quantizer.fake_quant(outputs, divided) if divided else quantizer.fake_quant(outputs)

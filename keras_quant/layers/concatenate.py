@@ -20,7 +20,7 @@ class OnOneGrid(QuantLayer):
 
     def connect(self, inputs):
         for note in map(annotation, inputs):
-            if note is not None and note.quantizer.tieable and note.quantizer.type == self.output_quantizer.type:
+            if note is not None and note.quantizer.tieable and _alike(note.quantizer, self.output_quantizer):
                 self.output_quantizer.tie(note.quantizer)
 
     def is_tied(self, quantizer):
@@ -66,3 +66,8 @@ class QuantConcatenate(OnOneGrid, keras.layers.Concatenate):
 @computes("numpy.Concatenate")
 def _concatenate(operation, args, **arguments):
     return QuantConcatenate(axis=operation.axis, **arguments)
+
+
+def _alike(a, b):
+    """Whether two quantizers have the same integers, now and once a schedule has come down to their last width."""
+    return a.type == b.type and a.final_bits == b.final_bits

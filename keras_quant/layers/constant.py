@@ -43,6 +43,8 @@ class _WithConstant(FusedActivation, QuantLayer, keras.layers.Layer):
         return self.activate(self.combine(inputs, self.constant))
 
     def train_arithmetic(self, inputs):
+        if not self.output_quantizer.fake_quant_enabled:
+            return self.combine(inputs, self.constant)
         held = self.quantized_constant()
         rounded = held.integers * held.params.scale
         return self.combine(inputs, self.constant + ops.stop_gradient(rounded - self.constant))

@@ -71,8 +71,11 @@ class _Dynamic:
         return self.activation(x)
 
     def call(self, inputs, training=None):
-        kernel = self.kernel_quantizer.fake_quant(backend.read(self.kernel), self.kernel_axes)
-        return self.activate(self.linear_call(_on_own_grid(inputs, self.sample_axes(inputs)), kernel))
+        kernel = backend.read(self.kernel)
+        if not training or self.kernel_quantizer.fake_quant_enabled:
+            kernel = self.kernel_quantizer.fake_quant(kernel, self.kernel_axes)
+            inputs = _on_own_grid(inputs, self.sample_axes(inputs))
+        return self.activate(self.linear_call(inputs, kernel))
 
     def float_call(self, inputs):
         """The float layer's arithmetic."""

@@ -77,7 +77,7 @@ class QuantReLU(_PinnedRange, QuantLayer, keras.layers.ReLU):
             own.set_range(0.0, own.type.levels * float(ops.convert_to_numpy(x.scale)))
 
     def train_arithmetic(self, inputs):
-        clamps = self.output_quantizer.covers(self.output_quantizer.bounds)
+        clamps = self.output_quantizer.clamps(self.output_quantizer.bounds)
         return self.float_call(inputs) if self.negative_slope or not clamps else inputs
 
     def integer_call(self, x, y):
@@ -149,7 +149,7 @@ class QuantClip(_PinnedRange, QuantLayer, keras.layers.Layer):
         return ops.clip(inputs, low, high)
 
     def train_arithmetic(self, inputs):
-        return inputs
+        return inputs if self.output_quantizer.fake_quant_enabled else self.float_call(inputs)
 
     def integer_call(self, x, y):
         return integer.requantize(x, y)

@@ -78,7 +78,7 @@ class QuantWeighted(QuantLayer):
         return self.activate(self.linear_call(inputs, self.kernel))
 
     def train_arithmetic(self, inputs):
-        kernel = self.kernel_quantizer.fake_quant(self.kernel, self.kernel_axes)
+        kernel = self.kernel_quantizer.in_training(self.kernel, self.kernel_axes)
         outputs = self.add_bias(self.scaled_product(inputs, kernel))
         if self.batch_norm is None:
             return outputs
@@ -87,8 +87,8 @@ class QuantWeighted(QuantLayer):
 
     def divides(self, quantizer):
         norm = self.batch_norm
-        fused = norm is not None and norm.trainable and not norm.synchronized
-        return fused and quantizer.takes_divisor and quantizer.covers(self.bounds)
+        fused = norm is not None and takes_batch_statistics(norm) and not norm.synchronized
+        return fused and quantizer.takes_divisor and quantizer.clamps(self.bounds)
 
     def scaled_product(self, inputs, kernel):
         """`product`, with `input_scale`."""
@@ -157,6 +157,19 @@ def gain_and_shift(batch_norm):
     return gain, shift + wide(batch_norm.beta) if batch_norm.center else shift
 
 
+def hold_statistics(batch_norm, held=True):
+    """Let a batch normalization that `normalize_in_training` computes use and keep its moving statistics, or not.
+
+    Unlike `trainable = False`, which says the same to Keras, its gain and shift go on training.
+    """
+    batch_norm.holds_statistics = held
+
+
+def takes_batch_statistics(batch_norm):
+    """Whether a batch normalization trains on the batch's own statistics."""
+    return batch_norm.trainable and not getattr(batch_norm, "holds_statistics", False)
+
+
 def normalize_in_training(batch_norm, x, divisor=None):
     """Batch normalization as `fit` does it: batch statistics and their moving averages, or, frozen, the moving ones.
 
@@ -167,7 +180,7 @@ def normalize_in_training(batch_norm, x, divisor=None):
         x: float32 tensor, the channels last.
         divisor: 1, for the gradients of batch statistics' outputs; see `ActivationQuantizer.divisor`.
     """
-    if not batch_norm.trainable:
+    if not takes_batch_statistics(batch_norm):
         gain, shift = gain_and_shift(batch_norm)
         return backend.scale_and_shift(x, ops.cast(gain, x.dtype), ops.cast(shift, x.dtype))
     if batch_norm.synchronized:

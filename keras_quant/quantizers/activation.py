@@ -9,6 +9,7 @@ from keras import ops
 from keras_quant import backend
 from keras_quant.errors import QuantizationError
 from keras_quant.integer.params import INT8, QuantParams, integer_type, narrow_type
+from keras_quant.quantizers.phase import Phased
 from keras_quant.quantizers.registry import check_bits, register
 
 # Products of scales have to stay normal float32 numbers.
@@ -16,7 +17,7 @@ NARROWEST, WIDEST = 1e-20, 1e20
 ROUNDINGS = ("nearest", "stochastic")
 
 
-class ActivationQuantizer(keras.layers.Layer):
+class ActivationQuantizer(Phased, keras.layers.Layer):
     """A grid over a range, one for a whole tensor.
 
     Some operators want their inputs on one grid (a concatenation). `tie` puts quantizers into a group: each keeps its own
@@ -34,8 +35,6 @@ class ActivationQuantizer(keras.layers.Layer):
     symmetric = False
     # Whether scales are powers of two.
     power_of_two = False
-    # Whether gradients reach the range.
-    learns = False
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -125,6 +124,10 @@ class ActivationQuantizer(keras.layers.Layer):
             if high > low:
                 member.set_range(low, high)
 
+    def clamps(self, bounds):
+        """Whether `fake_quant` enforces `bounds` in the present phase of training."""
+        return self.fake_quant_enabled and self.covers(bounds)
+
     # Whether a layer may use `divisor`.
     takes_divisor = False
 
@@ -143,9 +146,11 @@ class ActivationQuantizer(keras.layers.Layer):
 
         Forward: `s·(clip(rint(x/s) + z) - z)`. Gradient: 1 inside the range, 0 outside.
         """
+        if not self.fake_quant_enabled:
+            return x
         params = self.params()
         low, high = (ops.stop_gradient(v) for v in (params.low * params.scale, params.high * params.scale))
-        if not any(member.learns for member in self._group.members):
+        if not any(member.trains_range for member in self._group.members):
             return backend.fake_quant(x, low, high, self.bits, self.type.is_narrow)
         share = self._gradient_share(values_of_sample(x), params)
         if self.is_proportional and len(self._group.members) == 1:
@@ -188,32 +193,51 @@ class UniformQuantizer(ActivationQuantizer):
         rounding: "nearest", to even, or "stochastic" in training: up with the probability of the fraction.
             Inference and the file round to nearest.
         seed: of the stochastic rounding.
+        annealed_bits: the width in use as long as `callbacks.Schedule` has not come down to `bits`; by default `bits`.
     """
 
     # The widths that `bits` may have.
     widths = (*range(2, 9), 16)
 
-    def __init__(self, bits=8, symmetric=False, narrow=False, power_of_two=False, rounding="nearest", seed=None, **kwargs):
+    def __init__(
+        self,
+        bits=8,
+        symmetric=False,
+        narrow=False,
+        power_of_two=False,
+        rounding="nearest",
+        seed=None,
+        annealed_bits=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         check_bits(type(self), bits, self.widths)
         if rounding not in ROUNDINGS:
             raise QuantizationError(f"`rounding` is one of {list(ROUNDINGS)}. Received: rounding={rounding!r}")
         if bits == 16 and narrow:
             raise QuantizationError("int16 has no narrow form. Leave `narrow` out. Received: bits=16, narrow=True")
-        self.type = narrow_type(bits) if narrow else integer_type(bits)
         self.symmetric, self.narrow, self.power_of_two = symmetric or bits == 16, narrow, power_of_two
+        self.final_bits = bits
+        self._set_type(bits if annealed_bits is None else annealed_bits)
         self.rounding, self.seed = rounding, seed
         self._noise = keras.random.SeedGenerator(seed) if rounding == "stochastic" else None
 
+    def _set_type(self, bits):
+        self.type = narrow_type(bits) if self.narrow else integer_type(bits)
+
+    def set_bits(self, bits):
+        check_bits(type(self), bits, [width for width in self.widths if (width == 16) == (self.final_bits == 16)])
+        self._set_type(bits)
+
     def fake_quant(self, x, divided=False):
-        if self._noise is not None:
+        if self._noise is not None and self.fake_quant_enabled:
             step = ops.stop_gradient(self.params().scale)
             x = x + step * keras.random.uniform(ops.shape(x), -0.5, 0.5, seed=self._noise)
         return super().fake_quant(x, divided)
 
     def get_config(self):
         own = {
-            "bits": self.bits,
+            **self._width_config(),
             "symmetric": self.symmetric,
             "narrow": self.narrow,
             "power_of_two": self.power_of_two,
@@ -253,7 +277,7 @@ class MovingAverage(UniformQuantizer):
         return backend.read(self.low), backend.read(self.high)
 
     def observe(self, x):
-        if not self.trainable:
+        if not self.trainable or self.range_phase == "frozen":
             return
         x = ops.stop_gradient(x)
         low = 0.0 if self.bounds[0] == 0 else ops.min(x)

@@ -48,7 +48,6 @@ class Codebook(WeightQuantizer):
         seed: of the search for levels, where that starts at random.
     """
 
-    learns = False
     stored_bits = 8
     limit = 127
 
@@ -56,6 +55,9 @@ class Codebook(WeightQuantizer):
         super().__init__(bits, **kwargs)
         self.seed = seed
         self.codebook = None
+
+    def trained_ranges(self):
+        return [self.codebook] if self.learns and self.codebook is not None else []
 
     @property
     def size(self):
@@ -122,7 +124,7 @@ class Codebook(WeightQuantizer):
     def fake_quant(self, kernel, reduce_axes):
         kernel = backend.read(kernel)
         values = backend.straight_through(self.values(kernel, reduce_axes), kernel)
-        if not self.learns:
+        if not self.trains_range:
             return values
         scale = ops.expand_dims(self.scale(kernel, reduce_axes), reduce_axes)
         # The order of sorting is that of the values, so the gradient finds its level through it.

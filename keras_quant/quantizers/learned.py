@@ -9,6 +9,11 @@ from keras_quant.quantizers.registry import register
 
 # Where an optimizer that takes too large a step is caught.
 LEAST_REACH = 1e-8
+# Of a range that is observed before it is learned, as in `MovingAverage`.
+MOMENTUM = 0.9
+# How many standard deviations of normal values a grid of so many bits reaches over with the least mean squared error:
+# Banner et al., https://arxiv.org/abs/1810.05723.
+BEST_REACH = {2: 1.71, 3: 2.15, 4: 2.55, 5: 2.93, 6: 3.28, 7: 3.61, 8: 3.92}
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
@@ -50,6 +55,16 @@ class LearnedQuantizer(UniformQuantizer):
         """The range, differentiable, as tensors."""
         raise NotImplementedError
 
+    def trained_ranges(self):
+        return [self.value]
+
+    def set_bits(self, bits):
+        # What a learned range has found out about its tensor holds for another width, in proportion.
+        share = BEST_REACH.get(bits, 1.0) / BEST_REACH.get(self.bits, 1.0)
+        super().set_bits(bits)
+        for variable in self.trained_ranges():
+            variable.assign(variable * share)
+
     def variables_to_set(self):
         """The variables that the first training batch sets."""
         return [self.value]
@@ -63,12 +78,18 @@ class LearnedQuantizer(UniformQuantizer):
         return self._within_bounds(*self.range_of(ops.where(value > 0, ops.clip(value, LEAST_REACH, WIDEST), 0.0)))
 
     def observe(self, x):
-        """Set the range from the first batch, if neither calibration nor a file has."""
-        if backend.is_positive_now(self.value):
+        """Set the range from the first batch, if neither calibration nor a file has; `"observed"`, follow every batch."""
+        observed = self.follows_data
+        if not observed and backend.is_positive_now(self.value):
             return
         variables = self.variables_to_set()
         values = [backend.read(variable) for variable in variables]
         first = lambda: [ops.cast(v, "float32") for v in self.first_values(ops.stop_gradient(x))]
+        if observed:
+            rate = ops.where(values[0] > 0, 1.0 - MOMENTUM, 1.0)
+            for variable, value, new in zip(variables, values, first()):
+                variable.assign(ops.stop_gradient(value + rate * (new - value)))
+            return
         # Assigned outside of the condition, as replicas have to do it together.
         for variable, value in zip(variables, backend.first_time(values[0] > 0, values, first)):
             variable.assign(ops.stop_gradient(value))
@@ -134,7 +155,8 @@ class LSQ(LearnedQuantizer):
     @property
     def takes_divisor(self):
         # Noise is added behind the normalization, and the first batch sets the range behind it.
-        return len(self._group.members) == 1 and self._noise is None and backend.is_positive_now(self.value)
+        alone = len(self._group.members) == 1 and self._noise is None and backend.is_positive_now(self.value)
+        return alone and self.fake_quant_enabled and self.trains_range
 
     def divisor(self, features):
         return backend.divided_by(self.trained_reach(), self._gradient_share(features, self.params()))
@@ -202,6 +224,9 @@ class LSQPlus(LearnedQuantizer):
             aggregation="mean",
             constraint=AtMostZero(),
         )
+
+    def trained_ranges(self):
+        return [self.value, self.offset]
 
     def range_of(self, value):
         offset = ops.minimum(backend.read(self.offset), 0.0)

@@ -11,13 +11,14 @@ from keras_quant.errors import QuantizationError
 from keras_quant.quantizers import ranges
 from keras_quant.quantizers.activation import NARROWEST, WIDEST, power_of_two_above
 from keras_quant.quantizers.learned import LEAST_REACH, PositiveScale
+from keras_quant.quantizers.phase import Phased
 from keras_quant.quantizers.registry import KERNEL, check_bits, register
 
 ROUNDINGS = ("nearest", "stochastic", "soft")
 GRANULARITIES = ("channel", "tensor")
 
 
-class WeightQuantizer(keras.layers.Layer):
+class WeightQuantizer(Phased, keras.layers.Layer):
     """Integers and scales of a kernel.
 
     Training computes with `fake_quant`; inference and the file round `values` on the grid of `scale`. Integers are symmetric
@@ -32,7 +33,9 @@ class WeightQuantizer(keras.layers.Layer):
     def __init__(self, bits=8, **kwargs):
         super().__init__(**kwargs)
         check_bits(type(self), bits, self.widths)
-        self.bits = bits
+        self.bits = self.final_bits = bits
+        # `HeldIntegers` of weights that training leaves alone, or `None`.
+        self.held = None
         self.built = True
 
     @property
@@ -47,6 +50,9 @@ class WeightQuantizer(keras.layers.Layer):
 
     def create(self, shape, reduce_axes):
         """Make the variables for a kernel of this shape, once."""
+
+    def settle(self, kernel, reduce_axes):
+        """Set what a training step would set first. Args as in `scale`."""
 
     def fit_to(self, kernel, reduce_axes):
         """Take the weights that are there as what ranges are to be measured on. Of NumPy arrays, outside of traced code."""
@@ -74,8 +80,12 @@ class WeightQuantizer(keras.layers.Layer):
         """The values that the integers stand for, as training sees them, with gradients. Args as in `scale`."""
         raise NotImplementedError
 
+    def in_training(self, kernel, reduce_axes):
+        """What a training step of the present phase computes with: `fake_quant`, or the weights as they are."""
+        return self.fake_quant(kernel, reduce_axes) if self.fake_quant_enabled else backend.read(kernel)
+
     def get_config(self):
-        return {**super().get_config(), "bits": self.bits}
+        return {**super().get_config(), **self._width_config()}
 
 
 class UniformWeightQuantizer(WeightQuantizer):
@@ -90,17 +100,29 @@ class UniformWeightQuantizer(WeightQuantizer):
             the middle between two levels and `k` the variable `sharpness`, which a schedule raises from 0, where the
             gradient is 1 throughout.
         seed: of the stochastic rounding.
+        annealed_bits: the width in use as long as `callbacks.Schedule` has not come down to `bits`; by default `bits`.
 
     References:
         - [Deep Learning with Limited Numerical Precision](https://arxiv.org/abs/1502.02551), for stochastic rounding
         - [Differentiable Soft Quantization](https://arxiv.org/abs/1908.05033), for the soft staircase
     """
 
-    # Whether a trained scale takes the gradient; whether weights may lie beyond the largest integer.
-    learns, clips = False, True
+    # Whether weights may lie beyond the largest integer; whether the scale is measured from the weights.
+    clips = follows_weights = True
 
-    def __init__(self, bits=8, granularity="channel", power_of_two=False, rounding="nearest", seed=None, **kwargs):
+    def __init__(
+        self,
+        bits=8,
+        granularity="channel",
+        power_of_two=False,
+        rounding="nearest",
+        seed=None,
+        annealed_bits=None,
+        **kwargs,
+    ):
         super().__init__(bits, **kwargs)
+        if annealed_bits is not None:
+            self.set_bits(annealed_bits)
         if granularity not in GRANULARITIES:
             raise QuantizationError(
                 f"`granularity` is one of {list(GRANULARITIES)}; no kernel for activations of int8 takes scales by group. "
@@ -126,6 +148,20 @@ class UniformWeightQuantizer(WeightQuantizer):
     def scale(self, kernel, reduce_axes):
         return self._final(self.channel_scale(backend.read(kernel), reduce_axes))
 
+    def set_bits(self, bits):
+        check_bits(type(self), bits, self.widths)
+        self.bits = bits
+
+    def integers(self, kernel, reduce_axes):
+        """The integers of the weights, float32 of `kernel`'s shape; args as in `scale`."""
+        kernel = backend.read(kernel)
+        scale = ops.expand_dims(self.scale(kernel, reduce_axes), reduce_axes)
+        return self.to_integers(kernel * (1.0 / scale))
+
+    def to_integers(self, steps):
+        """The integers nearest to weights in units of their scale."""
+        return backend.clip(backend.round_half_even(steps), -float(self.limit), float(self.limit))
+
     def _final(self, scale):
         scale = ops.cast(ops.stop_gradient(scale), "float64")
         if self.granularity == "tensor":
@@ -138,11 +174,11 @@ class UniformWeightQuantizer(WeightQuantizer):
         kernel = backend.read(kernel)
         chosen = self.training_scale(kernel, reduce_axes)
         scale = ops.expand_dims(self._final(chosen), reduce_axes)
-        learned = ops.expand_dims(chosen, reduce_axes) if self.learns else None
+        learned = ops.expand_dims(chosen, reduce_axes) if self.trains_range else None
         # The same product as in `integer.fold`: training and export round every weight alike.
         steps = ops.stop_gradient(kernel * (1.0 / scale))
         limit = float(self.limit)
-        integers = backend.clip(backend.round_half_even(self._with_noise(steps)), -limit, limit)
+        integers = self.to_integers(self._with_noise(steps))
         axes = range(len(kernel.shape)) if self.granularity == "tensor" else reduce_axes
         share = (math.prod(kernel.shape[axis] for axis in axes) * limit) ** -0.5
         reach = limit if self.clips else None
@@ -255,11 +291,16 @@ class KernelLSQ(UniformWeightQuantizer):
         - [Learned Step Size Quantization](https://arxiv.org/abs/1902.08153)
     """
 
-    learns = True
+    learns, follows_weights = True, False
+    # Made by `create`.
+    reach = None
 
-    def __init__(self, bits=8, **kwargs):
-        super().__init__(bits, **kwargs)
-        self.reach = None
+    def trained_ranges(self):
+        return [] if self.reach is None else [self.reach]
+
+    def set_bits(self, bits):
+        super().set_bits(bits)
+        self.reset()
 
     def create(self, shape, reduce_axes):
         if self.reach is None:
@@ -274,14 +315,21 @@ class KernelLSQ(UniformWeightQuantizer):
             )
 
     def reset(self):
-        self.reach.assign(ops.zeros_like(self.reach))
+        # Until training sets them, the scales follow the weights.
+        if self.reach is not None:
+            self.reach.assign(ops.zeros_like(self.reach))
 
     def channel_scale(self, kernel, reduce_axes):
         return self._each_channel(self._reach(kernel, reduce_axes), kernel, reduce_axes)
 
+    def settle(self, kernel, reduce_axes):
+        self.reach.assign(ops.stop_gradient(self._reach(kernel, reduce_axes)))
+
     def training_scale(self, kernel, reduce_axes):
-        if not backend.is_positive_now(self.reach):
-            self.reach.assign(ops.stop_gradient(self._reach(kernel, reduce_axes)))
+        if self.follows_data:
+            self.reach.assign(self._first(kernel, reduce_axes))
+        elif not backend.is_positive_now(self.reach):
+            self.settle(kernel, reduce_axes)
         reach = backend.scale_gradient(backend.read(self.reach), float(self.limit) ** 2)
         return self._each_channel(reach, kernel, reduce_axes)
 
@@ -323,6 +371,9 @@ class LearnedClipping(UniformWeightQuantizer):
     def __init__(self, bits=8, **kwargs):
         super().__init__(bits, **kwargs)
         self.clipping = None
+
+    def trained_ranges(self):
+        return [] if self.clipping is None else [self.clipping]
 
     def create(self, shape, reduce_axes):
         if self.clipping is None:
