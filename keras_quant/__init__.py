@@ -2,6 +2,7 @@
 
 from keras_quant import callbacks, layers, posttraining, quantizers, search
 from keras_quant.calibrate import calibrate
+from keras_quant.distill import Distiller, distill
 from keras_quant.errors import (
     CalibrationError,
     EmulatorError,

@@ -1,5 +1,0 @@
-"""Callbacks for `fit`."""
-
-from keras_quant.report.summary import QuantizationSummary
-
-__all__ = ["QuantizationSummary"]
