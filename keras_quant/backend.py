@@ -66,11 +66,16 @@ def fake_quant(x, low, high, bits=8, narrow=False):
     @tf.custom_gradient
     def forward(x):
         y = _on_levels(x, low, high, bits, narrow)
-        half = (high - low) * 0.5 / 255.0
-        told_by, least, most = (y, low + half, high - half) if bits == 8 else (x, low, high)
-        return y, lambda upstream: _inside(upstream, told_by, least, most)
+        told_by = _told_by(x, y, low, high, bits)
+        return y, lambda upstream: _inside(upstream, *told_by)
 
     return forward(x)
+
+
+def _told_by(x, y, low, high, bits):
+    """What tells which values are inside, as `_inside` takes it."""
+    half = (high - low) * 0.5 / 255.0
+    return (y, low + half, high - half) if bits == 8 else (x, low, high)
 
 
 def learned_fake_quant(x, low, high, learned_low, learned_high, share, bits, narrow, from_rounding):
@@ -143,24 +148,28 @@ def weight_fake_quant(kernel, scale, steps, integers, held, limit, slope, share)
     """
     values = integers * held
 
-    def weights_gradient(upstream):
-        inside = upstream if limit is None else tf.where(tf.abs(steps) <= limit, upstream, 0.0)
+    def within(upstream):
+        return upstream if limit is None else _inside(upstream, steps, -limit, limit)
+
+    def weights_gradient(inside):
         return inside if slope is None else inside * slope
 
     if scale is None:
 
         @tf.custom_gradient
         def fixed(_kernel):
-            return tf.identity(values), weights_gradient
+            return tf.identity(values), lambda upstream: weights_gradient(within(upstream))
 
         return fixed(kernel)
 
     @tf.custom_gradient
     def learned(_kernel, scale):
         def backward(upstream):
-            of_scale = tf.where(tf.abs(steps) <= limit, integers - steps, tf.sign(steps) * limit)
+            # `integers - steps` inside and `±limit` outside, where that is what `integers` are: from two inner products.
+            inside = within(upstream)
             axes = [axis for axis, size in enumerate(scale.shape) if size == 1]
-            return weights_gradient(upstream), tf.reduce_sum(upstream * of_scale, axes, keepdims=True) * share
+            of_scale = tf.reduce_sum(upstream * integers - inside * steps, axes, keepdims=True)
+            return weights_gradient(inside), of_scale * share
 
         return tf.identity(values), backward
 
@@ -179,15 +188,17 @@ def proportional_fake_quant(x, low, high, reach, share, bits, narrow, divides):
         reach: what takes the gradient, a positive scalar.
         share: what its gradient is multiplied by.
         bits, narrow: as in `fake_quant`.
-        divides: whether `⟨v, x⟩` counts; not where `x` was multiplied by `divided_by` already.
+        divides: whether `⟨v, x⟩` counts; not where `x` was multiplied by `divided_by` already. Nobody keeps `x` then with 8
+            bits, as in `fake_quant`.
     """
 
     @tf.custom_gradient
     def forward(x, reach):
         y = _on_levels(x, low, high, bits, narrow)
+        told_by = (x, low, high) if divides else _told_by(x, y, low, high, bits)
 
         def backward(upstream):
-            inside = _inside(upstream, x, low, high)
+            inside = _inside(upstream, *told_by)
             total = tf.reduce_sum(upstream * y)
             if divides:
                 total -= tf.reduce_sum(inside * x)

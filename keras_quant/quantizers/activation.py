@@ -80,8 +80,12 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
         zero = 0 if self.symmetric else np.clip(np.rint(self.type.low - low / scale), self.type.low, top)
         return (self.type.low - zero) * scale, (top - zero) * scale
 
-    def _shared_range(self):
-        ranges = [member.range() for member in self._group.members]
+    def trained_range(self):
+        """`range`, with the gradients that go to what is trained of it."""
+        return self.range()
+
+    def _shared_range(self, trained=False):
+        ranges = [member.trained_range() if trained else member.range() for member in self._group.members]
         if len(ranges) == 1:
             return ranges[0]
         lows, highs = zip(*ranges)
@@ -152,17 +156,17 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
         low, high = (ops.stop_gradient(v) for v in (params.low * params.scale, params.high * params.scale))
         if not any(member.trains_range for member in self._group.members):
             return backend.fake_quant(x, low, high, self.bits, self.type.is_narrow)
-        share = self._gradient_share(values_of_sample(x), params)
+        share = self._gradient_share(values_of_sample(x), ops.stop_gradient(params.high))
         if self.is_proportional and len(self._group.members) == 1:
             reach = self.trained_reach()
             return backend.proportional_fake_quant(x, low, high, reach, share, self.bits, self.type.is_narrow, not divided)
-        limits = self._shared_range()
+        limits = self._shared_range(trained=True)
         return backend.learned_fake_quant(
             x, low, high, *limits, share, self.bits, self.type.is_narrow, self.learns_from_rounding
         )
 
-    def _gradient_share(self, features, params):
-        return (features * ops.stop_gradient(params.high)) ** -0.5 if self.scales_gradient else 1.0
+    def _gradient_share(self, features, highest):
+        return (features * highest) ** -0.5 if self.scales_gradient else 1.0
 
     # See the learned quantizers.
     scales_gradient, learns_from_rounding, is_proportional = False, True, False
@@ -282,12 +286,12 @@ class MovingAverage(UniformQuantizer):
         x = ops.stop_gradient(x)
         low = 0.0 if self.bounds[0] == 0 else ops.min(x)
         low, high = self._within_bounds(low, ops.max(x))
-        rate = ops.where(self.high > self.low, 1.0 - self.momentum, 1.0)
+        before = self.range()
         # NaN fails the comparison, too.
-        rate = ops.where(high - low < WIDEST, rate, 0.0)
-        low, high = (ops.where(high - low < WIDEST, v, 0.0) for v in (low, high))
-        self.low.assign(self.low + rate * (low - self.low))
-        self.high.assign(self.high + rate * (high - self.high))
+        is_finite = high - low < WIDEST
+        rate = ops.where(before[1] > before[0], 1.0 - self.momentum, 1.0)
+        for variable, old, new in zip((self.low, self.high), before, (low, high)):
+            variable.assign(ops.where(is_finite, old + rate * (new - old), old))
 
     def set_range(self, low, high):
         low, high = self._within_bounds(float(low), float(high))

@@ -30,12 +30,14 @@ class LearnedQuantizer(UniformQuantizer):
 
     It is real values that are trained, not steps: Adam's updates, whose size is the learning rate whatever the gradient is,
     would be many times a step of 8 bits. Gradients are multiplied so that those of gradient descent come out as the papers
-    have them, see `as_steps`.
+    have them, see `trained_value`.
 
     A subclass gives `range_of`, `first_values` and `set_range`.
     """
 
     learns = True
+    # How many steps the trained value reaches over, where it is a step that is trained.
+    steps_of_value = None
 
     def __init__(self, bits=8, regularizer=None, **kwargs):
         super().__init__(bits, **kwargs)
@@ -75,7 +77,20 @@ class LearnedQuantizer(UniformQuantizer):
 
     def range(self):
         value = backend.read(self.value)
-        return self._within_bounds(*self.range_of(ops.where(value > 0, ops.clip(value, LEAST_REACH, WIDEST), 0.0)))
+        # NaN fails the comparison, too.
+        return self._within_bounds(*self.range_of(ops.where(value > 0, ops.minimum(value, WIDEST), 0.0)))
+
+    def trained_range(self):
+        return self._within_bounds(*self.range_of(self.trained_value()))
+
+    def trained_value(self):
+        """The variable, with the gradient under which descent moves a step as a step's own.
+
+        `s = value / levels`, so `Δs = -rate · ∂L/∂s` takes `Δvalue = -rate · levels · ∂L/∂s`, and that is `levels²` times
+        `∂L/∂value`.
+        """
+        value, levels = backend.read(self.value), self.steps_of_value
+        return value if levels is None else backend.scale_gradient(value, levels**2)
 
     def observe(self, x):
         """Set the range from the first batch, if neither calibration nor a file has; `"observed"`, follow every batch."""
@@ -93,14 +108,6 @@ class LearnedQuantizer(UniformQuantizer):
         # Assigned outside of the condition, as replicas have to do it together.
         for variable, value in zip(variables, backend.first_time(values[0] > 0, values, first)):
             variable.assign(ops.stop_gradient(value))
-
-    def as_steps(self, value, levels):
-        """`value`, which reaches over so many steps, with the gradient under which descent moves the step as a step's own.
-
-        `s = value / levels`, so `Δs = -rate · ∂L/∂s` takes `Δvalue = -rate · levels · ∂L/∂s`, and that is `levels²` times
-        `∂L/∂value`.
-        """
-        return backend.scale_gradient(value, levels**2)
 
     def _usable(self, value):
         """`value` if it is a positive finite number, otherwise 1: a tensor that is zero throughout needs some grid."""
@@ -148,9 +155,14 @@ class LSQ(LearnedQuantizer):
         shift = (1.0 - signed) * self.type.low
         return self.type.low - shift, self.type.high - shift
 
+    @property
+    def steps_of_value(self):
+        return self._lowest_and_highest()[1]
+
     def trained_reach(self):
         """The upper end of the range, with the gradient that goes to the variable."""
-        return self.range()[1]
+        value, most = self.trained_value(), self.bounds[1]
+        return value if most is None else ops.minimum(value, most)
 
     @property
     def takes_divisor(self):
@@ -159,11 +171,10 @@ class LSQ(LearnedQuantizer):
         return alone and self.fake_quant_enabled and self.trains_range
 
     def divisor(self, features):
-        return backend.divided_by(self.trained_reach(), self._gradient_share(features, self.params()))
+        return backend.divided_by(self.trained_reach(), self._gradient_share(features, self._lowest_and_highest()[1]))
 
     def range_of(self, value):
         lowest, highest = self._lowest_and_highest()
-        value = self.as_steps(value, highest)
         return value * (-1.0 if self.symmetric else lowest / highest), value
 
     def variables_to_set(self):
@@ -230,7 +241,11 @@ class LSQPlus(LearnedQuantizer):
 
     def range_of(self, value):
         offset = ops.minimum(backend.read(self.offset), 0.0)
-        return offset, offset + self.as_steps(value, float(self.type.levels))
+        return offset, offset + value
+
+    @property
+    def steps_of_value(self):
+        return float(self.type.levels)
 
     def variables_to_set(self):
         return [self.value, self.offset]

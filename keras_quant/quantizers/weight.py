@@ -319,6 +319,10 @@ class KernelLSQ(UniformWeightQuantizer):
         if self.reach is not None:
             self.reach.assign(ops.zeros_like(self.reach))
 
+    def fit_to(self, kernel, reduce_axes):
+        """Set what is not set yet, as the first step of training would; nothing has to look for it in each step then."""
+        self.reach.assign(self._reach(ops.convert_to_tensor(kernel), reduce_axes))
+
     def channel_scale(self, kernel, reduce_axes):
         return self._each_channel(self._reach(kernel, reduce_axes), kernel, reduce_axes)
 
