@@ -89,9 +89,10 @@ def training(name, network, xla=False):
     elif name in POLICIES:
         model = kq.calibrate(kq.quantize(model, POLICIES[name]), x, verbose=0)
     model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", jit_compile=xla)
-    model.train_on_batch(x, y)
-    x, y = tf.constant(x), tf.constant(y)
-    return tf.function(lambda: model.train_step((x, y)), autograph=False, jit_compile=xla)
+    data = tf.data.Dataset.from_tensors((x, y)).repeat()
+    model.fit(data, steps_per_epoch=1, verbose=0)
+    batches = iter(data)
+    return lambda: model.train_function(batches)
 
 
 def prediction(model, x):

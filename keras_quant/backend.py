@@ -286,8 +286,7 @@ def batch_normalize(x, gamma, beta, epsilon):
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
     )
-    count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
-    return y, mean, variance * (count - 1.0) / tf.maximum(count, 1.0)
+    return y, mean, variance * (1.0 - x.shape[-1] / tf.cast(tf.size(x), tf.float32))
 
 
 def scale_and_shift(x, scale, shift):

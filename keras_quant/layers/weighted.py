@@ -194,5 +194,6 @@ def normalize_in_training(batch_norm, x, divisor=None):
     y, mean, variance = backend.batch_normalize(image, gamma, beta, batch_norm.epsilon)
     rate = 1.0 - batch_norm.momentum
     for moving, batch in ((batch_norm.moving_mean, mean), (batch_norm.moving_variance, variance)):
-        moving.assign(moving + rate * (ops.stop_gradient(batch) - moving))
+        before = backend.read(moving)
+        moving.assign(before + rate * (batch - before))
     return y if len(x.shape) == 4 else ops.reshape(y, ops.shape(x))

@@ -67,7 +67,10 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
             scale = power_of_two_above(scale)
         if self.symmetric:
             return QuantParams(ops.cast(scale, "float32"), ops.zeros((), "float32"), self.type)
-        zero_point = backend.clip(backend.round_half_even(lowest - low / scale), lowest, highest)
+        if all(member.bounds[0] == 0 for member in self._group.members):
+            zero_point = ops.convert_to_tensor(float(lowest))
+        else:
+            zero_point = backend.clip(backend.round_half_even(lowest - low / scale), lowest, highest)
         return QuantParams(ops.cast(scale, "float32"), ops.cast(zero_point, "float32"), self.type)
 
     def ends(self, low, high):
@@ -291,7 +294,8 @@ class MovingAverage(UniformQuantizer):
         is_finite = high - low < WIDEST
         rate = ops.where(before[1] > before[0], 1.0 - self.momentum, 1.0)
         for variable, old, new in zip((self.low, self.high), before, (low, high)):
-            variable.assign(ops.where(is_finite, old + rate * (new - old), old))
+            if variable is self.high or self.bounds[0] != 0:
+                variable.assign(ops.where(is_finite, old + rate * (new - old), old))
 
     def set_range(self, low, high):
         low, high = self._within_bounds(float(low), float(high))

@@ -163,11 +163,10 @@ class UniformWeightQuantizer(WeightQuantizer):
         return backend.clip(backend.round_half_even(steps), -float(self.limit), float(self.limit))
 
     def _final(self, scale):
-        scale = ops.cast(ops.stop_gradient(scale), "float64")
+        scale = ops.stop_gradient(scale)
         if self.granularity == "tensor":
             scale = ops.broadcast_to(ops.max(scale), ops.shape(scale))
-        scale = power_of_two_above(scale) if self.power_of_two else scale
-        return ops.cast(scale, "float32")
+        return ops.cast(power_of_two_above(ops.cast(scale, "float64")), "float32") if self.power_of_two else scale
 
     def fake_quant(self, kernel, reduce_axes):
         """`s·clip(rint(w/s), -limit, limit)`, with a straight-through gradient inside."""
