@@ -74,7 +74,7 @@ def fake_quant(x, low, high, bits=8, narrow=False):
 
 def _told_by(x, y, low, high, bits):
     """What tells which values are inside, as `_inside` takes it."""
-    half = (high - low) * 0.5 / 255.0
+    half = (high - low) * (0.5 / 255.0)
     return (y, low + half, high - half) if bits == 8 else (x, low, high)
 
 

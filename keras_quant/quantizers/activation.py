@@ -156,7 +156,7 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
         if not self.fake_quant_enabled:
             return x
         params = self.params()
-        low, high = (ops.stop_gradient(v) for v in (params.low * params.scale, params.high * params.scale))
+        low, high = params.low * params.scale, params.high * params.scale
         if not any(member.trains_range for member in self._group.members):
             return backend.fake_quant(x, low, high, self.bits, self.type.is_narrow)
         share = self._gradient_share(values_of_sample(x), ops.stop_gradient(params.high))
