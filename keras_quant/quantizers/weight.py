@@ -288,9 +288,10 @@ class KernelLSQ(UniformWeightQuantizer):
     """Learned step size: the scale of each channel is trained.
 
     Forward: `ŵ = s·clip(rint(w/s), -limit, limit)`. Gradient of the weights: 1 inside, 0 outside. Gradient of the step:
-    `∂ŵ/∂s = rint(w/s) - w/s` inside, `∓limit` outside, times `1 / √(N·limit)` with `N` weights a scale. The first step of
-    training sets `s = 2·mean|w| / √limit`, but no more than the largest weight needs. The variable is `reach = limit·s`,
-    with the gradient under which descent moves `s` as the paper's does, see `LearnedQuantizer`.
+    `∂ŵ/∂s = rint(w/s) - w/s` inside, `∓limit` outside, times `1 / √(N·limit)` with `N` weights a scale. `quantize` and
+    `calibrate`, or else the first step of training, set `s = 2·mean|w| / √limit`, but no more than the largest weight needs.
+    The variable is `reach = limit·s`, with the gradient under which descent moves `s` as the paper's does, see
+    `LearnedQuantizer`.
 
     Args:
         bits, granularity, power_of_two, rounding, seed: as in `UniformWeightQuantizer`. With a power of two, the gradient is
