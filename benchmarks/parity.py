@@ -8,14 +8,12 @@ tf_keras (in the interpreter `--peer-python`), by the same recipe, and compares 
 """
 
 import argparse
-import json
 import pathlib
-import subprocess
 import tempfile
 
 import keras
 import networks
-import numpy as np
+import peer
 import recipe
 import report
 
@@ -66,22 +64,14 @@ def resnet8(args, folder):
         scores.append(("2 epochs of QAT, on LiteRT", device_accuracy(qmodel, x, y, folder)))
         parity.append(compare("ResNet-8, 2 epochs of QAT", qmodel, x, folder))
     if report.peer(args):
-        peer = run_peer(report.peer(args), model, train_x, train_y, x, y, folder)
-        scores.append(("tfmot, 2 epochs of QAT, its simulation", peer["simulation"]))
-        scores.append(("tfmot, 2 epochs of QAT, on LiteRT", peer["device"]))
-        same = {"network": "ResNet-8, tfmot", "inputs": len(x), "outputs": peer["outputs"]}
-        rest = {"tensors inside": "-", "of them differ": "-", "partitions": peer["partitions"], "off XNNPACK": "-"}
-        parity.append({**same, "outputs that differ": f"{peer['differ']:,} (by up to {peer['largest']})", **rest})
+        peer.hand_over(model, folder, train_x=train_x, train_y=train_y, x=x, y=y)
+        found = peer.run(report.peer(args), "parity", folder)
+        scores.append(("tfmot, 2 epochs of QAT, its simulation", found["simulation"]))
+        scores.append(("tfmot, 2 epochs of QAT, on LiteRT", found["device"]))
+        same = {"network": "ResNet-8, tfmot", "inputs": len(x), "outputs": found["outputs"]}
+        rest = {"tensors inside": "-", "of them differ": "-", "partitions": found["partitions"], "off XNNPACK": "-"}
+        parity.append({**same, "outputs that differ": f"{found['differ']:,} (by up to {found['largest']})", **rest})
     return parity, [{"ResNet-8": name, "test accuracy %": f"{score:.2f}"} for name, score in scores]
-
-
-def run_peer(python, model, train_x, train_y, x, y, folder):
-    weights = {f"{layer.name}/{w.name}": keras.ops.convert_to_numpy(w) for layer in model.layers for w in layer.weights}
-    np.savez(folder / "weights.npz", **weights)
-    np.savez(folder / "data.npz", train_x=train_x, train_y=train_y, x=x, y=y)
-    script = pathlib.Path(__file__).with_name("peer_tfmot.py")
-    done = subprocess.run([python, script, "parity", folder], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main():
@@ -102,7 +92,7 @@ def main():
             rows.append(compare(name, kq.quantize(model, "int8", x), x, folder))
     report.show("Keras against LiteRT", rows, args.json)
     if scores:
-        report.show("Accuracy", scores, args.json.with_name("accuracy.json"))
+        report.show("Accuracy", scores, args.json.with_name("parity_accuracy.json"))
 
 
 if __name__ == "__main__":

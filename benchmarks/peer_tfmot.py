@@ -1,8 +1,9 @@
-"""tfmot's side of the benchmarks, for an interpreter that has it: `peer_tfmot.py parity FOLDER`, `steps` or `peak`.
+"""tfmot's side of the benchmarks, for an interpreter that has it: `peer_tfmot.py TASK FOLDER ARGUMENTS`, `steps` or `peak`.
 
 tfmot works on Keras 2 (tf_keras), hence the process of its own.
 """
 
+import inspect
 import json
 import os
 import pathlib
@@ -21,37 +22,29 @@ import tf_keras as keras
 L = keras.layers
 
 
-def resnet8(weights):
-    """The network of `resnet8_cifar10.keras` in tf_keras, with its weights."""
-    counts = {"conv2d": 0, "batch_normalization": 0, "activation": 0, "add": 0}
+def rebuilt(folder):
+    """The network that `peer.hand_over` wrote, in tf_keras, and the Rescaling before it, if it begins with one.
 
-    def name(kind):
-        counts[kind] += 1
-        return kind if counts[kind] == 1 else f"{kind}_{counts[kind] - 1}"
-
-    def conv(x, filters, size=3, strides=1):
-        return L.Conv2D(filters, size, strides, padding="same", name=name("conv2d"))(x)
-
-    def norm(x):
-        return L.BatchNormalization(name=name("batch_normalization"))(x)
-
-    def relu(x):
-        return L.Activation("relu", name=name("activation"))(x)
-
-    inputs = keras.Input((32, 32, 3), name="input_1")
-    x = relu(norm(conv(inputs, 16)))
-    y = norm(conv(relu(norm(conv(x, 16))), 16))
-    x = relu(L.Add(name=name("add"))([x, y]))
-    for filters in (32, 64):
-        y = conv(relu(norm(conv(x, filters, strides=2))), filters)
-        x = conv(x, filters, 1, 2)
-        x = relu(L.Add(name=name("add"))([x, norm(y)]))
-    x = L.Flatten()(L.AveragePooling2D(8)(x))
-    model = keras.Model(inputs, L.Dense(10, activation="softmax", name="dense")(x))
-    for layer in model.layers:
+    tfmot refuses Rescaling layers, so training has it before the quantized model, and whoever runs the file does it first.
+    """
+    layers, weights = json.loads((folder / "network.json").read_text()), np.load(folder / "weights.npz")
+    tensors, rescaling = {}, None
+    for each in layers:
+        name = each["config"]["name"]
+        given = [tensors[source] for source in each["inputs"]]
+        if each["class"] == "InputLayer":
+            inputs = tensors[name] = keras.Input(each["config"]["batch_shape"][1:], name=name)
+            continue
+        cls = getattr(L, each["class"])
+        known = ["name", *inspect.signature(cls.__init__).parameters]
+        layer = cls(**{key: value for key, value in each["config"].items() if key in known})
+        if each["class"] == "Rescaling":
+            rescaling, tensors[name] = layer, given[0]
+            continue
+        tensors[name] = layer(given if len(given) > 1 else given[0])
         if layer.weights:
-            layer.set_weights([weights[f"{layer.name}/{w.name.split('/')[-1].split(':')[0]}"] for w in layer.weights])
-    return model
+            layer.set_weights([weights[f"{name}/{i}"] for i in range(len(layer.weights))])
+    return keras.Model(inputs, tensors[name]), rescaling
 
 
 def converted(qmodel):
@@ -61,13 +54,27 @@ def converted(qmodel):
     return converter.convert()
 
 
+def trained(folder, data, **arguments):
+    """The network after quantization-aware training by the recipe; `arguments` are those of `recipe.fine_tune`."""
+    model, rescaling = rebuilt(folder)
+    qmodel = tfmot.quantization.keras.quantize_model(model)
+    whole = qmodel if rescaling is None else keras.Sequential([keras.Input(model.input_shape[1:]), rescaling, qmodel])
+    recipe.fine_tune(keras, whole, data["train_x"], data["train_y"], **arguments)
+    return qmodel
+
+
+def train(folder, **arguments):
+    """Write the `.tflite` after training."""
+    path = folder / "tfmot.tflite"
+    path.write_bytes(converted(trained(folder, np.load(folder / "data.npz"), **arguments)))
+    return {"bytes": path.stat().st_size}
+
+
 def parity(folder):
     from ai_edge_litert.interpreter import Interpreter
 
     data = np.load(folder / "data.npz")
-    model = resnet8(np.load(folder / "weights.npz"))
-    qmodel = tfmot.quantization.keras.quantize_model(model)
-    recipe.fine_tune(keras, qmodel, data["train_x"], data["train_y"])
+    qmodel = trained(folder, data)
     x, y = data["x"], data["y"]
     interpreter = Interpreter(model_content=converted(qmodel))
     interpreter.allocate_tensors()
@@ -111,8 +118,8 @@ def print_peak():
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["parity", folder]:
-            print(json.dumps(parity(pathlib.Path(folder))))
+        case [("parity" | "train") as task, folder, arguments]:
+            print(json.dumps({"parity": parity, "train": train}[task](pathlib.Path(folder), **json.loads(arguments))))
         case ["steps"]:
             clocks.serve(training())
         case ["peak"]:

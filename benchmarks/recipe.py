@@ -20,10 +20,11 @@ def batches(x, y, seed=0):
     return data.map(augment).batch(BATCH, drop_remainder=True).prefetch(4)
 
 
-def fine_tune(keras, model, x, y, seed=0):
-    """Fit `model`; `keras` is the Keras it was made with."""
+def fine_tune(keras, model, x, y, seed=0, rate=RATE, from_logits=False):
+    """Fit `model`; `keras` is the Keras it was made with, `from_logits` whether it ends without softmax."""
     keras.utils.set_random_seed(seed)
     steps = EPOCHS * (len(x) // BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(RATE, steps)
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    falling = keras.optimizers.schedules.CosineDecay(rate, steps)
+    model.compile(keras.optimizers.Adam(falling), loss, metrics=["accuracy"])
     model.fit(batches(x, y, seed), epochs=EPOCHS, verbose=2)

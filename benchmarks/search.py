@@ -86,12 +86,11 @@ def qat_rows(args, model, train, test):
         "searched, as many bytes as int4": search.assign(kq.search.Budget(bytes=narrow.bytes)),
     }
     int8, exact = search.uniform("int8"), accuracy(model, *test)
-    recipe.RATE = RATE
     for name, point in chosen.items():
         print(name, point.policies)
         qmodel = kq.quantize(model, point.policies, train[0][: args.samples].astype("float32"))
         before = accuracy(qmodel, *test)
-        recipe.fine_tune(keras, qmodel, *train)
+        recipe.fine_tune(keras, qmodel, *train, rate=RATE, from_logits=args.network == "mobilenet_v2")
         yield {
             "policy": name,
             "bytes": kq.export(qmodel, args.json.with_suffix(".tflite")).bytes,
