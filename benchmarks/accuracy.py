@@ -2,10 +2,10 @@
 
     python benchmarks/accuracy.py [--network NAME ...] [--rows ROW ...] [--seeds 0 1 2] [--tfmot | --peer-python PYTHON]
 
-ResNet-8 and the MobileNetV2-style network on CIFAR-10. All begin with the same float weights and train by `recipe.fine_tune`,
-each row at the best of the same number of learning rates: they are tried with the first seed, and the accuracy on the last
-5,000 training images, which no row trains on, decides. Accuracies are those of the exported file on LiteRT. A seed draws the
-calibration images, the batches and their augmentation.
+ResNet-8 and the MobileNetV2-style network on CIFAR-10. All begin with the same float weights and train by `recipe`, for each
+seed, which draws the calibration images, the batches and their augmentation. Before that, each width chooses one of two
+rates: by training with the first seed on all but the last 5,000 training images, and the accuracy on those. The test images
+choose nothing. Accuracies are those of the exported file on LiteRT.
 
 Each finished run is a line of a file, and a line there is not run again: a benchmark that was stopped goes on where it was.
 """
@@ -76,12 +76,14 @@ class Row:
     title: in the table.
     run: function of a `Task` → bytes of a `.tflite` and what else the line is to hold.
     rates: learning rates to choose from; none without training.
+    like: row whose choice it takes over.
     varies: whether seeds differ.
     """
 
     title: str
     run: Callable
-    rates: tuple = (None,)
+    rates: tuple = ()
+    like: str | None = None
     varies: bool = True
 
 
@@ -122,8 +124,8 @@ ROWS = {
     "tfmot": Row("tfmot, QAT W8A8", of_tfmot, RATES),
     "w8a8": Row("keras_quant, QAT W8A8", of_keras_quant("int8"), RATES),
     "w4a8": Row("keras_quant, QAT W4A8", of_keras_quant(learned("int4", "int8")), RATES_OF_FEW_BITS),
-    "w4a4": Row("keras_quant, QAT W4A4", of_keras_quant(learned("int4", "int4")), RATES_OF_FEW_BITS),
-    "w2a8": Row("keras_quant, QAT W2A8", of_keras_quant(learned("int2", "int8")), RATES_OF_FEW_BITS),
+    "w4a4": Row("keras_quant, QAT W4A4", of_keras_quant(learned("int4", "int4")), RATES_OF_FEW_BITS, like="w4a8"),
+    "w2a8": Row("keras_quant, QAT W2A8", of_keras_quant(learned("int2", "int8")), RATES_OF_FEW_BITS, like="w4a8"),
 }
 
 
@@ -131,8 +133,12 @@ class Ledger:
     """The finished runs, one JSON object a line."""
 
     def __init__(self, path):
-        self.path = path
-        self.lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self.path, self.lines = path, []
+        for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+            try:
+                self.lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                raise SystemExit(f"{path}, line {number}, is not JSON. Delete it; that run is done again.") from None
 
     def find(self, **wanted):
         return [line for line in self.lines if all(line[key] == value for key, value in wanted.items())]
@@ -152,73 +158,74 @@ def device_accuracy(content, x, y, batch=500):
     return float((np.concatenate(found).argmax(-1) == y).mean() * 100)
 
 
-def measure(row, task, sets):
-    """One line of the ledger, without its key."""
-    begin = time.process_time()
-    content, extra = ROWS[row].run(task)
-    if extra.pop("without_rescaling", False):
-        sets = {name: (np.asarray(task.rescaling(x)), y) for name, (x, y) in sets.items()}
-    accuracies = {name: device_accuracy(content, *images) for name, images in sets.items()}
-    return {**accuracies, "bytes": len(content), "seconds": round(time.process_time() - begin), **extra}
-
-
 def load(args):
-    """Training images, and by name the sets that accuracy is measured on."""
-    x, y = networks.cifar10("train", args.data)
-    test_x, test_y = networks.cifar10("test", args.data)
-    held_out = x[-HELD_OUT:].astype("float32"), y[-HELD_OUT:]
-    return (x[:-HELD_OUT], y[:-HELD_OUT]), {"held_out": held_out, "test": (test_x.astype("float32"), test_y)}
+    """The training images, uint8, and the test images, float32, with their labels."""
+    x, y = networks.cifar10("test", args.data)
+    return networks.cifar10("train", args.data), (x.astype("float32"), y)
 
 
-def best_rate(ledger, network, row, seed):
-    """The rate with which the network was most accurate on the images held out, with this seed; the first until then."""
-    lines = ledger.find(network=network, row=row, seed=seed)
-    return max(lines, key=lambda line: line["held_out"])["rate"] if lines else ROWS[row].rates[0]
+def measure(args, ledger, key, train, judge):
+    """Train on images and labels, take the accuracy on others, and note it under its key; unless the ledger holds it."""
+    if ledger.find(**key):
+        return
+    begin = time.process_time()
+    keras.backend.clear_session()
+    model = keras.models.load_model(networks.need(args.data / f"{key['network']}_cifar10.keras"))
+    chosen = np.random.default_rng(key["seed"]).choice(len(train[0]), CALIBRATION, replace=False)
+    calibration, (x, y) = train[0][chosen].astype("float32"), judge
+    with tempfile.TemporaryDirectory() as folder:
+        task = Task(model, calibration, train, key["seed"], key["rate"], pathlib.Path(folder), report.peer(args))
+        content, extra = ROWS[key["row"]].run(task)
+    x = np.asarray(task.rescaling(x)) if extra.pop("without_rescaling", False) else x
+    found = {"accuracy": device_accuracy(content, x, y), "bytes": len(content)}
+    ledger.add({**key, **found, "seconds": round(time.process_time() - begin), **extra})
+    print(ledger.lines[-1], flush=True)
 
 
-def run_missing(args, ledger, data, sets):
+def choose(args, ledger, network, row, train):
+    """The learning rate that does best on the images held out; `None` for rows that do not train."""
+    row = ROWS[row].like or row
+    cut = len(train[0]) - HELD_OUT
+    fitted, held_out = tuple(part[:cut] for part in train), tuple(part[cut:] for part in train)
+    held_out = held_out[0].astype("float32"), held_out[1]
+    for rate in ROWS[row].rates:
+        key = {"network": network, "row": row, "seed": args.seeds[0], "rate": rate, "on": "held out"}
+        measure(args, ledger, key, fitted, held_out)
+    return chosen_rate(ledger, network, row)
+
+
+def chosen_rate(ledger, network, row):
+    lines = ledger.find(network=network, row=ROWS[row].like or row, on="held out")
+    return max(lines, key=lambda line: line["accuracy"])["rate"] if lines else None
+
+
+def run_missing(args, ledger, train, test):
     for seed in args.seeds:
         for network in args.network:
             for row in args.rows:
-                if not ROWS[row].varies and seed != args.seeds[0]:
-                    continue
-                first = args.seeds[0]
-                rates = ROWS[row].rates if seed == first else [best_rate(ledger, network, row, first)]
-                for rate in rates:
-                    run_once(args, ledger, data, sets, {"network": network, "row": row, "seed": seed, "rate": rate})
-
-
-def run_once(args, ledger, data, sets, key):
-    """Run what the ledger does not hold."""
-    if ledger.find(**key):
-        return
-    keras.backend.clear_session()
-    model = keras.models.load_model(networks.need(args.data / f"{key['network']}_cifar10.keras"))
-    chosen = np.random.default_rng(key["seed"]).choice(len(data[0]), CALIBRATION, replace=False)
-    calibration = data[0][chosen].astype("float32")
-    with tempfile.TemporaryDirectory() as folder:
-        task = Task(model, calibration, data, key["seed"], key["rate"], pathlib.Path(folder), report.peer(args))
-        line = {**key, **measure(key["row"], task, sets)}
-    ledger.add(line)
-    print(line, flush=True)
+                if ROWS[row].varies or seed == args.seeds[0]:
+                    rate = choose(args, ledger, network, row, train)
+                    key = {"network": network, "row": row, "seed": seed, "rate": rate, "on": "test"}
+                    measure(args, ledger, key, train, test)
 
 
 def table(args, ledger, network):
-    """Mean and deviation over the seeds, at the rate that the first one chose."""
-    exact = ledger.find(network=network, row="float")
+    """Mean and deviation over the seeds, at the rate that was chosen."""
+    exact = ledger.find(network=network, row="float", on="test")
     for row in args.rows:
-        rate = best_rate(ledger, network, row, args.seeds[0])
-        lines = [line for line in ledger.find(network=network, row=row, rate=rate) if line["seed"] in args.seeds]
+        rate = chosen_rate(ledger, network, row)
+        lines = ledger.find(network=network, row=row, rate=rate, on="test")
+        lines = [line for line in lines if line["seed"] in args.seeds]
         if not lines:
             continue
-        test, held_out = ([line[name] for line in lines] for name in ("test", "held_out"))
+        found = [line["accuracy"] for line in lines]
+        deviation = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
         yield {
             NETWORKS[network]: ROWS[row].title,
-            "test accuracy %": f"{np.mean(test):.2f}" + (f" ± {np.std(test, ddof=1):.2f}" if len(test) > 1 else ""),
-            "against float": f"{np.mean(test) - exact[0]['test']:+.2f}" if exact else "-",
-            "held out %": f"{np.mean(held_out):.2f}",
+            "test accuracy %": f"{np.mean(found):.2f}{deviation}",
+            "against float": f"{np.mean(found) - exact[0]['accuracy']:+.2f}" if exact else "-",
             "seeds": len(lines),
-            "rate": "-" if rate is None else f"{rate:g} of {', '.join(f'{each:g}' for each in ROWS[row].rates)}",
+            "rate": "-" if rate is None else f"{rate:g}",
             "bytes": lines[0]["bytes"],
             "outputs that differ": max(line["differ"] for line in lines) if "differ" in lines[0] else "-",
         }
