@@ -119,7 +119,7 @@ INT8 = kq.Policy("int8", "int8")
 W4A8 = kq.Policy("int4", "int8", kernel_quantizer="lsq")
 W2A8 = kq.Policy("int2", "int8", kernel_quantizer="lsq")
 W4A4 = kq.Policy("int4", "int4", kernel_quantizer="lsq", output_quantizer="lsq")
-# What a convolution multiplies has 4 bits; what is only added, the classifier's input and the logits have 8. LSQ's paper leaves
+# What a convolution multiplies has 4 bits; what is only added, the classifier's input and the logits have 8. LSQ's paper has
 # these in float, but for the classifier's input, which has 8 bits there, too.
 SUMMANDS = {
     "resnet8": "conv2d_[24578]|average_pooling2d|flatten|dense",
