@@ -134,7 +134,7 @@ ROWS = {
     "tfmot": Row("tfmot, QAT W8A8", of_tfmot, RATES, like="w8a8"),
     "w8a8": Row("keras_quant, QAT W8A8", of_keras_quant(INT8), RATES),
     "w4a8": Row("keras_quant, QAT W4A8", of_keras_quant(W4A8), RATES_OF_FEW_BITS),
-    "w4a4": Row("keras_quant, QAT W4A4", of_keras_quant(W4A4_BY_NETWORK), RATES_OF_FEW_BITS),
+    "w4a4": Row("keras_quant, QAT W4A4", of_keras_quant(W4A4_BY_NETWORK), RATES_OF_FEW_BITS, like="w4a8"),
     "w2a8": Row("keras_quant, QAT W2A8", of_keras_quant(W2A8), RATES_OF_FEW_BITS, like="w4a8"),
 }
 
@@ -160,12 +160,16 @@ class Ledger:
             file.write(json.dumps(line) + "\n")
 
 
-def device_accuracy(content, x, y, batch=500):
-    """Percent of images that the file names right on LiteRT."""
+def classes(content, x, batch=500):
+    """What the file takes each image for, on LiteRT."""
     runtime = Runtime(content)
     detail = runtime.inputs[0]
     found = [runtime.run([quantize_array(x[i : i + batch], detail)])[0] for i in range(0, len(x), batch)]
-    return float((np.concatenate(found).argmax(-1) == y).mean() * 100)
+    return np.concatenate(found).argmax(-1)
+
+
+def percent(equal):
+    return round(float(np.mean(equal)) * 100, 3)
 
 
 def processor_seconds():
@@ -193,8 +197,10 @@ def measure(args, ledger, key, train, judge):
             key["network"], model, calibration, train, key["seed"], key["rate"], pathlib.Path(folder), report.peer(args)
         )
         content, extra = ROWS[key["row"]].run(task)
-    x = np.asarray(task.rescaling(x)) if extra.pop("without_rescaling", False) else x
-    found = {"accuracy": device_accuracy(content, x, y), "bytes": len(content)}
+    seen = classes(content, np.asarray(task.rescaling(x)) if extra.pop("without_rescaling", False) else x)
+    found = {"accuracy": percent(seen == y), "bytes": len(content)}
+    if not ROWS[key["row"]].rates:
+        found["as float"] = percent(seen == classes(latency.converted(model), x))
     ledger.add({**key, **found, "seconds": round(processor_seconds() - begin), **extra})
     print(ledger.lines[-1], flush=True)
 
@@ -241,6 +247,7 @@ def table(args, ledger, network):
             NETWORKS[network]: ROWS[row].title,
             "test accuracy %": f"{np.mean(found):.2f}{deviation}",
             "against float": f"{np.mean(found) - exact[0]['accuracy']:+.2f}" if exact else "-",
+            "same class as float": f"{np.mean([line['as float'] for line in lines]):.2f} %" if rate is None else "-",
             "seeds": len(lines),
             "rate": "-" if rate is None else f"{rate:g}",
             "bytes": lines[0]["bytes"],
