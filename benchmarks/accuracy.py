@@ -4,8 +4,8 @@
 
 ResNet-8 and the MobileNetV2-style network on CIFAR-10. All begin with the same float weights and train by `recipe`, for each
 seed, which draws the calibration images, the batches and their augmentation. Before that, each width chooses one of two
-rates: by training with the first seed on all but the last 5,000 training images, and the accuracy on those. The test images
-choose nothing. Accuracies are those of the exported file on LiteRT.
+rates: by training with the first seed on all but the last 5,000 training images, and the accuracy on those (`chosen_rate`).
+The test images choose nothing. Accuracies are those of the exported file on LiteRT.
 
 Each finished run is a line of a file, and a line there is not run again: a benchmark that was stopped goes on where it was.
 """
@@ -206,7 +206,7 @@ def measure(args, ledger, key, train, judge):
 
 
 def choose(args, ledger, network, row, train):
-    """The learning rate that does best on the images held out; `None` for rows that do not train."""
+    """`chosen_rate`, after the runs that it needs; `None` for rows that do not train."""
     row = ROWS[row].like or row
     cut = len(train[0]) - HELD_OUT
     fitted, held_out = tuple(part[:cut] for part in train), tuple(part[cut:] for part in train)
@@ -218,8 +218,16 @@ def choose(args, ledger, network, row, train):
 
 
 def chosen_rate(ledger, network, row):
+    """The highest rate whose accuracy on the images held out is within a standard error of the best.
+
+    The float networks were trained on these images, too, and a low rate keeps what was learned by heart.
+    """
     lines = ledger.find(network=network, row=ROWS[row].like or row, on="held out")
-    return max(lines, key=lambda line: line["accuracy"])["rate"] if lines else None
+    if not lines:
+        return None
+    best = max(line["accuracy"] for line in lines)
+    error = (best * (100 - best) / HELD_OUT) ** 0.5
+    return max(line["rate"] for line in lines if line["accuracy"] >= best - error)
 
 
 def run_missing(args, ledger, train, test):

@@ -77,3 +77,11 @@ def test_the_images_held_out_choose_the_rate(ledger, runs):
     assert trained["rate"] == f"{accuracy.RATES[-1]:g}"
     # 89 and 88, their deviation √½.
     assert trained["test accuracy %"] == "88.50 ± 0.71"
+
+
+@pytest.mark.parametrize("lead, chosen", [(0.3, 4e-4), (1.0, 1e-4)])
+def test_a_low_rate_has_to_lead_by_a_standard_error(ledger, lead, chosen):
+    # √(80 · 20 / 5,000) is 0.57.
+    for rate, found in ((1e-4, 80.0 + lead), (4e-4, 80.0)):
+        ledger.add({"network": "resnet8", "row": "w8a8", "rate": rate, "on": "held out", "accuracy": found})
+    assert accuracy.chosen_rate(ledger, "resnet8", "w8a8") == chosen
