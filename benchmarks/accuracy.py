@@ -235,32 +235,35 @@ def run_missing(args, ledger, train, test):
         for network in args.network:
             for row in args.rows:
                 if ROWS[row].varies or seed == args.seeds[0]:
-                    rate = choose(args, ledger, network, row, train)
+                    rate = args.rate if args.rate and ROWS[row].rates else choose(args, ledger, network, row, train)
                     key = {"network": network, "row": row, "seed": seed, "rate": rate, "on": "test"}
                     measure(args, ledger, key, train, test)
 
 
 def table(args, ledger, network):
-    """Mean and deviation over the seeds, at the rate that was chosen."""
+    """Mean and deviation over the seeds, at each rate that was run to the end."""
     exact = ledger.find(network=network, row="float", on="test")
     for row in args.rows:
-        rate = chosen_rate(ledger, network, row)
-        lines = ledger.find(network=network, row=row, rate=rate, on="test")
-        lines = [line for line in lines if line["seed"] in args.seeds]
-        if not lines:
-            continue
-        found = [line["accuracy"] for line in lines]
-        deviation = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
-        yield {
-            NETWORKS[network]: ROWS[row].title,
-            "test accuracy %": f"{np.mean(found):.2f}{deviation}",
-            "against float": f"{np.mean(found) - exact[0]['accuracy']:+.2f}" if exact else "-",
-            "same class as float": f"{np.mean([line['as float'] for line in lines]):.2f} %" if rate is None else "-",
-            "seeds": len(lines),
-            "rate": "-" if rate is None else f"{rate:g}",
-            "bytes": lines[0]["bytes"],
-            "outputs that differ": max(line["differ"] for line in lines) if "differ" in lines[0] else "-",
-        }
+        lines = [line for line in ledger.find(network=network, row=row, on="test") if line["seed"] in args.seeds]
+        chosen = chosen_rate(ledger, network, row)
+        for rate in sorted({line["rate"] for line in lines}, key=lambda rate: rate != chosen):
+            yield summary(ROWS[row].title, [line for line in lines if line["rate"] == rate], rate, chosen, exact, network)
+
+
+def summary(title, lines, rate, chosen, exact, network):
+    """One row, of runs that differ in nothing but the seed."""
+    found = [line["accuracy"] for line in lines]
+    deviation = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
+    return {
+        NETWORKS[network]: title,
+        "test accuracy %": f"{np.mean(found):.2f}{deviation}",
+        "against float": f"{np.mean(found) - exact[0]['accuracy']:+.2f}" if exact else "-",
+        "same class as float": f"{np.mean([line['as float'] for line in lines]):.2f} %" if rate is None else "-",
+        "seeds": len(lines),
+        "rate": "-" if rate is None else f"{rate:g}" + ", not chosen" * (rate != chosen),
+        "bytes": lines[0]["bytes"],
+        "outputs that differ": max(line["differ"] for line in lines) if "differ" in lines[0] else "-",
+    }
 
 
 def main():
@@ -268,6 +271,7 @@ def main():
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--rate", type=float, help="train at this learning rate, whichever is chosen")
     parser.add_argument("--data", type=pathlib.Path, default=networks.DATA, help="folder with networks and images")
     parser.add_argument("--table", action="store_true", help="run nothing; the table of the runs that there are")
     args = parser.parse_args()

@@ -14,7 +14,7 @@ import accuracy
 
 
 def args(**changed):
-    given = {"network": ["resnet8"], "rows": ["float", "w8a8"], "seeds": [0, 1]}
+    given = {"network": ["resnet8"], "rows": ["float", "w8a8"], "seeds": [0, 1], "rate": None}
     return argparse.Namespace(**{**given, **changed})
 
 
@@ -85,3 +85,10 @@ def test_a_low_rate_has_to_lead_by_a_standard_error(ledger, lead, chosen):
     for rate, found in ((1e-4, 80.0 + lead), (4e-4, 80.0)):
         ledger.add({"network": "resnet8", "row": "w8a8", "rate": rate, "on": "held out", "accuracy": found})
     assert accuracy.chosen_rate(ledger, "resnet8", "w8a8") == chosen
+
+
+def test_a_given_rate_stands_beside_the_chosen_one(ledger, runs):
+    accuracy.run_missing(args(), ledger, DATA, DATA)
+    accuracy.run_missing(args(rate=accuracy.RATES[0]), ledger, DATA, DATA)
+    _, chosen, other = accuracy.table(args(), ledger, "resnet8")
+    assert (chosen["rate"], other["rate"]) == (f"{accuracy.RATES[1]:g}", f"{accuracy.RATES[0]:g}, not chosen")
