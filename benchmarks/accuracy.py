@@ -99,14 +99,14 @@ def of_tfmot(task):
     return (task.folder / "tfmot.tflite").read_bytes(), {"without_rescaling": task.rescaling is not None}
 
 
-def of_keras_quant(policy, trains=True):
-    """`policy` is one, a `PolicyMap`, or a dict of them by network."""
+def of_keras_quant(policy, trains=True, distills=False):
+    """`policy` is one, a `PolicyMap`, or a dict of them by network; `distills` makes the float model the teacher."""
 
     def run(task):
         chosen = policy[task.network] if isinstance(policy, dict) else policy
         qmodel = kq.quantize(task.model, chosen, task.calibration)
         if trains:
-            recipe.fine_tune(keras, qmodel, *task.train, **task.training)
+            recipe.fine_tune(keras, qmodel, *task.train, **task.training, teacher=task.model if distills else None)
         path = task.folder / "ours.tflite"
         kq.export(qmodel, path)
         parity = kq.verify(qmodel, path, task.calibration, verbose=0)
@@ -137,6 +137,10 @@ ROWS = {
     "w4a4": Row("keras_quant, QAT W4A4", of_keras_quant(W4A4_BY_NETWORK), RATES_OF_FEW_BITS, like="w4a8"),
     "w2a8": Row("keras_quant, QAT W2A8", of_keras_quant(W2A8), RATES_OF_FEW_BITS, like="w4a8"),
 }
+for name, policy in {"w8a8": INT8, "w4a8": W4A8, "w4a4": W4A4_BY_NETWORK, "w2a8": W2A8}.items():
+    plain = ROWS[name]
+    run = of_keras_quant(policy, distills=True)
+    ROWS[f"{name}_distilled"] = Row(f"{plain.title}, distilled", run, plain.rates, like=plain.like or name)
 
 
 class Ledger:

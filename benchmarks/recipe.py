@@ -20,8 +20,15 @@ def batches(x, y, seed=0):
     return data.map(augment).batch(BATCH, drop_remainder=True).prefetch(4)
 
 
-def fine_tune(keras, model, x, y, seed=0, rate=RATE, from_logits=False):
-    """Fit `model`; `keras` is the Keras it was made with, `from_logits` whether it ends without softmax."""
+def fine_tune(keras, model, x, y, seed=0, rate=RATE, from_logits=False, teacher=None):
+    """Fit `model`; `keras` is the Keras it was made with, `from_logits` whether it ends without softmax.
+
+    With a teacher, which takes `keras_quant`, half of the loss is the distance from what that says.
+    """
+    if teacher is not None:
+        import keras_quant as kq
+
+        model = kq.distill(model, teacher, loss="logits" if from_logits else "probabilities")
     keras.utils.set_random_seed(seed)
     steps = EPOCHS * (len(x) // BATCH)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
