@@ -188,7 +188,11 @@ class UniformWeightQuantizer(WeightQuantizer):
         # The same product as in `integer.fold`: training and export round every weight alike.
         steps = ops.stop_gradient(kernel * (1.0 / scale))
         limit = float(self.limit)
-        integers = self.to_integers(self._with_noise(steps))
+        if self.clips or self._noise is not None:
+            integers = self.to_integers(self._with_noise(steps))
+        else:
+            # The largest weight is the largest integer: there is nothing to clip.
+            integers = backend.round_half_even(steps)
         share = factor * (math.prod(kernel.shape[axis] for axis in axes) * limit) ** -0.5
         reach = limit if self.clips else None
         return backend.weight_fake_quant(kernel, learned, steps, integers, scale, reach, self._slope(steps), share)
