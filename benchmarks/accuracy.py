@@ -5,7 +5,7 @@
 ResNet-8 and the MobileNetV2-style network on CIFAR-10. All begin with the same float weights and train by `recipe`, for each
 seed, which draws the calibration images, the batches and their augmentation. Before that, each width chooses one of two
 rates: by training with the first seed on all but the last 5,000 training images, and the accuracy on those (`chosen_rate`).
-The test images choose nothing. Accuracies are those of the exported file on LiteRT.
+No rate is read off the test images. Accuracies are those of the exported file on LiteRT.
 
 Each finished run is a line of a file, and a line there is not run again: a benchmark that was stopped goes on where it was.
 """

@@ -24,7 +24,7 @@ LARGEST_RATIO = 64.0
 class CrossLayerEqualization(Method):
     """Scales each channel between two layers by `1/s` in the first and by `s` in the second, which changes nothing in float.
 
-    `s = aᵖ / rᵖ⁻¹` of each channel, where `a` is the largest value that it has on the data and `r` its largest weight in the
+    `s = aᵖ / r¹⁻ᵖ` of each channel, where `a` is the largest value that it has on the data and `r` its largest weight in the
     second layer: from `p = 1`, where all channels of the tensor between reach equally far, to `p = 0`, where all columns of
     the kernel do. Of several `p`, and no change, that is taken with which the second layer's output loses least. A ReLU lets
     factors through; one with an upper bound those that bring no channel above it. The model's ranges are calibrated anew.

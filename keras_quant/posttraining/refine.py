@@ -98,10 +98,9 @@ def _as_data(batches, graph):
 
 def _outputs(graph, batches, compute):
     """The model's outputs, flat, of each batch."""
-    for_node = lambda node, args, kwargs: compute(node, args, kwargs)
     made = []
     for batch in batches:
-        values = graph.run(list(map(ops.convert_to_tensor, batch)), for_node)
+        values = graph.run(list(map(ops.convert_to_tensor, batch)), compute)
         made.append([np.float64(ops.convert_to_numpy(values[value])) for value in tree.flatten(graph.outputs)])
     return made
 
