@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from keras_quant import backend
 from keras_quant.data import input_batches, number_of_batches
@@ -70,6 +70,20 @@ def calibrate(qmodel, data, steps=None, verbose="auto", method="mse"):
 def has_ranges(qmodel):
     """Whether there is anything to calibrate; in a model whose policies are all float there is not."""
     return any(isinstance(layer, QuantLayer) for layer in qmodel._flatten_layers())
+
+
+def check_ranges(graph):
+    """Refuse a graph with a range that was never set.
+
+    Raises:
+        CalibrationError: with its path.
+    """
+    for node in graph.nodes:
+        if any(value.note is not None and not value.note.quantizer.is_set for value in tree.flatten(node.outputs)):
+            raise CalibrationError(
+                f"The range of layer '{node.path}' was never set, so nobody knows what its integers stand for. Call "
+                "`keras_quant.calibrate` with data, or `fit`, first."
+            )
 
 
 def _observed(graph):

@@ -6,12 +6,11 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_quant.calibrate import calibrate, has_ranges
+from keras_quant.calibrate import calibrate, check_ranges, has_ranges
 from keras_quant.data import input_batches
 from keras_quant.errors import CalibrationError
 from keras_quant.graph import trace
 from keras_quant.graph.graph import in_float, in_integers
-from keras_quant.layers import QuantLayer
 from keras_quant.posttraining import method as methods_by_name
 from keras_quant.posttraining.report import MethodReport, RefineReport
 from keras_quant.posttraining.walk import Reference, is_visited, largest_share
@@ -70,13 +69,7 @@ def refine(qmodel, data, methods=METHODS, steps=None, calibration_method="mse", 
 def _check(qmodel, graph):
     if not any(is_visited(node.operation) for node in graph.nodes):
         raise CalibrationError(f"Model '{qmodel.name}' has no quantized layer with weights. Pass it to `quantize` first.")
-    for node in graph.nodes:
-        notes = [value.note for value in tree.flatten(node.outputs) if value.note is not None]
-        if isinstance(node.operation, QuantLayer) and not all(note.quantizer.is_set for note in notes):
-            raise CalibrationError(
-                f"The range of layer '{node.path}' was never set, so nobody knows what its integers stand for. Call "
-                "`keras_quant.calibrate` with data first."
-            )
+    check_ranges(graph)
 
 
 def _batches(data, graph, steps):

@@ -7,8 +7,9 @@ import math
 import numpy as np
 from keras import ops, tree
 
+from keras_quant.calibrate import check_ranges
 from keras_quant.data import input_batches
-from keras_quant.errors import CalibrationError, QuantizationError
+from keras_quant.errors import QuantizationError
 from keras_quant.graph import trace
 from keras_quant.graph.graph import in_float, in_integers
 from keras_quant.integer.params import to_grid
@@ -106,20 +107,6 @@ def measure(qmodel, data, steps=None, float_model=None, graph=None):
 def _samples_at_a_time(graph):
     made = [value for node in graph.nodes for value in tree.flatten(node.outputs)]
     return max(1, LARGEST // max(math.prod(value.shape[1:]) for value in (*graph.inputs, *made)))
-
-
-def check_ranges(graph):
-    """Refuse a graph with a range that was never set.
-
-    Raises:
-        CalibrationError: with its path.
-    """
-    for node in graph.nodes:
-        if any(value.note is not None and not value.note.quantizer.is_set for value in tree.flatten(node.outputs)):
-            raise CalibrationError(
-                f"The range of layer '{node.path}' was never set, so its error cannot be measured. Call "
-                "`keras_quant.calibrate` with data, or `fit`, first."
-            )
 
 
 @dataclasses.dataclass

@@ -7,12 +7,13 @@ import keras
 from keras import ops, tree
 
 from keras_quant import backend
+from keras_quant.calibrate import check_ranges
 from keras_quant.data import input_batches
 from keras_quant.errors import CalibrationError, QuantizationError
 from keras_quant.graph import trace
 from keras_quant.layers import is_quantized
 from keras_quant.report.histogram import weight_histogram
-from keras_quant.report.measure import check_ranges, measure
+from keras_quant.report.measure import measure
 from keras_quant.report.model import RangeHistory
 
 # Infinity is no number that TensorBoard draws; int16 layers reach some 100 dB.
