@@ -1,0 +1,43 @@
+"""TensorFlow forms of what `keras.ops` has no single-pass form for.
+
+Everything else in the package is written in `keras.ops`; another Keras backend needs this folder again and no other.
+"""
+
+from keras_quant.backend.arrays import (
+    clip,
+    erfc,
+    is_symbolic,
+    keras_logits,
+    mask_bits,
+    product_in_place,
+    read,
+    round_half_even,
+    scale_and_shift,
+    search_sorted,
+    shift_left,
+    shift_right,
+)
+from keras_quant.backend.fake_quant import (
+    compiles_with_xla,
+    constant_fake_quant,
+    divided_by,
+    fake_quant,
+    learned_fake_quant,
+    only_gradient,
+    proportional_fake_quant,
+    scale_gradient,
+    straight_through,
+    weight_fake_quant,
+)
+from keras_quant.backend.functions import (
+    assigning,
+    compiled,
+    first_time,
+    gradients_of,
+    hessian_traces,
+    is_positive_now,
+    step_on_data,
+    without_optionals,
+)
+from keras_quant.backend.norm import batch_normalize
+from keras_quant.backend.summaries import Summaries

@@ -1,0 +1,204 @@
+"""Rounding to a grid in training, with gradients written by hand."""
+
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+from keras_quant.backend.arrays import clip
+
+
+def fake_quant(x, low, high, bits=8, narrow=False):
+    """Quantize and dequantize onto the levels of `bits` bits over `[low, high]`; clipped straight-through gradient.
+
+    One pass forward, one backward. `low` and `high` must be nudged already, so that zero is a level.
+
+    With 8 bits the gradient is told from the result, which the next operation keeps anyway, so that nobody keeps `x`: what
+    is rounded to an end counts as outside, half a step of 255.
+    """
+
+    @tf.custom_gradient
+    def forward(x):
+        y = _on_levels(x, low, high, bits, narrow)
+        told_by = _told_by(x, y, low, high, bits)
+        return y, lambda upstream: _inside(upstream, *told_by)
+
+    return forward(x)
+
+
+def learned_fake_quant(x, low, high, learned_low, learned_high, share, bits, narrow, from_rounding):
+    """`fake_quant` with gradients for the range, too.
+
+    With `s = (high - low) / levels`: `∂/∂high` is 1 above, 0 below, `(x̂ - x) / (high - low)` inside; `∂/∂low` is 0 above, 1
+    below, minus the same inside. Where `low = Qn·s` and `high = Qp·s`, the chain rule makes of them LSQ's gradient of the
+    step.
+
+    Args:
+        x: float32 tensor.
+        low, high: ends of the grid.
+        learned_low, learned_high: what takes the gradients; their values may be off by the nudge.
+        share: what gradients of the range are multiplied by.
+        bits, narrow: as in `fake_quant`.
+        from_rounding: whether the rounding inside the range counts.
+    """
+
+    @tf.custom_gradient
+    def forward(x, _low, _high):
+        y = _on_levels(x, low, high, bits, narrow)
+
+        def backward(upstream):
+            inside, below, above = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
+                gradients=upstream, inputs=x, min=low, max=high, num_bits=bits, narrow_range=narrow
+            )
+            rounding = tf.reduce_sum(inside * (y - x)) / (high - low) if from_rounding else 0.0
+            with tf.control_dependencies([rounding] if from_rounding else []):
+                # Otherwise the sum may wait, and keep the tensors that it reads.
+                inside = tf.identity(inside)
+            return inside, (below - rounding) * share, (above + rounding) * share
+
+        return y, backward
+
+    return forward(x, learned_low, learned_high)
+
+
+def proportional_fake_quant(x, low, high, reach, share, bits, narrow, divides):
+    """`fake_quant` onto a grid whose ends are proportional to `reach`, with a gradient for it.
+
+    `x̂ = r·Q(x/r)`, so with `u` the gradient of `x̂` and `v` that of `x`: `∂L/∂r = (⟨u, x̂⟩ - ⟨v, x⟩) / r`. That is LSQ's sum,
+    to which `(x̂ - x) / r` counts inside the range and the end's own share of `r` outside, from two inner products.
+
+    Args:
+        x: float32 tensor.
+        low, high: ends of the grid.
+        reach: what takes the gradient, a positive scalar.
+        share: what its gradient is multiplied by.
+        bits, narrow: as in `fake_quant`.
+        divides: whether `⟨v, x⟩` counts; not where `x` was multiplied by `divided_by` already. Nobody keeps `x` then with 8
+            bits, as in `fake_quant`.
+    """
+
+    @tf.custom_gradient
+    def forward(x, reach):
+        y = _on_levels(x, low, high, bits, narrow)
+        told_by = (x, low, high) if divides else _told_by(x, y, low, high, bits)
+
+        def backward(upstream):
+            inside = _inside(upstream, *told_by)
+            total = tf.reduce_sum(upstream * y)
+            if divides:
+                total -= tf.reduce_sum(inside * x)
+            with tf.control_dependencies([total]):
+                # Otherwise the sums may wait, and keep the tensors that they read.
+                inside = tf.identity(inside)
+            return inside, total / reach * share
+
+        return y, backward
+
+    return forward(x, reach)
+
+
+def divided_by(reach, share):
+    """1 going forward, and going back the gradient of `1 / reach` times its value: `-share / reach`."""
+
+    @tf.custom_gradient
+    def forward(reach):
+        return tf.ones_like(reach), lambda upstream: -upstream / reach * share
+
+    return forward(reach)
+
+
+def weight_fake_quant(kernel, scale, steps, integers, held, limit, slope, share):
+    """`integers * held`, with gradients for the weights and for a scale that is trained.
+
+    Args:
+        kernel: float32 weights.
+        scale: what takes the scale's gradient, of a shape that broadcasts against `kernel`; `None` for none.
+        steps: `kernel / held`.
+        integers: the rounded `steps`, clipped to `±limit`.
+        held: the scale in use.
+        limit: float, the largest integer, where weights may lie beyond it; otherwise `None`.
+        slope: gradient of the weights inside, or `None` for 1.
+        share: what the scale's gradient is multiplied by.
+    """
+    values = integers * held
+
+    def within(upstream):
+        return upstream if limit is None else _inside(upstream, steps, -limit, limit)
+
+    def weights_gradient(inside):
+        return inside if slope is None else inside * slope
+
+    if scale is None:
+
+        @tf.custom_gradient
+        def fixed(_kernel):
+            return tf.identity(values), lambda upstream: weights_gradient(within(upstream))
+
+        return fixed(kernel)
+
+    @tf.custom_gradient
+    def learned(_kernel, scale):
+        def backward(upstream):
+            # `integers - steps` inside and `±limit` outside, where that is what `integers` are: from two inner products.
+            inside = within(upstream)
+            axes = [axis for axis, size in enumerate(scale.shape) if size == 1]
+            of_scale = tf.reduce_sum(upstream * integers - inside * steps, axes, keepdims=True)
+            return weights_gradient(inside), of_scale * share
+
+        return tf.identity(values), backward
+
+    return learned(kernel, scale)
+
+
+def constant_fake_quant(x, low, high):
+    """`fake_quant` with Python floats as the range, which compilers read off the graph."""
+    return tf.quantization.fake_quant_with_min_max_args(x, low, high)
+
+
+def straight_through(values, gradient_of):
+    """`values` going forward, the identity on `gradient_of` going back."""
+
+    @tf.custom_gradient
+    def forward(x):
+        return tf.stop_gradient(values), lambda upstream: upstream
+
+    return forward(gradient_of)
+
+
+def only_gradient(x):
+    """Zeros going forward, the gradient unchanged going back."""
+    return x - tf.stop_gradient(x)
+
+
+def scale_gradient(x, factor):
+    """`x` going forward, `factor` times the gradient going back."""
+
+    @tf.custom_gradient
+    def forward(x):
+        return tf.identity(x), lambda upstream: upstream * tf.cast(factor, x.dtype)
+
+    return forward(x)
+
+
+def _told_by(x, y, low, high, bits):
+    """What tells which values are inside, as `_inside` takes it."""
+    half = (high - low) * (0.5 / 255.0)
+    return (y, low + half, high - half) if bits == 8 else (x, low, high)
+
+
+def _on_levels(x, low, high, bits, narrow):
+    if bits <= 8:
+        return tf.quantization.fake_quant_with_min_max_vars(x, low, high, num_bits=bits, narrow_range=narrow)
+    # The operation above adds the lower end to a product, which float32 rounds by some of the 16 bits' steps.
+    scale = (high - low) / (2.0**bits - (2.0 if narrow else 1.0))
+    return tf.math.rint(clip(x, low, high) * (1.0 / scale)) * scale
+
+
+def _inside(upstream, x, low, high):
+    if compiles_with_xla():
+        return tf.where((x >= low) & (x <= high), upstream, 0.0)
+    # The same in one pass; XLA, which makes one of the above, has no kernel for it.
+    return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=x, input_min=low, input_max=high)[0]
+
+
+def compiles_with_xla():
+    """Whether the function being traced is one of `jit_compile=True`."""
+    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
