@@ -20,13 +20,13 @@ from keras_quant.backend.arrays import (
 from keras_quant.backend.fake_quant import (
     compiles_with_xla,
     constant_fake_quant,
-    divided_by,
     fake_quant,
     learned_fake_quant,
     only_gradient,
-    proportional_fake_quant,
     scale_gradient,
     straight_through,
+    times_unit,
+    unit,
     weight_fake_quant,
 )
 from keras_quant.backend.functions import (

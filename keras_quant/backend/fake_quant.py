@@ -4,6 +4,7 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 from keras_quant.backend.arrays import clip
+from keras_quant.backend.gradient import custom_gradient
 
 
 def fake_quant(x, low, high, bits=8, narrow=False):
@@ -15,7 +16,7 @@ def fake_quant(x, low, high, bits=8, narrow=False):
     is rounded to an end counts as outside, half a step of 255.
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     def forward(x):
         y = _on_levels(x, low, high, bits, narrow)
         told_by = _told_by(x, y, low, high, bits)
@@ -40,7 +41,7 @@ def learned_fake_quant(x, low, high, learned_low, learned_high, share, bits, nar
         from_rounding: whether the rounding inside the range counts.
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     def forward(x, _low, _high):
         y = _on_levels(x, low, high, bits, narrow)
 
@@ -59,58 +60,42 @@ def learned_fake_quant(x, low, high, learned_low, learned_high, share, bits, nar
     return forward(x, learned_low, learned_high)
 
 
-def proportional_fake_quant(x, low, high, reach, share, bits, narrow, divides):
-    """`fake_quant` onto a grid whose ends are proportional to `reach`, with a gradient for it.
+def unit(reach, factor):
+    """1, for a tensor to be multiplied by that is proportional to `reach` (see `times_unit`).
 
-    `x̂ = r·Q(x/r)`, so with `u` the gradient of `x̂` and `v` that of `x`: `∂L/∂r = (⟨u, x̂⟩ - ⟨v, x⟩) / r`. That is LSQ's sum,
-    to which `(x̂ - x) / r` counts inside the range and the end's own share of `r` outside, from two inner products.
-
-    Args:
-        x: float32 tensor.
-        low, high: ends of the grid.
-        reach: what takes the gradient, a positive scalar.
-        share: what its gradient is multiplied by.
-        bits, narrow: as in `fake_quant`.
-        divides: whether `⟨v, x⟩` counts; not where `x` was multiplied by `divided_by` already. Nobody keeps `x` then with 8
-            bits, as in `fake_quant`.
+    With `f(reach · q) = f(reach · unit · q)`, `∂L/∂reach = ∂L/∂unit / reach`; here `factor` times that.
     """
 
-    @tf.custom_gradient
-    def forward(x, reach):
-        y = _on_levels(x, low, high, bits, narrow)
-        told_by = (x, low, high) if divides else _told_by(x, y, low, high, bits)
-
-        def backward(upstream):
-            inside = _inside(upstream, *told_by)
-            total = tf.reduce_sum(upstream * y)
-            if divides:
-                total -= tf.reduce_sum(inside * x)
-            with tf.control_dependencies([total]):
-                # Otherwise the sums may wait, and keep the tensors that they read.
-                inside = tf.identity(inside)
-            return inside, total / reach * share
-
-        return y, backward
-
-    return forward(x, reach)
-
-
-def divided_by(reach, share):
-    """1 going forward, and going back the gradient of `1 / reach` times its value: `-share / reach`."""
-
-    @tf.custom_gradient
+    @custom_gradient
     def forward(reach):
-        return tf.ones_like(reach), lambda upstream: -upstream / reach * share
+        return tf.ones([]), lambda upstream: upstream * factor / reach
 
     return forward(reach)
 
 
-def weight_fake_quant(kernel, scale, steps, integers, held, limit, slope, share):
+def times_unit(x, unit, power=1):
+    """`x · unit ** power`, of a `unit` that is 1: `x`, and `power · ⟨u, x⟩` for the unit, `u` being `x`'s own gradient."""
+
+    @custom_gradient
+    def forward(x, _unit):
+        def backward(upstream):
+            total = tf.reduce_sum(upstream * x)
+            with tf.control_dependencies([total]):
+                # Otherwise the sum may wait, and keep the tensors that it reads.
+                return tf.identity(upstream), total if power == 1 else total * power
+
+        return tf.identity(x), backward
+
+    return forward(x, unit)
+
+
+def weight_fake_quant(kernel, scale, axes, steps, integers, held, limit, slope, share):
     """`integers * held`, with gradients for the weights and for a scale that is trained.
 
     Args:
         kernel: float32 weights.
-        scale: what takes the scale's gradient, of a shape that broadcasts against `kernel`; `None` for none.
+        scale: what takes the scale's gradient, one a channel or one in all; `None` for none.
+        axes: axes of the kernel that one channel spans.
         steps: `kernel / held`.
         integers: the rounded `steps`, clipped to `±limit`.
         held: the scale in use.
@@ -118,7 +103,6 @@ def weight_fake_quant(kernel, scale, steps, integers, held, limit, slope, share)
         slope: gradient of the weights inside, or `None` for 1.
         share: what the scale's gradient is multiplied by.
     """
-    values = integers * held
 
     def within(upstream):
         return upstream if limit is None else _inside(upstream, steps, -limit, limit)
@@ -128,22 +112,21 @@ def weight_fake_quant(kernel, scale, steps, integers, held, limit, slope, share)
 
     if scale is None:
 
-        @tf.custom_gradient
+        @custom_gradient
         def fixed(_kernel):
-            return tf.identity(values), lambda upstream: weights_gradient(within(upstream))
+            return integers * held, lambda upstream: weights_gradient(within(upstream))
 
         return fixed(kernel)
 
-    @tf.custom_gradient
+    @custom_gradient
     def learned(_kernel, scale):
         def backward(upstream):
             # `integers - steps` inside and `±limit` outside, where that is what `integers` are: from two inner products.
             inside = within(upstream)
-            axes = [axis for axis, size in enumerate(scale.shape) if size == 1]
-            of_scale = tf.reduce_sum(upstream * integers - inside * steps, axes, keepdims=True)
+            of_scale = tf.reduce_sum(upstream * integers - inside * steps, axes if scale.shape.rank else None)
             return weights_gradient(inside), of_scale * share
 
-        return tf.identity(values), backward
+        return integers * held, backward
 
     return learned(kernel, scale)
 
@@ -156,7 +139,7 @@ def constant_fake_quant(x, low, high):
 def straight_through(values, gradient_of):
     """`values` going forward, the identity on `gradient_of` going back."""
 
-    @tf.custom_gradient
+    @custom_gradient
     def forward(x):
         return tf.stop_gradient(values), lambda upstream: upstream
 
@@ -171,7 +154,7 @@ def only_gradient(x):
 def scale_gradient(x, factor):
     """`x` going forward, `factor` times the gradient going back."""
 
-    @tf.custom_gradient
+    @custom_gradient
     def forward(x):
         return tf.identity(x), lambda upstream: upstream * tf.cast(factor, x.dtype)
 

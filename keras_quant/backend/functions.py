@@ -20,10 +20,11 @@ def assigning(variables):
 
 
 def is_positive_now(variable):
-    """Whether all values are above zero, as far as can be told while a function is traced."""
+    """Whether all values are above zero and finite, as far as can be told while a function is traced."""
     try:
         with tf.init_scope():
-            return bool(tf.reduce_all(tf.convert_to_tensor(variable.value) > 0))
+            value = tf.convert_to_tensor(variable.value)
+            return bool(tf.reduce_all((value > 0) & (value < value.dtype.max)))
     except (ValueError, TypeError, RuntimeError, tf.errors.OpError, NotImplementedError):
         return False
 

@@ -17,15 +17,18 @@ class Annotation:
     """Attributes:
     quantizer: the quantizer whose grid the values lie on.
     quantized: the exact integers, in inference; `None` in training and on symbolic tensors.
+    quotient: in training, if the range is learned: the tensor divided by the quantizer's unit, and that unit, for a layer
+        that multiplies by it in a place that costs less; see `ActivationQuantizer.unit`. `None` otherwise.
     """
 
     quantizer: Any
     quantized: Quantized | None = None
+    quotient: tuple | None = None
 
 
-def annotate(tensor, quantizer, quantized=None):
+def annotate(tensor, quantizer, quantized=None, quotient=None):
     """Attach a note to `tensor` and return it."""
-    setattr(tensor, _ATTRIBUTE, Annotation(quantizer, quantized))
+    setattr(tensor, _ATTRIBUTE, Annotation(quantizer, quantized, quotient))
     return tensor
 
 

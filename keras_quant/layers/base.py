@@ -210,7 +210,8 @@ class QuantLayer(GridInputs):
         self.connect(inputs)
         quantizer = self.grid_of_output(inputs)
         if training:
-            return annotate(self._train(inputs, quantizer), quantizer)
+            outputs, quotient = self._train(inputs, quantizer)
+            return annotate(outputs, quantizer, quotient=quotient)
         y = quantized_values(tree.flatten(inputs)[0]).params if self.keeps_grid else quantizer.params()
         integers = self.integer_call(self.operands(inputs, y), y)
         return annotate(integers * y.scale, quantizer, Quantized(integers, y))
@@ -220,18 +221,22 @@ class QuantLayer(GridInputs):
         return tree.map_structure(quantized_values, inputs)
 
     def _train(self, inputs, quantizer):
-        divided = not self.keeps_grid and self.divides(quantizer)
+        """What training makes of inputs that lie on grids, and the `quotient` of `Annotation`."""
         outputs = self.train_arithmetic(inputs)
         if self.keeps_grid:
-            return outputs
+            return outputs, None
         if not quantizer.clamps(self.bounds):
             outputs = self.activate(outputs)
         quantizer.observe(outputs)
-        return quantizer.fake_quant(outputs, divided) if divided else quantizer.fake_quant(outputs)
+        if not (quantizer.has_unit and quantizer.fake_quant_enabled):
+            return quantizer.fake_quant(outputs), None
+        unit = quantizer.unit(outputs)
+        return self._rounded(backend.times_unit(outputs, unit, -1), unit, quantizer)
 
-    def divides(self, quantizer):
-        """Whether `train_arithmetic` multiplies by `quantizer.divisor`."""
-        return False
+    def _rounded(self, quotient, unit, quantizer):
+        """What `_train` returns, from what it would round, divided by the quantizer's unit."""
+        quotient = quantizer.round_to_grid(quotient)
+        return backend.times_unit(quotient, unit), (quotient, unit)
 
     def connect(self, inputs):
         """Called with the inputs of each call, symbolic ones too, before anything is computed: ties grids."""

@@ -29,7 +29,7 @@ class OnOneGrid(QuantLayer):
 
     def _train(self, inputs, quantizer):
         if all(self.is_tied(annotation(x).quantizer) for x in inputs):
-            return self.float_call(inputs)
+            return self.float_call(inputs), None
         return super()._train(inputs, quantizer)
 
     def operands(self, inputs, y):

@@ -40,7 +40,7 @@ class QuantResize(QuantLayer, keras.layers.Layer):
 
     def _train(self, inputs, quantizer):
         outputs = self.float_call(inputs)
-        return outputs if self.interpolation == "nearest" else quantizer.fake_quant(outputs)
+        return (outputs if self.interpolation == "nearest" else quantizer.fake_quant(outputs)), None
 
     def integer_call(self, x, y):
         resize = integer.resize_nearest if self.interpolation == "nearest" else integer.resize_bilinear

@@ -36,7 +36,7 @@ class QuantUpSampling2D(QuantLayer, keras.layers.UpSampling2D):
 
     def _train(self, inputs, quantizer):
         outputs = self.float_call(inputs)
-        return outputs if self.interpolation == "nearest" else quantizer.fake_quant(outputs)
+        return (outputs if self.interpolation == "nearest" else quantizer.fake_quant(outputs)), None
 
     def integer_call(self, x, y):
         height, width = (size * factor for size, factor in zip(x.integers.shape[1:3], self.size))

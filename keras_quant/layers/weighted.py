@@ -1,13 +1,15 @@
 """What layers with a kernel share: per-channel weights, a batch normalization that folds into them."""
 
+import math
+
 import keras
 from keras import ops
 
 from keras_quant import backend, integer, quantizers
 from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.layers.annotation import annotation
 from keras_quant.layers.base import QuantLayer
-from keras_quant.quantizers.activation import values_of_sample
 
 
 class QuantWeighted(QuantLayer):
@@ -78,17 +80,27 @@ class QuantWeighted(QuantLayer):
         return self.activate(self.linear_call(inputs, self.kernel))
 
     def train_arithmetic(self, inputs):
-        kernel = self.kernel_quantizer.in_training(self.kernel, self.kernel_axes)
-        outputs = self.add_bias(self.scaled_product(inputs, kernel))
-        if self.batch_norm is None:
-            return outputs
-        divisor = self.output_quantizer.divisor(values_of_sample(outputs)) if self.divides(self.output_quantizer) else None
-        return normalize_in_training(self.batch_norm, outputs, divisor)
+        outputs = self.train_product(inputs)
+        return outputs if self.batch_norm is None else normalize_in_training(self.batch_norm, outputs)
 
-    def divides(self, quantizer):
+    def train_product(self, inputs):
+        """The product and the bias, of fake-quantized weights."""
+        kernel = self.kernel_quantizer.in_training(self.kernel, self.kernel_axes)
+        quotient = getattr(annotation(inputs), "quotient", None)
+        if quotient is not None and math.prod(kernel.shape) <= math.prod(size or 1 for size in inputs.shape[1:]):
+            # The inputs' unit: the inner product that its gradient is has fewer terms here.
+            inputs, unit = quotient
+            kernel = backend.times_unit(kernel, unit)
+        return self.add_bias(self.scaled_product(inputs, kernel))
+
+    def _train(self, inputs, quantizer):
         norm = self.batch_norm
         fused = norm is not None and takes_batch_statistics(norm) and not norm.synchronized
-        return fused and quantizer.takes_divisor and quantizer.clamps(self.bounds)
+        if not (fused and quantizer.has_unit and quantizer.clamps(self.bounds)):
+            return super()._train(inputs, quantizer)
+        outputs = self.train_product(inputs)
+        unit = quantizer.unit(outputs)
+        return self._rounded(normalize_in_training(norm, outputs, unit), unit, quantizer)
 
     def scaled_product(self, inputs, kernel):
         """`product`, with `input_scale`."""
@@ -170,7 +182,7 @@ def takes_batch_statistics(batch_norm):
     return batch_norm.trainable and not getattr(batch_norm, "holds_statistics", False)
 
 
-def normalize_in_training(batch_norm, x, divisor=None):
+def normalize_in_training(batch_norm, x, unit=None):
     """Batch normalization as `fit` does it: batch statistics and their moving averages, or, frozen, the moving ones.
 
     Keras 3 computes it in several passes on TensorFlow; here it is one fused operation.
@@ -178,7 +190,7 @@ def normalize_in_training(batch_norm, x, divisor=None):
     Args:
         batch_norm: `keras.layers.BatchNormalization`.
         x: float32 tensor, the channels last.
-        divisor: 1, for the gradients of batch statistics' outputs; see `ActivationQuantizer.divisor`.
+        unit: of the quantizer behind it, which the outputs are divided by if batch statistics make them; or `None`.
     """
     if not takes_batch_statistics(batch_norm):
         gain, shift = gain_and_shift(batch_norm)
@@ -188,10 +200,8 @@ def normalize_in_training(batch_norm, x, divisor=None):
     channels = x.shape[-1]
     gamma = backend.read(batch_norm.gamma) if batch_norm.scale else ops.ones((channels,))
     beta = backend.read(batch_norm.beta) if batch_norm.center else ops.zeros((channels,))
-    if divisor is not None:
-        gamma, beta = gamma * divisor, beta * divisor
     image = x if len(x.shape) == 4 else ops.reshape(x, (-1, 1, 1, channels))
-    y, mean, variance = backend.batch_normalize(image, gamma, beta, batch_norm.epsilon)
+    y, mean, variance = backend.batch_normalize(image, gamma, beta, batch_norm.epsilon, unit)
     rate = 1.0 - batch_norm.momentum
     for moving, batch in ((batch_norm.moving_mean, mean), (batch_norm.moving_variance, variance)):
         before = backend.read(moving)

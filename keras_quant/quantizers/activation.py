@@ -67,7 +67,7 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
             scale = power_of_two_above(scale)
         if self.symmetric:
             return QuantParams(ops.cast(scale, "float32"), ops.zeros((), "float32"), self.type)
-        if all(member.bounds[0] == 0 for member in self._group.members):
+        if self._is_unsigned:
             zero_point = ops.convert_to_tensor(float(lowest))
         else:
             zero_point = backend.clip(backend.round_half_even(lowest - low / scale), lowest, highest)
@@ -82,6 +82,16 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
         scale = 2.0 ** np.ceil(np.log2(scale)) if self.power_of_two else scale
         zero = 0 if self.symmetric else np.clip(np.rint(self.type.low - low / scale), self.type.low, top)
         return (self.type.low - zero) * scale, (top - zero) * scale
+
+    @property
+    def _is_unsigned(self):
+        """Whether nothing below zero reaches the grid."""
+        return all(member.bounds[0] == 0 for member in self._group.members)
+
+    def training_ends(self):
+        """The lowest and the highest value of the grid, float32 scalars, as training rounds to it."""
+        params = self.params()
+        return params.low * params.scale, params.high * params.scale
 
     def trained_range(self):
         """`range`, with the gradients that go to what is trained of it."""
@@ -135,44 +145,52 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
         """Whether `fake_quant` enforces `bounds` in the present phase of training."""
         return self.fake_quant_enabled and self.covers(bounds)
 
-    # Whether a layer may use `divisor`.
-    takes_divisor = False
+    # Whether `unit` gives one, as long as it trains.
+    has_unit = False
 
-    def divisor(self, features):
-        """What a batch normalization before the quantizer may multiply its gain and shift by.
+    def unit(self, x):
+        """1, for a learned grid that is proportional to one number: `fake_quant(x)` is `round_to_grid(x / unit) * unit`.
 
-        It is 1, and carries to the learned range the share of its gradient that needs the tensor before quantization, which
-        the normalization's own backward pass sums up anyway. `fake_quant` is then called with `divided=True`.
+        Who divides and who multiplies by it passes on that number's gradient, and may do it where it costs least: a batch
+        normalization in its gain and shift, the next layer in its kernel. See `backend.times_unit`.
 
         Args:
-            features: number of values of one sample.
+            x: a tensor as large as what is rounded.
         """
 
-    def fake_quant(self, x, divided=False):
+    def fake_quant(self, x):
         """The nearest values of the grid, as real numbers, with the clipped straight-through gradient.
 
         Forward: `s·(clip(rint(x/s) + z) - z)`. Gradient: 1 inside the range, 0 outside.
         """
-        if not self.fake_quant_enabled:
-            return x
+        if self.has_unit and self.fake_quant_enabled:
+            unit = self.unit(x)
+            return backend.times_unit(self.round_to_grid(backend.times_unit(x, unit, -1)), unit)
+        if not self.fake_quant_enabled or not any(member.trains_range for member in self._group.members):
+            return self.round_to_grid(x)
         params = self.params()
         low, high = params.low * params.scale, params.high * params.scale
-        if not any(member.trains_range for member in self._group.members):
-            return backend.fake_quant(x, low, high, self.bits, self.type.is_narrow)
         share = self._gradient_share(values_of_sample(x), ops.stop_gradient(params.high))
-        if self.is_proportional and len(self._group.members) == 1:
-            reach = self.trained_reach()
-            return backend.proportional_fake_quant(x, low, high, reach, share, self.bits, self.type.is_narrow, not divided)
         limits = self._shared_range(trained=True)
         return backend.learned_fake_quant(
-            x, low, high, *limits, share, self.bits, self.type.is_narrow, self.learns_from_rounding
+            self._with_noise(x), low, high, *limits, share, self.bits, self.type.is_narrow, self.learns_from_rounding
         )
+
+    def round_to_grid(self, x):
+        """`fake_quant` without a gradient for the range."""
+        if not self.fake_quant_enabled:
+            return x
+        return backend.fake_quant(self._with_noise(x), *self.training_ends(), self.bits, self.type.is_narrow)
+
+    def _with_noise(self, x):
+        """`x`, in the stochastic rounding of training with noise of a step."""
+        return x
 
     def _gradient_share(self, features, highest):
         return (features * highest) ** -0.5 if self.scales_gradient else 1.0
 
     # See the learned quantizers.
-    scales_gradient, learns_from_rounding, is_proportional = False, True, False
+    scales_gradient, learns_from_rounding = False, True
 
     @property
     def is_set(self):
@@ -183,9 +201,12 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
     def _within_bounds(self, low, high):
         """The range that holds zero and keeps to `bounds`, of floats or tensors."""
         least, most = self.bounds
-        low, high = ops.minimum(low, 0.0), ops.maximum(high, 0.0)
-        low = low if least is None else ops.maximum(low, least)
-        return low, high if most is None else ops.minimum(high, most)
+        high = ops.maximum(high, 0.0)
+        high = high if most is None else ops.minimum(high, most)
+        if least == 0:
+            return ops.zeros(()), high
+        low = ops.minimum(low, 0.0)
+        return low if least is None else ops.maximum(low, least), high
 
 
 class UniformQuantizer(ActivationQuantizer):
@@ -236,11 +257,21 @@ class UniformQuantizer(ActivationQuantizer):
         check_bits(type(self), bits, [width for width in self.widths if (width == 16) == (self.final_bits == 16)])
         self._set_type(bits)
 
-    def fake_quant(self, x, divided=False):
-        if self._noise is not None and self.fake_quant_enabled:
-            step = ops.stop_gradient(self.params().scale)
-            x = x + step * keras.random.uniform(ops.shape(x), -0.5, 0.5, seed=self._noise)
-        return super().fake_quant(x, divided)
+    def training_ends(self):
+        if self.power_of_two or not (self.symmetric or self._is_unsigned):
+            return super().training_ends()
+        # The zero point is known, which spares what finds it.
+        low, high = self._shared_range()
+        if self.symmetric:
+            reach = ops.maximum(ops.maximum(-low, high), NARROWEST)
+            return reach * (self.type.low / self.type.high), reach
+        return ops.zeros(()), ops.maximum(high, NARROWEST)
+
+    def _with_noise(self, x):
+        if self._noise is None:
+            return x
+        step = ops.stop_gradient(self.params().scale)
+        return x + step * keras.random.uniform(ops.shape(x), -0.5, 0.5, seed=self._noise)
 
     def get_config(self):
         own = {
@@ -281,18 +312,19 @@ class MovingAverage(UniformQuantizer):
         self.built = True
 
     def range(self):
-        return backend.read(self.low), backend.read(self.high)
+        low = ops.zeros(()) if self.bounds[0] == 0 else backend.read(self.low)
+        return low, backend.read(self.high)
 
     def observe(self, x):
         if not self.trainable or self.range_phase == "frozen":
             return
-        x = ops.stop_gradient(x)
-        low = 0.0 if self.bounds[0] == 0 else ops.min(x)
-        low, high = self._within_bounds(low, ops.max(x))
         before = self.range()
+        low, high = self._within_bounds(None if self.bounds[0] == 0 else ops.min(x), ops.max(x))
         # NaN fails the comparison, too.
         is_finite = high - low < WIDEST
-        rate = ops.where(before[1] > before[0], 1.0 - self.momentum, 1.0)
+        rate = 1.0 - self.momentum
+        if not backend.is_positive_now(self.high):
+            rate = ops.where(before[1] > before[0], rate, 1.0)
         for variable, old, new in zip((self.low, self.high), before, (low, high)):
             if variable is self.high or self.bounds[0] != 0:
                 variable.assign(ops.where(is_finite, old + rate * (new - old), old))

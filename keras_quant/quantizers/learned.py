@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_quant import backend
-from keras_quant.quantizers.activation import WIDEST, UniformQuantizer
+from keras_quant.quantizers.activation import WIDEST, UniformQuantizer, values_of_sample
 from keras_quant.quantizers.registry import register
 
 # Where an optimizer that takes too large a step is caught.
@@ -21,8 +21,20 @@ class PositiveScale(keras.constraints.Constraint):
     """Keeps what an optimizer makes of a range positive and finite; what is no number becomes 1."""
 
     def __call__(self, w):
-        w = ops.where(ops.isfinite(w), w, ops.ones_like(w))
-        return ops.clip(w, LEAST_REACH, WIDEST)
+        w = backend.read(w)
+        # NaN fails the comparison, too.
+        return ops.where(w < WIDEST, ops.maximum(w, LEAST_REACH), 1.0)
+
+
+class WithinBounds(PositiveScale):
+    """As `PositiveScale`, and no further than the values of a quantizer's tensor can reach."""
+
+    def __init__(self, quantizer):
+        self.quantizer = quantizer
+
+    def __call__(self, w):
+        w, most = super().__call__(w), self.quantizer.bounds[1]
+        return w if most is None else ops.minimum(w, most)
 
 
 class LearnedQuantizer(UniformQuantizer):
@@ -36,6 +48,8 @@ class LearnedQuantizer(UniformQuantizer):
     """
 
     learns = True
+    # Whether the trained value is the upper end of the range.
+    is_upper_end = True
     # How many steps the trained value reaches over, where it is a step that is trained.
     steps_of_value = None
 
@@ -48,7 +62,7 @@ class LearnedQuantizer(UniformQuantizer):
             initializer="zeros",
             dtype="float32",
             aggregation="mean",
-            constraint=PositiveScale(),
+            constraint=WithinBounds(self) if self.is_upper_end else PositiveScale(),
             regularizer=self.regularizer,
         )
         self.built = True
@@ -99,20 +113,22 @@ class LearnedQuantizer(UniformQuantizer):
             return
         variables = self.variables_to_set()
         values = [backend.read(variable) for variable in variables]
-        first = lambda: [ops.cast(v, "float32") for v in self.first_values(ops.stop_gradient(x))]
+        first = lambda: [ops.cast(v, "float32") for v in self.first_values(x)]
         if observed:
             rate = ops.where(values[0] > 0, 1.0 - MOMENTUM, 1.0)
             for variable, value, new in zip(variables, values, first()):
-                variable.assign(ops.stop_gradient(value + rate * (new - value)))
+                variable.assign(value + rate * (new - value))
             return
         # Assigned outside of the condition, as replicas have to do it together.
         for variable, value in zip(variables, backend.first_time(values[0] > 0, values, first)):
-            variable.assign(ops.stop_gradient(value))
+            variable.assign(value)
 
     def _usable(self, value):
         """`value` if it is a positive finite number, otherwise 1: a tensor that is zero throughout needs some grid."""
         value = ops.cast(value, "float32")
-        return ops.where((value > 0) & (value < WIDEST), value, 1.0)
+        value = ops.where((value > 0) & (value < WIDEST), value, 1.0)
+        most = self.bounds[1] if self.is_upper_end else None
+        return value if most is None else ops.minimum(value, most)
 
     def get_config(self):
         return {**super().get_config(), "regularizer": keras.regularizers.serialize(self.regularizer)}
@@ -137,7 +153,6 @@ class LSQ(LearnedQuantizer):
     """
 
     variable_name = "reach"
-    is_proportional = True
 
     def __init__(self, bits=8, scale_gradient=True, **kwargs):
         super().__init__(bits, **kwargs)
@@ -147,47 +162,49 @@ class LSQ(LearnedQuantizer):
             name="signed", shape=(), initializer="ones", trainable=False, dtype="float32", aggregation="mean"
         )
 
-    def _lowest_and_highest(self, signed=None):
-        """The centred integers at the ends of the grid."""
+    def _by_sign(self, of_ends, signed=None):
+        """`of_ends(lowest, highest)`, of the centred integers at the ends of the grid: a float where its sign is known."""
+        low, high, levels = (float(v) for v in (self.type.low, self.type.high, self.type.levels))
+        if self.symmetric:
+            return of_ends(low, high)
+        if self.bounds[0] == 0:
+            return of_ends(0.0, levels)
         signed = backend.read(self.signed) if signed is None else signed
-        signed = 0.0 if self.bounds[0] == 0 else ops.cast(signed > 0.5, "float32")
-        signed = 1.0 if self.symmetric else signed
-        shift = (1.0 - signed) * self.type.low
-        return self.type.low - shift, self.type.high - shift
+        return ops.where(signed > 0.5, of_ends(low, high), of_ends(0.0, levels))
 
     @property
     def steps_of_value(self):
-        return self._lowest_and_highest()[1]
-
-    def trained_reach(self):
-        """The upper end of the range, with the gradient that goes to the variable."""
-        value, most = self.trained_value(), self.bounds[1]
-        return value if most is None else ops.minimum(value, most)
+        return self._by_sign(lambda _, highest: highest)
 
     @property
-    def takes_divisor(self):
-        # Noise is added behind the normalization, and the first batch sets the range behind it.
-        alone = len(self._group.members) == 1 and self._noise is None and backend.is_positive_now(self.value)
-        return alone and self.fake_quant_enabled and self.trains_range
+    def has_unit(self):
+        # One in use: a range that others share is not proportional to this one's, and the first batch may set another.
+        return self.trains_range and len(self._group.members) == 1 and backend.is_positive_now(self.value)
 
-    def divisor(self, features):
-        return backend.divided_by(self.trained_reach(), self._gradient_share(features, self._lowest_and_highest()[1]))
+    def unit(self, x):
+        features, share = values_of_sample(x), 0.5 if self.scales_gradient else 0.0
+        factor = self._by_sign(lambda _, highest: highest**2 * highest**-share)
+        # As in `trained_value`.
+        return backend.unit(backend.read(self.value), factor * features**-share)
+
+    def training_ends(self):
+        if self.power_of_two or not self.has_unit:
+            return super().training_ends()
+        return self.range_of(backend.read(self.value))
 
     def range_of(self, value):
-        lowest, highest = self._lowest_and_highest()
-        return value * (-1.0 if self.symmetric else lowest / highest), value
+        return value * self._by_sign(lambda lowest, highest: lowest / highest), value
 
     def variables_to_set(self):
         return [self.value, self.signed]
 
     def first_values(self, x):
         signed = ops.cast(ops.min(x) < 0, "float32")
-        _, highest = self._lowest_and_highest(signed)
-        return self._usable(2.0 * ops.mean(ops.abs(x)) * ops.sqrt(ops.cast(highest, "float32"))), signed
+        return self._usable(2.0 * ops.mean(ops.abs(x)) * self._by_sign(lambda _, highest: highest**0.5, signed)), signed
 
     def set_range(self, low, high):
         self.signed.assign(float(low < 0))
-        lowest, highest = (float(v) for v in self._lowest_and_highest())
+        lowest, highest = (float(self._by_sign(end)) for end in (lambda low, _: low, lambda _, high: high))
         below = float(low) / lowest if lowest < 0 else 0.0
         self.value.assign(self._usable(max(below * highest, float(high))))
 
@@ -223,6 +240,7 @@ class LSQPlus(LearnedQuantizer):
     """
 
     variable_name = "reach"
+    is_upper_end = False
 
     def __init__(self, bits=8, scale_gradient=True, **kwargs):
         super().__init__(bits, **kwargs)

@@ -145,18 +145,16 @@ class UniformWeightQuantizer(WeightQuantizer):
         """`channel_scale` of a training step, which may set what is not set yet."""
         return self.channel_scale(kernel, reduce_axes)
 
-    def trained(self, scale, axes, reduce_axes):
-        """What takes the gradient of a training step's scale, of a shape that broadcasts against the kernel, and its factor.
+    def trained(self, scale):
+        """What takes the gradient of a training step's scale, one a channel or one in all, and a factor of that gradient.
 
         Args:
             scale: what `training_scale` gave.
-            axes: axes that share a scale.
-            reduce_axes: as in `scale`.
         """
-        return ops.expand_dims(scale, reduce_axes), 1.0
+        return scale, 1.0
 
     def scale(self, kernel, reduce_axes):
-        return self._final(self.channel_scale(backend.read(kernel), reduce_axes))
+        return ops.stop_gradient(self._final(self.channel_scale(backend.read(kernel), reduce_axes)))
 
     def set_bits(self, bits):
         check_bits(type(self), bits, self.widths)
@@ -173,7 +171,6 @@ class UniformWeightQuantizer(WeightQuantizer):
         return backend.clip(backend.round_half_even(steps), -float(self.limit), float(self.limit))
 
     def _final(self, scale):
-        scale = ops.stop_gradient(scale)
         if self.granularity == "tensor":
             scale = ops.broadcast_to(ops.max(scale), ops.shape(scale))
         return ops.cast(power_of_two_above(ops.cast(scale, "float64")), "float32") if self.power_of_two else scale
@@ -182,11 +179,11 @@ class UniformWeightQuantizer(WeightQuantizer):
         """`s·clip(rint(w/s), -limit, limit)`, with a straight-through gradient inside."""
         kernel = backend.read(kernel)
         chosen = self.training_scale(kernel, reduce_axes)
-        scale = ops.expand_dims(self._final(chosen), reduce_axes)
+        scale = beside(self._final(chosen), kernel, reduce_axes)
         axes = range(len(kernel.shape)) if self.granularity == "tensor" else reduce_axes
-        learned, factor = self.trained(chosen, axes, reduce_axes) if self.trains_range else (None, 1.0)
+        learned, factor = self.trained(chosen) if self.trains_range else (None, 1.0)
         # The same product as in `integer.fold`: training and export round every weight alike.
-        steps = ops.stop_gradient(kernel * (1.0 / scale))
+        steps = kernel * (1.0 / scale)
         limit = float(self.limit)
         if self.clips or self._noise is not None:
             integers = self.to_integers(self._with_noise(steps))
@@ -195,7 +192,8 @@ class UniformWeightQuantizer(WeightQuantizer):
             integers = backend.round_half_even(steps)
         share = factor * (math.prod(kernel.shape[axis] for axis in axes) * limit) ** -0.5
         reach = limit if self.clips else None
-        return backend.weight_fake_quant(kernel, learned, steps, integers, scale, reach, self._slope(steps), share)
+        slope = self._slope(steps)
+        return backend.weight_fake_quant(kernel, learned, reduce_axes, steps, integers, scale, reach, slope, share)
 
     def _with_noise(self, steps):
         if self._noise is None:
@@ -325,7 +323,7 @@ class KernelLSQ(UniformWeightQuantizer):
                 initializer="zeros",
                 dtype="float32",
                 aggregation="mean",
-                constraint=_UnsetOrPositive(),
+                constraint=PositiveScale(),
             )
 
     def reset(self):
@@ -350,10 +348,9 @@ class KernelLSQ(UniformWeightQuantizer):
             self.settle(kernel, reduce_axes)
         return self._each_channel(backend.read(self.reach), kernel, reduce_axes)
 
-    def trained(self, scale, axes, reduce_axes):
-        # `∂s/∂reach = 1 / limit`, times `limit²`, see `LearnedQuantizer.trained_value`; by hand, to save 40 operations.
-        reach = ops.expand_dims(backend.read(self.reach), tuple(axes))
-        return reach, float(self.limit)
+    def trained(self, scale):
+        # `∂s/∂reach = 1 / limit`, times `limit²`, see `LearnedQuantizer.trained_value`; by hand, to save operations.
+        return backend.read(self.reach), float(self.limit)
 
     def _reach(self, kernel, reduce_axes):
         """The variable's values, from the weights where they are not set."""
@@ -362,9 +359,9 @@ class KernelLSQ(UniformWeightQuantizer):
         return backend.first_time(ops.all(reach > 0), reach, first)
 
     def _each_channel(self, reach, kernel, reduce_axes):
+        # A product is the same wherever it is computed; compilers make one of a division by a constant, too, but not all.
+        scale = backend.clip(reach, LEAST_REACH, WIDEST) * np.float32(1.0 / self.limit)
         channels = [size for axis, size in enumerate(kernel.shape) if axis not in reduce_axes]
-        wide = ops.cast(ops.clip(reach, LEAST_REACH, WIDEST), "float64") / float(self.limit)
-        scale = ops.cast(wide, "float32")
         return ops.broadcast_to(scale, channels) if self.granularity == "tensor" else scale
 
     def _first(self, kernel, reduce_axes):
@@ -413,18 +410,16 @@ class LearnedClipping(UniformWeightQuantizer):
         return ops.cast(ops.sigmoid(clipping) * largest / float(self.limit), "float32")
 
 
-@keras.saving.register_keras_serializable(package="keras_quant")
-class _UnsetOrPositive(PositiveScale):
-    """As `PositiveScale`; what is not positive is set anew from the weights."""
-
-    def __call__(self, w):
-        return ops.where(ops.isfinite(w), ops.clip(w, 0.0, WIDEST), ops.zeros_like(w))
-
-
 def largest_weights(kernel, reduce_axes):
     """The largest absolute weight of each channel, float64; 1 where all are zero."""
     largest = ops.max(ops.abs(kernel), axis=reduce_axes)
     return ops.cast(ops.where(largest > 0, largest, 1.0), "float64")
+
+
+def beside(scale, kernel, reduce_axes):
+    """One value a channel, of a shape that broadcasts against the kernel."""
+    leading = tuple(reduce_axes) == tuple(range(len(reduce_axes)))
+    return scale if leading else ops.expand_dims(scale, reduce_axes)
 
 
 def rounded(quantizer, kernel, reduce_axes):

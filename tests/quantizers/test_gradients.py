@@ -7,7 +7,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_quant import quantizers
+import keras_quant as kq
+from keras_quant import backend, quantizers
+from keras_quant.layers.base import QuantLayer
+from keras_quant.layers.weighted import QuantWeighted
 
 seeds = st.integers(0, 2**31)
 reaches = st.floats(0.0625, 50.0, width=32)
@@ -26,12 +29,12 @@ def gradients(function, *inputs):
     return np.float64(upstream), np.float64(values), [np.float64(g) for g in tape.gradient(total, sources)]
 
 
-def away_from_edges(x, scale, edges):
-    """Inputs moved off the values at which two executors may fall on different sides."""
+def away_from_edges(x, scale, edges, margin=1e-3):
+    """Inputs moved off the values at which two executors may fall on different sides; `margin` in steps, at the edges."""
     near = np.abs(x / scale - np.rint(x / scale - 0.5) - 0.5) < 1e-3
     for edge in edges:
-        near |= np.abs(x - edge) < 1e-3 * scale
-    return np.where(near, np.float32(0.1 * scale), x).astype("float32")
+        near |= np.abs(x - edge) < margin * scale
+    return np.where(near, np.float32((margin + 0.6) * scale), x).astype("float32")
 
 
 def automatic(x, low, high, scale, zero_point, lowest, highest):
@@ -83,7 +86,9 @@ def test_lsq_of_outputs_has_the_papers_gradients(seed, reach, bits, signed, scal
     lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     scale = float(quantizer.params().scale)
     assert scale == pytest.approx(float(quantizer.value) / highest, rel=1e-6)
-    x = away_from_edges(sample(seed, reach), scale, [lowest * scale, highest * scale])
+    # With 8 bits, what is rounded to an end counts as outside.
+    margin = 0.501 if bits == 8 else 1e-3
+    x = away_from_edges(sample(seed, reach), scale, [lowest * scale, highest * scale], margin)
     upstream, ours, (of_x, of_reach) = gradients(lambda x, _: quantizer.fake_quant(x), x, quantizer.value)
     wanted_x, wanted_step = lsq_by_the_paper(x, scale, lowest, highest, upstream)
     np.testing.assert_allclose(ours, np.clip(np.rint(np.float64(x) / scale), lowest, highest) * scale, atol=scale * 1e-3)
@@ -253,24 +258,44 @@ def test_whatever_an_optimizer_makes_of_a_range_no_nan_comes_out(name, value):
     assert 0 < float(quantizer.value) < np.inf and quantizer.is_set
 
 
-def test_a_batch_normalization_carries_its_share_of_the_steps_gradient():
-    """The sum that the normalization's own backward pass makes is the one that LSQ wants."""
-    import keras_quant as kq
+def unit_network():
+    """Layers that give a learned range's gradient each in its own way: normalizations before, kernels behind, a sum."""
+    keras.utils.set_random_seed(0)
+    norm = lambda: keras.layers.BatchNormalization(gamma_initializer="random_normal", beta_initializer="random_normal")
+    inputs = x = keras.Input((12, 12, 3))
+    x = short = keras.layers.ReLU(6.0)(norm()(keras.layers.Conv2D(4, 3, padding="same")(x)))
+    x = keras.layers.ReLU()(norm()(keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)))
+    x = keras.layers.Add()([norm()(keras.layers.Conv2D(4, 1)(x)), short])
+    x = keras.layers.Conv2D(5, 3, strides=2, padding="same", activation="relu")(x)
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
 
-    x = np.random.default_rng(0).standard_normal((8, 6, 6, 3)).astype("float32")
-    upstream = np.random.default_rng(1).standard_normal((8, 6, 6, 4)).astype("float32")
-    found = []
-    for divides in (True, False):
-        keras.utils.set_random_seed(0)
-        norm = keras.layers.BatchNormalization(gamma_initializer="random_normal", beta_initializer="random_normal")
-        layer = kq.layers.QuantConv2D(4, 3, padding="same", activation="relu", batch_norm=norm, output_quantizer="lsq")
-        model = keras.Sequential([keras.Input((6, 6, 3)), layer])
-        layer.output_quantizer.set_range(0.0, 0.05)
-        assert layer.divides(layer.output_quantizer)
-        if not divides:
-            layer.divides = lambda quantizer: False
+
+@pytest.mark.parametrize("kernels", ["lsq", "abs_max", "learned_clipping"])
+def test_normalizations_and_kernels_carry_their_shares_of_the_steps_gradient(kernels, monkeypatch):
+    """What is taken where it costs least is the same sum as at the rounding itself, whatever of it the next layers take."""
+    x = np.random.default_rng(0).standard_normal((8, 12, 12, 3)).astype("float32")
+    upstream = np.random.default_rng(1).standard_normal((8, 3)).astype("float32")
+    # Sums over a batch differ in their last bits from run to run, which turns a rounding over now and then: of fine steps.
+    policy = kq.Policy("int8", "int16", kernel_quantizer=kernels, output_quantizer="lsq")
+    model = kq.calibrate(kq.quantize(unit_network(), policy), x, verbose=0)
+    units = []
+    times_unit = backend.times_unit
+    monkeypatch.setattr(backend, "times_unit", lambda x, *rest: units.append(x.shape) or times_unit(x, *rest))
+
+    def found():
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(model(x, training=True) * upstream)
-        found.append([np.asarray(g) for g in tape.gradient(loss, model.trainable_variables)])
-    for ours, wanted in zip(*found):
-        np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max() + 1e-6)
+        return [np.asarray(g) for g in tape.gradient(loss, model.trainable_variables)]
+
+    ours = found()
+    assert (3, 3, 4, 1) in units and (1, 1, 4, 4) in units  # kernels
+    before = len(units)
+    monkeypatch.setattr(QuantWeighted, "_train", QuantLayer._train)
+    monkeypatch.setattr(
+        QuantLayer, "_rounded", lambda self, *args, rounded=QuantLayer._rounded: (rounded(self, *args)[0], None)
+    )
+    theirs = found()
+    assert all(shape[0] == 8 for shape in units[before:])
+    for variable, mine, wanted in zip(model.trainable_variables, ours, theirs):
+        atol = 2e-3 * np.abs(wanted).max() + 1e-6
+        np.testing.assert_allclose(mine, wanted, rtol=2e-3, atol=atol, err_msg=variable.path)
