@@ -1,5 +1,7 @@
 """The verb `calibrate`: activation ranges from data, without training."""
 
+import gc
+
 import keras
 import numpy as np
 from keras import ops, tree
@@ -42,7 +44,13 @@ def calibrate(qmodel, data, steps=None, verbose="auto", method="mse"):
             without a range.
         QuantizationError: for an unknown method.
     """
-    method = ranges.get(method)
+    _set_ranges(qmodel, data, steps, verbose, ranges.get(method))
+    # What was traced holds itself by cycles. The training step, which is traced next, is to have its memory.
+    gc.collect()
+    return qmodel
+
+
+def _set_ranges(qmodel, data, steps, verbose, method):
     graph = trace(qmodel, keep_float=True)
     observed = _observed(graph)
     if not observed:
@@ -64,7 +72,6 @@ def calibrate(qmodel, data, steps=None, verbose="auto", method="mse"):
             node.operation.follow_input(node.inputs[0].note.quantizer.params())
     fit_weight_ranges(qmodel)
     settle_halves(graph)
-    return qmodel
 
 
 def has_ranges(qmodel):

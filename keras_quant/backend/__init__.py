@@ -5,6 +5,7 @@ Everything else in the package is written in `keras.ops`; another Keras backend 
 
 from keras_quant.backend.arrays import (
     clip,
+    constant,
     erfc,
     is_symbolic,
     keras_logits,
@@ -16,6 +17,7 @@ from keras_quant.backend.arrays import (
     search_sorted,
     shift_left,
     shift_right,
+    where_below,
 )
 from keras_quant.backend.fake_quant import (
     compiles_with_xla,

@@ -10,6 +10,26 @@ def read(variable):
     return tf.convert_to_tensor(variable if callable(value) else value)
 
 
+def constant(value, dtype=tf.float32):
+    """A number as a scalar, the same operation wherever a graph wants it; of a tensor, its cast."""
+    if tf.is_tensor(value):
+        return tf.cast(value, dtype)
+    if tf.executing_eagerly():
+        return tf.constant(value, dtype)
+    graph, key = tf.compat.v1.get_default_graph(), (float(value), dtype)
+    constants = getattr(graph, "_keras_quant_constants", {})
+    graph._keras_quant_constants = constants
+    if key not in constants:
+        with tf.control_dependencies(None):
+            constants[key] = tf.constant(value, dtype)
+    return constants[key]
+
+
+def where_below(x, bound, values, otherwise):
+    """`values` where `x` is below a number, a number `otherwise`: also where `x` is NaN."""
+    return tf.where(x < constant(bound), values, constant(otherwise))
+
+
 def round_half_even(x):
     """Round half to even, in float."""
     return tf.math.rint(x)
@@ -22,7 +42,7 @@ def erfc(x):
 
 def clip(x, low, high):
     """Clip to `[low, high]` in one pass over memory (`keras.ops.clip` takes two); the bounds are scalars."""
-    return tf.raw_ops.ClipByValue(t=x, clip_value_min=tf.cast(low, x.dtype), clip_value_max=tf.cast(high, x.dtype))
+    return tf.raw_ops.ClipByValue(t=x, clip_value_min=constant(low, x.dtype), clip_value_max=constant(high, x.dtype))
 
 
 def product_in_place(x, y):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
-from keras_quant.backend.arrays import clip
+from keras_quant.backend.arrays import clip, constant
 from keras_quant.backend.gradient import custom_gradient
 
 
@@ -68,7 +68,7 @@ def unit(reach, factor):
 
     @custom_gradient
     def forward(reach):
-        return tf.ones([]), lambda upstream: upstream * factor / reach
+        return tf.identity(constant(1.0)), lambda upstream: upstream * factor / reach
 
     return forward(reach)
 
@@ -120,13 +120,17 @@ def weight_fake_quant(kernel, scale, axes, steps, integers, held, limit, slope, 
 
     @custom_gradient
     def learned(_kernel, scale):
+        values = integers * held
+
         def backward(upstream):
             # `integers - steps` inside and `±limit` outside, where that is what `integers` are: from two inner products.
+            # Of `values`, as the next operation keeps them anyway.
             inside = within(upstream)
-            of_scale = tf.reduce_sum(upstream * integers - inside * steps, axes if scale.shape.rank else None)
-            return weights_gradient(inside), of_scale * share
+            outer, inner = tf.reduce_sum(upstream * values, axes), tf.reduce_sum(inside * steps, axes)
+            of_scale = outer / tf.reshape(held, outer.shape) - inner
+            return weights_gradient(inside), (of_scale if scale.shape.rank else tf.reduce_sum(of_scale)) * share
 
-        return integers * held, backward
+        return values, backward
 
     return learned(kernel, scale)
 
@@ -163,7 +167,7 @@ def scale_gradient(x, factor):
 
 def _told_by(x, y, low, high, bits):
     """What tells which values are inside, as `_inside` takes it."""
-    half = (high - low) * (0.5 / 255.0)
+    half = (high - low) * constant(0.5 / 255.0)
     return (y, low + half, high - half) if bits == 8 else (x, low, high)
 
 
@@ -179,7 +183,8 @@ def _inside(upstream, x, low, high):
     if compiles_with_xla():
         return tf.where((x >= low) & (x <= high), upstream, 0.0)
     # The same in one pass; XLA, which makes one of the above, has no kernel for it.
-    return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=x, input_min=low, input_max=high)[0]
+    ends = {"input_min": constant(low), "input_max": constant(high)}
+    return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=x, **ends)[0]
 
 
 def compiles_with_xla():

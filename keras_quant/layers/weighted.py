@@ -201,9 +201,9 @@ def normalize_in_training(batch_norm, x, unit=None):
     gamma = backend.read(batch_norm.gamma) if batch_norm.scale else ops.ones((channels,))
     beta = backend.read(batch_norm.beta) if batch_norm.center else ops.zeros((channels,))
     image = x if len(x.shape) == 4 else ops.reshape(x, (-1, 1, 1, channels))
-    y, mean, variance = backend.batch_normalize(image, gamma, beta, batch_norm.epsilon, unit)
-    rate = 1.0 - batch_norm.momentum
-    for moving, batch in ((batch_norm.moving_mean, mean), (batch_norm.moving_variance, variance)):
-        before = backend.read(moving)
-        moving.assign(before + rate * (batch - before))
+    moving = batch_norm.moving_mean, batch_norm.moving_variance
+    statistics = map(backend.read, moving)
+    y, *moved = backend.batch_normalize(image, gamma, beta, *statistics, batch_norm.momentum, batch_norm.epsilon, unit)
+    for variable, value in zip(moving, moved):
+        variable.assign(value)
     return y if len(x.shape) == 4 else ops.reshape(y, ops.shape(x))

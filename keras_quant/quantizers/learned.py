@@ -21,9 +21,12 @@ class PositiveScale(keras.constraints.Constraint):
     """Keeps what an optimizer makes of a range positive and finite; what is no number becomes 1."""
 
     def __call__(self, w):
+        return self.limited(w, WIDEST, 1.0)
+
+    def limited(self, w, most, otherwise):
+        """What is not below `most` becomes `otherwise`."""
         w = backend.read(w)
-        # NaN fails the comparison, too.
-        return ops.where(w < WIDEST, ops.maximum(w, LEAST_REACH), 1.0)
+        return backend.where_below(w, most, ops.maximum(w, backend.constant(LEAST_REACH)), otherwise)
 
 
 class WithinBounds(PositiveScale):
@@ -33,8 +36,8 @@ class WithinBounds(PositiveScale):
         self.quantizer = quantizer
 
     def __call__(self, w):
-        w, most = super().__call__(w), self.quantizer.bounds[1]
-        return w if most is None else ops.minimum(w, most)
+        most = self.quantizer.bounds[1]
+        return super().__call__(w) if most is None else self.limited(w, most, most)
 
 
 class LearnedQuantizer(UniformQuantizer):

@@ -333,7 +333,10 @@ class KernelLSQ(UniformWeightQuantizer):
 
     def fit_to(self, kernel, reduce_axes):
         """Set what is not set yet, as the first step of training would; nothing has to look for it in each step then."""
-        self.reach.assign(self._reach(ops.convert_to_tensor(kernel), reduce_axes))
+        sizes, axes = np.abs(kernel), None if self.granularity == "tensor" else reduce_axes
+        first = self._first_reach(sizes.mean(axes, dtype="float64"), sizes.max(axes))
+        reach = ops.convert_to_numpy(self.reach)
+        self.reach.assign(np.where((reach > 0) & (reach < WIDEST), reach, first))
 
     def channel_scale(self, kernel, reduce_axes):
         return self._each_channel(self._reach(kernel, reduce_axes), kernel, reduce_axes)
@@ -355,19 +358,24 @@ class KernelLSQ(UniformWeightQuantizer):
     def _reach(self, kernel, reduce_axes):
         """The variable's values, from the weights where they are not set."""
         reach = backend.read(self.reach)
-        first = lambda: ops.where(reach > 0, reach, self._first(kernel, reduce_axes))
-        return backend.first_time(ops.all(reach > 0), reach, first)
+        is_set = (reach > 0) & (reach < WIDEST)
+        first = lambda: ops.where(is_set, reach, self._first(kernel, reduce_axes))
+        return backend.first_time(ops.all(is_set), reach, first)
 
     def _each_channel(self, reach, kernel, reduce_axes):
         # A product is the same wherever it is computed; compilers make one of a division by a constant, too, but not all.
-        scale = backend.clip(reach, LEAST_REACH, WIDEST) * np.float32(1.0 / self.limit)
+        scale = reach * backend.constant(1.0 / self.limit)
         channels = [size for axis, size in enumerate(kernel.shape) if axis not in reduce_axes]
         return ops.broadcast_to(scale, channels) if self.granularity == "tensor" else scale
 
     def _first(self, kernel, reduce_axes):
         axes = None if self.granularity == "tensor" else reduce_axes
         wide = ops.abs(ops.cast(ops.stop_gradient(kernel), "float64"))
-        first = ops.minimum(2.0 * ops.mean(wide, axis=axes) * np.sqrt(self.limit), ops.max(wide, axis=axes))
+        return self._first_reach(ops.mean(wide, axis=axes), ops.max(wide, axis=axes))
+
+    def _first_reach(self, mean, largest):
+        """What `reach` begins with, from the mean and the largest absolute weight."""
+        first = ops.minimum(2.0 * mean * np.sqrt(self.limit), largest)
         return ops.cast(ops.where(first > LEAST_REACH, first, 1.0), "float32")
 
 
