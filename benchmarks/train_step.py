@@ -1,13 +1,13 @@
 """What does a step of quantization-aware training cost, against float and against tfmot?
 
-    python benchmarks/train_step.py [--network NAME] [--xla] [--tfmot] [--peer-python PYTHON] [--predict] [--rounds 30]
+    python benchmarks/train_step.py [--network NAME] [--xla] [--peer-python PYTHON] [--predict] [--rounds 30]
 
 MobileNetV2 (alpha 0.35) at 96×96, batch 32; ResNet-8 at batch 128; four Dense layers of 2,048 units at batch 256; SGD.
 Beside the float model stand the same with each batch normalization in one fused operation, which Keras 3 does not do, and
 keras_quant with observed and with learned ranges (`lsq`). Each contestant has a process, and they step in turn; processor
 time a step, medians, and medians of the ratios of neighbouring rounds. Peak memory is that of building and training in a
-process of its own, above what the imports take. tfmot runs on MobileNetV2 only. With `--predict`, `predict` of the quantized
-MobileNetV2 (the kernels' exact arithmetic) against the float one.
+process of its own, above what the imports take, the median of three. tfmot runs on MobileNetV2 only. With `--predict`,
+`predict` of the quantized MobileNetV2 (the kernels' exact arithmetic) against the float one.
 """
 
 import argparse
@@ -131,9 +131,9 @@ def local(step):
 
 
 def peak(*command):
-    """MB that a process adds while it builds a model and trains it."""
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(done.stdout.splitlines()[-1])
+    """MB that a process adds while it builds a model and trains it, the median of three."""
+    runs = [subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(3)]
+    return float(np.median([float(done.stdout.splitlines()[-1]) for done in runs]))
 
 
 def print_peak(step):

@@ -12,7 +12,8 @@ from keras_quant.errors import QuantizationError
 from keras_quant.layers.affine import QuantBatchNormalization
 from keras_quant.layers.weighted import QuantWeighted, hold_statistics
 from keras_quant.quantizers import UniformQuantizer
-from keras_quant.quantizers.weight import KernelLSQ, UniformWeightQuantizer
+from keras_quant.quantizers.learned_weight import KernelLSQ
+from keras_quant.quantizers.weight import UniformWeightQuantizer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,6 @@
 """Serializable objects that own ranges and rounding."""
 
-from keras_quant.quantizers.activation import (
-    ActivationQuantizer,
-    FixedGrid,
-    FixedRange,
-    MovingAverage,
-    Symmetric,
-    Symmetric16,
-    UniformQuantizer,
-)
+from keras_quant.quantizers.activation import ActivationQuantizer, UniformQuantizer
 from keras_quant.quantizers.codebook import (
     Codebook,
     KMeans,
@@ -19,7 +11,10 @@ from keras_quant.quantizers.codebook import (
     Quantile,
 )
 from keras_quant.quantizers.distribution import Distribution
+from keras_quant.quantizers.fixed import FixedGrid, FixedRange
 from keras_quant.quantizers.learned import LSQ, PACT, LSQPlus
+from keras_quant.quantizers.learned_weight import KernelLSQ, LearnedClipping
+from keras_quant.quantizers.observed import MovingAverage, Symmetric, Symmetric16
 from keras_quant.quantizers.ranges import (
     Entropy,
     LeastSquares,
@@ -31,7 +26,7 @@ from keras_quant.quantizers.ranges import (
     Truncation,
 )
 from keras_quant.quantizers.registry import KERNEL, OUTPUT, get, serialize, with_width
-from keras_quant.quantizers.weight import AbsMax, ClippedAbsMax, KernelLSQ, LearnedClipping, WeightQuantizer
+from keras_quant.quantizers.weight import AbsMax, ClippedAbsMax, WeightQuantizer
 
 __all__ = [
     "AbsMax",

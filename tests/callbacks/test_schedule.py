@@ -188,8 +188,8 @@ def test_a_step_is_traced_once_a_phase():
     def traces(*callbacks):
         qmodel, seen = quantized(FEW_BITS), []
         layer = qmodel.get_layer("conv")
-        arithmetic = layer.train_arithmetic
-        layer.train_arithmetic = lambda inputs: (seen.append(layer.kernel_quantizer.bits), arithmetic(inputs))[1]
+        arithmetic = layer.train_product
+        layer.train_product = lambda inputs: (seen.append(layer.kernel_quantizer.bits), arithmetic(inputs))[1]
         fit(qmodel, callbacks, epochs=4)
         return seen
 

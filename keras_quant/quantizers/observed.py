@@ -1,0 +1,89 @@
+"""Quantizers of activations whose range follows the data."""
+
+from keras import ops
+
+from keras_quant import backend
+from keras_quant.quantizers.activation import WIDEST, UniformQuantizer
+from keras_quant.quantizers.registry import register
+
+
+@register("moving_average")
+class MovingAverage(UniformQuantizer):
+    """Range by an exponential moving average of each training batch's minimum and maximum.
+
+    `min ← m·min + (1-m)·min(x)`, and the same for the maximum; the first batch sets the range outright, one that is not
+    finite is left out. The range always holds zero. Frozen with `trainable = False`.
+
+    Args:
+        momentum: float in [0, 1).
+        bits, symmetric, narrow, power_of_two, rounding, seed: as in `UniformQuantizer`.
+
+    References:
+        - [Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference](
+          https://arxiv.org/abs/1712.05877), section 3.1
+    """
+
+    def __init__(self, momentum=0.9, bits=8, **kwargs):
+        super().__init__(bits, **kwargs)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
+        self.momentum = momentum
+        options = {"shape": (), "initializer": "zeros", "trainable": False, "dtype": "float32", "aggregation": "mean"}
+        self.low = self.add_weight(name="low", **options)
+        self.high = self.add_weight(name="high", **options)
+        self.built = True
+
+    def range(self):
+        low = ops.zeros(()) if self.bounds[0] == 0 else backend.read(self.low)
+        return low, backend.read(self.high)
+
+    def observe(self, x):
+        if not self.trainable or self.range_phase == "frozen":
+            return
+        before = self.range()
+        low, high = self._within_bounds(None if self.bounds[0] == 0 else ops.min(x), ops.max(x))
+        # NaN fails the comparison, too.
+        is_finite = high - low < WIDEST
+        rate = 1.0 - self.momentum
+        if not backend.is_positive_now(self.high):
+            rate = ops.where(before[1] > before[0], rate, 1.0)
+        for variable, old, new in zip((self.low, self.high), before, (low, high)):
+            if variable is self.high or self.bounds[0] != 0:
+                variable.assign(ops.where(is_finite, old + rate * (new - old), old))
+
+    def set_range(self, low, high):
+        low, high = self._within_bounds(float(low), float(high))
+        self.low.assign(low)
+        # A tensor that is zero throughout needs some grid: any holds it exactly.
+        self.high.assign(ops.where(high > low, high, 1.0))
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum}
+
+
+@register("symmetric16")
+class Symmetric16(MovingAverage):
+    """As `MovingAverage`, on the int16 grid that the format has: `s = max(-min, max) / 32767`, zero point 0.
+
+    Args:
+        momentum: float in [0, 1).
+    """
+
+    widths = (16,)
+
+    def __init__(self, momentum=0.9, bits=16, **kwargs):
+        super().__init__(momentum, bits, **kwargs)
+
+
+@register("symmetric")
+class Symmetric(MovingAverage):
+    """As `MovingAverage`, on a grid with zero point 0: `s = max(-min, max) / 127`, for the operators that want one.
+
+    Args:
+        momentum: float in [0, 1).
+    """
+
+    tieable = False
+
+    def __init__(self, momentum=0.9, bits=8, **kwargs):
+        super().__init__(momentum, bits, **{**kwargs, "symmetric": True})
