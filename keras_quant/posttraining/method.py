@@ -3,40 +3,15 @@
 import dataclasses
 from typing import Any
 
-import keras
-
 from keras_quant.errors import QuantizationError
 from keras_quant.posttraining import windows
 from keras_quant.posttraining.rounding import Grid
 from keras_quant.posttraining.walk import Reference, is_weighted, walk
 from keras_quant.quantizers.weight import UniformWeightQuantizer
+from keras_quant.registry import Registry
 
-_BY_NAME = {}
-
-
-def register(name):
-    """Class decorator: make the method known to `get` by `name`, and to Keras for loading."""
-
-    def decorate(cls):
-        _BY_NAME[name] = cls
-        cls.name = name
-        return keras.saving.register_keras_serializable(package="keras_quant")(cls)
-
-    return decorate
-
-
-def get(identifier):
-    """The method meant by a name, a config or an object.
-
-    Raises:
-        QuantizationError: for another.
-    """
-    if isinstance(identifier, str) and identifier in _BY_NAME:
-        return _BY_NAME[identifier]()
-    made = keras.saving.deserialize_keras_object(identifier) if isinstance(identifier, dict) else identifier
-    if isinstance(made, Method):
-        return made
-    raise QuantizationError(f"A post-training method is one of {sorted(_BY_NAME)} or an object. Received: {identifier!r}")
+METHODS = Registry("A post-training method", lambda made: isinstance(made, Method))
+register, get = METHODS.register, METHODS.get
 
 
 @dataclasses.dataclass
@@ -77,6 +52,11 @@ class Method:
 
     # Whether the float model computes the same afterwards with other weights, which are what later methods want.
     keeps_function = False
+
+    @property
+    def name(self):
+        """What it is called in reports."""
+        return METHODS.name_of(type(self))
 
     def apply(self, task):
         """Change the model.

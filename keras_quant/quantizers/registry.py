@@ -1,14 +1,16 @@
 """Quantizers by name, config or object, as Keras resolves initializers and activations."""
 
-import inspect
-
 import keras
 
 from keras_quant.errors import QuantizationError
+from keras_quant.registry import Registry, taken
 
 # What a quantizer is for: the integers of a layer's output, or those of its kernel.
 OUTPUT, KERNEL = "output_quantizer", "kernel_quantizer"
-_BY_NAME = {OUTPUT: {}, KERNEL: {}}
+_ROLES = {
+    OUTPUT: Registry("A quantizer of outputs", lambda made: _role(made) == OUTPUT),
+    KERNEL: Registry("A quantizer of kernels", lambda made: _role(made) == KERNEL),
+}
 
 
 def register(name, role=OUTPUT, **arguments):
@@ -21,9 +23,8 @@ def register(name, role=OUTPUT, **arguments):
     """
 
     def decorate(cls):
-        _BY_NAME[role][name] = (cls, arguments)
         cls.role = role
-        return keras.saving.register_keras_serializable(package="keras_quant")(cls)
+        return _ROLES[role].register(name, **arguments)(cls)
 
     return decorate
 
@@ -41,32 +42,25 @@ def get(identifier, role=None, bits=None):
     Raises:
         QuantizationError: for an unknown name, another type, a quantizer of the other role, or a width it does not take.
     """
-    roles = [OUTPUT, KERNEL] if role is None else [role]
-    if isinstance(identifier, str):
-        for each in roles:
-            if identifier in _BY_NAME[each]:
-                cls, arguments = _BY_NAME[each][identifier]
-                return cls(**arguments, **_width(cls, bits))
     made = keras.saving.deserialize_keras_object(identifier) if isinstance(identifier, dict) else identifier
-    own = getattr(made, "role", None)
-    if own in roles:
-        return made
-    names = sorted({name for each in roles for name in _BY_NAME[each]})
-    kind = {OUTPUT: "A quantizer of outputs", KERNEL: "A quantizer of kernels"}.get(role, "A quantizer")
-    hint = f" {type(made).__name__} is a `{own}`." if own is not None else ""
-    raise QuantizationError(f"{kind} is one of {names}, a quantizer object or its config.{hint} Received: {identifier!r}")
+    own = _role(made)
+    if role is None:
+        role = own or next((each for each in _ROLES if made in _ROLES[each]), OUTPUT)
+    if own not in (None, role):
+        raise QuantizationError(f"{type(made).__name__} is a `{own}`, not `{role}`. Received: {role}={identifier!r}")
+    return _ROLES[role].get(made, bits=bits)
 
 
 def with_width(identifier, role, bits):
     """A new quantizer as `identifier` says, a name, config or object, for integers of `bits` bits."""
+    made = get(identifier, role, bits)
     if isinstance(identifier, str):
-        return get(identifier, role, bits)
-    made = get(identifier, role)
-    return type(made).from_config({**made.get_config(), **_width(type(made), bits)})
+        return made
+    return type(made).from_config({**made.get_config(), **taken(type(made), {"bits": bits})})
 
 
-def _width(cls, bits):
-    return {"bits": bits} if bits is not None and "bits" in inspect.signature(cls).parameters else {}
+def _role(made):
+    return getattr(made, "role", None)
 
 
 def serialize(quantizer):
