@@ -3,14 +3,13 @@
 import dataclasses
 import io
 import math
+from typing import ClassVar
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 WIDTH = 120
-HEADINGS = ("method", "output", "before", "after", "layers changed", "layer gained most")
-NUMBERS = ("before", "after", "layers changed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +36,20 @@ class RefineReport:
     """What `keras_quant.refine` finds. Printed, it is a table.
 
     Attributes:
+        headings: dict from the headings of the table to whether numbers are below.
         model: name of the model.
         samples: number of samples of the data that were used.
         methods: `MethodReport`s in the order in which they were applied.
     """
+
+    headings: ClassVar[dict] = {
+        "method": False,
+        "output": False,
+        "before": True,
+        "after": True,
+        "layers changed": True,
+        "layer gained most": False,
+    }
 
     model: str
     samples: int
@@ -67,7 +76,7 @@ class RefineReport:
         return pandas.DataFrame(self.layers(), columns=["method", "path", "before", "after", "note"])
 
     def rows(self):
-        """What is printed: a tuple of texts under `HEADINGS` for each method and output of the model."""
+        """What is printed: a tuple of texts under `headings` for each method and output of the model."""
         for method in self.methods:
             for i, name in enumerate(method.before):
                 own = (method.name, f"{method.changed} of {len(method.layers)}", _best(method)) if i == 0 else ("", "", "")
@@ -76,8 +85,8 @@ class RefineReport:
     def __rich__(self):
         title = f"{self.model}: signal to quantization noise in dB on {self.samples:,} samples"
         table = Table(title=Text(title), title_justify="left", title_style="bold")
-        for heading in HEADINGS:
-            table.add_column(heading, justify="right" if heading in NUMBERS else "left")
+        for heading, numeric in self.headings.items():
+            table.add_column(heading, justify="right" if numeric else "left")
         for row in self.rows():
             table.add_row(*map(Text, row))
         return table

@@ -6,7 +6,6 @@ import pathlib
 import string
 from html import escape
 
-from keras_quant.posttraining.report import HEADINGS, NUMBERS
 from keras_quant.report import plots
 from keras_quant.report.layer import compact, shape_text, share_text, sqnr_text
 from keras_quant.report.table import off_xnnpack
@@ -85,8 +84,9 @@ def _refined(refined):
     """A section with the table of `RefineReport`, or nothing."""
     if refined is None:
         return ""
-    heads = "".join(f'<th scope="col"{_align(heading)}>{heading}</th>' for heading in HEADINGS)
-    cells = lambda row: "".join(f"<td{_align(heading)}>{escape(text)}</td>" for heading, text in zip(HEADINGS, row))
+    align = {heading: ' class="number"' * numeric for heading, numeric in refined.headings.items()}
+    heads = "".join(f'<th scope="col"{align[heading]}>{heading}</th>' for heading in align)
+    cells = lambda row: "".join(f"<td{align[heading]}>{escape(text)}</td>" for heading, text in zip(align, row))
     rows = "\n".join(f"<tr>{cells(row)}</tr>" for row in refined.rows())
     return (
         '<section aria-label="Post-training methods">\n<h2>Post-training methods</h2>\n'
@@ -94,10 +94,6 @@ def _refined(refined):
         f'<div class="wide">\n<table id="methods">\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n'
         "</table>\n</div>\n</section>"
     )
-
-
-def _align(heading):
-    return ' class="number"' if heading in NUMBERS else ""
 
 
 def _link(layer):
