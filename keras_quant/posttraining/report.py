@@ -1,15 +1,13 @@
 """What post-training methods have brought."""
 
 import dataclasses
-import io
 import math
 from typing import ClassVar
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDTH = 120
+from keras_quant.tables import Printed, data_frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +30,7 @@ class MethodReport:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class RefineReport:
+class RefineReport(Printed):
     """What `keras_quant.refine` finds. Printed, it is a table.
 
     Attributes:
@@ -69,11 +67,7 @@ class RefineReport:
         Raises:
             ImportError: without pandas, with the command that installs it.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("`to_pandas` needs pandas: pip install 'keras-quant[report]'") from error
-        return pandas.DataFrame(self.layers(), columns=["method", "path", "before", "after", "note"])
+        return data_frame(self.layers(), ["method", "path", "before", "after", "note"])
 
     def rows(self):
         """What is printed: a tuple of texts under `headings` for each method and output of the model."""
@@ -90,13 +84,6 @@ class RefineReport:
         for row in self.rows():
             table.add_row(*map(Text, row))
         return table
-
-    def __str__(self):
-        console = Console(file=io.StringIO(), width=WIDTH, highlight=False, markup=False)
-        console.print(self)
-        return console.file.getvalue().rstrip()
-
-    __repr__ = __str__
 
 
 def decibels(noise):

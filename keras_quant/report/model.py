@@ -2,20 +2,18 @@
 
 import dataclasses
 import difflib
-import io
 import pathlib
+from typing import ClassVar
 
 from keras_quant.errors import QuantizationError
 from keras_quant.report.layer import BY_KEY, COLUMNS, MEASURED
+from keras_quant.tables import Printed, data_frame
 from keras_quant.tflite import ExportReport
 from keras_quant.tflite.file import write_atomically
 
-# Room for every column.
-WIDTH = 180
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class ModelReport:
+class ModelReport(Printed):
     """What `keras_quant.report` finds.
 
     Printed, it is a table (in color with `rich.print`).
@@ -32,6 +30,9 @@ class ModelReport:
         notes: sentences about what could not be found out, and how to.
         refined: `RefineReport` of the post-training methods that were applied, or `None`.
     """
+
+    # Room for every column.
+    width: ClassVar[int] = 180
 
     name: str
     layers: tuple
@@ -94,13 +95,9 @@ class ModelReport:
         Raises:
             ImportError: without pandas, with the command that installs it.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("`to_pandas` needs pandas: pip install 'keras-quant[report]'") from error
         histograms = ("weights", "activations")
         names = [f.name for f in dataclasses.fields(self.layers[0]) if f.name not in histograms] if self.layers else []
-        return pandas.DataFrame([{name: getattr(layer, name) for name in names} for layer in self.layers], columns=names)
+        return data_frame([{name: getattr(layer, name) for name in names} for layer in self.layers], names)
 
     def save(self, path):
         """Write the report as one HTML page, which needs no network.
@@ -127,15 +124,6 @@ class ModelReport:
         from keras_quant.report.table import table
 
         return table(self)
-
-    def __str__(self):
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=WIDTH, highlight=False, markup=False)
-        console.print(self)
-        return console.file.getvalue().rstrip()
-
-    __repr__ = __str__
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from rich.console import Console
 from rich.table import Table
 
 from keras_quant.policy import PolicyMap
+from keras_quant.tables import Printed
 
 # Rises of the loss up to here are drawn to scale, larger ones by their logarithm.
 LEAST_RISE = 0.01
@@ -39,7 +39,7 @@ class Point:
         return ", ".join(f"{names.count(name)} {name}" for name in sorted(set(names)))
 
 
-class Front:
+class Front(Printed):
     """Choices for many sizes.
 
     Args:
@@ -50,6 +50,8 @@ class Front:
     Attributes:
         points: the `Point`s that no other beats in both size and loss, by size.
     """
+
+    width = 140
 
     def __init__(self, points, uniform, int8_bytes):
         self.uniform, self.int8_bytes = uniform, int8_bytes
@@ -81,11 +83,7 @@ class Front:
             )
         return table
 
-    def __str__(self):
-        console = Console(width=140)
-        with console.capture() as captured:
-            console.print(self.table())
-        return captured.get()
+    __rich__ = table
 
     def plot(self, path):
         """Draw the front, and the uniform policies, into a picture.
