@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 from typing import Any
 
 from keras import tree
@@ -106,22 +107,60 @@ class Graph:
         """For the `id` of each operation, how many nodes call it."""
         return collections.Counter(id(node.operation) for node in self.nodes)
 
-    def run(self, inputs, compute):
+    def run(self, inputs, compute, release=False):
         """Compute the graph.
 
         Args:
             inputs: tensors in the order of `self.inputs`.
             compute: function (node, args, kwargs) → output tensors.
+            release: whether to let go of each tensor once all its readers have had it; `most_held` says how many there are.
 
         Returns:
-            Dict from every `Value` to its tensor.
+            Dict from every `Value` to its tensor; with `release`, from those of the outputs alone.
         """
-        values = dict(zip(self.inputs, inputs))
+        values, unread = dict(zip(self.inputs, inputs)), self._readers()
         fill = lambda x: values[x] if isinstance(x, Value) else x
         for node in self.nodes:
             outputs = compute(node, *tree.map_structure(fill, (node.args, node.kwargs)))
             values.update(zip(tree.flatten(node.outputs), tree.flatten(outputs)))
+            if release:
+                for value in _read_last(node, unread):
+                    del values[value]
         return values
+
+    def most_held(self, ways=1, making=1):
+        """How many numbers of one sample `run` holds at a time, at most, if it releases what was read.
+
+        Args:
+            ways: in how many ways each tensor is held, for instance 2 in float and in integers.
+            making: how many tensors there are for each that is being made, results and what leads to them.
+        """
+        unread = self._readers()
+        held = most = ways * sum(map(_size, self.inputs))
+        for node in self.nodes:
+            made = sum(map(_size, tree.flatten(node.outputs)))
+            most, held = max(most, held + making * made), held + ways * made
+            held -= ways * sum(map(_size, _read_last(node, unread)))
+        return most
+
+    def _readers(self):
+        return {value: len(readers) for value, readers in self.consumers().items()}
+
+
+def _read_last(node, unread):
+    """The tensors that nobody reads after a node: its inputs, and outputs of it that have no reader at all.
+
+    Args:
+        node: `Node`.
+        unread: dict from values to how many readers are left; this one is counted off.
+    """
+    for value in node.inputs:
+        unread[value] -= 1
+    return {value for value in (*node.inputs, *tree.flatten(node.outputs)) if not unread.get(value)}
+
+
+def _size(value):
+    return math.prod(dimension or 1 for dimension in value.shape[1:])
 
 
 def in_float(node, args, kwargs):

@@ -93,7 +93,7 @@ def _outputs(graph, batches, compute):
     """The model's outputs, flat, of each batch."""
     made = []
     for batch in batches:
-        values = graph.run(list(map(ops.convert_to_tensor, batch)), compute)
+        values = graph.run(list(map(ops.convert_to_tensor, batch)), compute, release=True)
         made.append([np.float64(ops.convert_to_numpy(values[value])) for value in tree.flatten(graph.outputs)])
     return made
 

@@ -98,9 +98,9 @@ class Place:
         return noise / max(power, 1e-30)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Ways:
-    """A tensor in float and exact, a list of batches each; emptied once nobody reads it any more."""
+    """A tensor in float and exact, a list of batches each."""
 
     real: list
     exact: list
@@ -116,7 +116,6 @@ def walk(graph, batches, reference, visit, exact=True):
         visit: function of a `Place`, which may assign to the layer's variables.
         exact: whether to compute the integers; otherwise the places' inputs are those of float.
     """
-    unread = {value: len(readers) for value, readers in graph.consumers().items()}
     visited = set()
 
     def compute(node, args, kwargs):
@@ -133,14 +132,10 @@ def walk(graph, batches, reference, visit, exact=True):
         else:
             real = [in_float(node, a, k) for a, k in real_calls]
         made = [in_integers(node, a, k) for a, k in exact_calls] if exact else real
-        for value, ways in zip(node.inputs, [x for x in tree.flatten((args, kwargs)) if isinstance(x, _Ways)]):
-            unread[value] -= 1
-            if not unread[value]:
-                ways.real = ways.exact = None
         return _transposed(real, made)
 
     columns = [[ops.convert_to_tensor(batch[i]) for batch in batches] for i in range(len(graph.inputs))]
-    graph.run([_Ways(column, column) for column in columns], compute)
+    graph.run([_Ways(column, column) for column in columns], compute, release=True)
 
 
 def _before_activation(layer, x):
@@ -161,21 +156,5 @@ def _transposed(real, exact):
 
 def largest_share(graph):
     """How many values of one sample `walk` holds at a time, at most."""
-    unread = {value: len(readers) for value, readers in graph.consumers().items()}
-    size = lambda value: 2 * _size(value)
-    held = most = sum(map(size, graph.inputs))
-    for node in graph.nodes:
-        # The targets and what the layer makes of them, beside the exact values.
-        made = sum(map(size, tree.flatten(node.outputs)))
-        most, held = max(most, held + 2 * made), held + made
-        for value in node.inputs:
-            unread[value] -= 1
-            held -= 0 if unread[value] else size(value)
-    return most
-
-
-def _size(value):
-    total = 1
-    for dimension in value.shape[1:]:
-        total *= dimension or 1
-    return total
+    # The targets and what the layer makes of them, beside both ways.
+    return graph.most_held(ways=2, making=4)

@@ -19,8 +19,8 @@ from keras_quant.quantize import quantize
 from keras_quant.report.histogram import Histogram
 from keras_quant.report.histogram import count as count_integers
 
-# Values that one tensor may have: so many samples are computed at a time, whatever batches the data comes in.
-LARGEST = 2**24
+# Values held at a time, 512 MiB: so many samples are computed at a time, whatever batches the data comes in.
+LARGEST = 2**27
 
 
 @dataclasses.dataclass
@@ -105,13 +105,13 @@ def measure(qmodel, data, steps=None, float_model=None, graph=None):
 
 
 def _samples_at_a_time(graph):
-    made = [value for node in graph.nodes for value in tree.flatten(node.outputs)]
-    return max(1, LARGEST // max(math.prod(value.shape[1:]) for value in (*graph.inputs, *made)))
+    # What a layer makes alone, and its inputs on their grids, beside both ways.
+    return max(1, LARGEST // graph.most_held(ways=2, making=4))
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Ways:
-    """A tensor in float, and exact; emptied once nobody reads it any more."""
+    """A tensor in float, and exact."""
 
     real: object
     exact: object
@@ -119,7 +119,6 @@ class _Ways:
 
 def _run(graph, inputs, add):
     """Compute a graph; `add(node, real, alone, exact)` gets each output."""
-    unread = {value: len(readers) for value, readers in graph.consumers().items()}
 
     def compute(node, args, kwargs):
         pick = lambda way: tree.map_structure(lambda x: getattr(x, way) if isinstance(x, _Ways) else x, (args, kwargs))
@@ -130,14 +129,9 @@ def _run(graph, inputs, add):
         exact = in_integers(node, exact_args, exact_kwargs)
         for outputs in zip(*map(tree.flatten, (node.outputs, real, alone, exact))):
             add(node, *outputs)
-        held = [x for x in tree.flatten((args, kwargs)) if isinstance(x, _Ways)]
-        for value, tensor in zip(node.inputs, held):
-            unread[value] -= 1
-            if not unread[value]:
-                tensor.real = tensor.exact = None
         return tree.map_structure(_Ways, real, exact)
 
-    graph.run([_Ways(x, x) for x in inputs], compute)
+    graph.run([_Ways(x, x) for x in inputs], compute, release=True)
 
 
 def float_arithmetic(node, args, kwargs):
