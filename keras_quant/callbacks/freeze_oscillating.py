@@ -6,13 +6,13 @@ import keras
 from keras import ops
 
 from keras_quant import backend
-from keras_quant.callbacks.parts import Clock, check_ready, kernels_of, widths
+from keras_quant.callbacks.parts import FollowsSteps, kernels_of
 from keras_quant.errors import QuantizationError
 from keras_quant.quantizers.held import HeldIntegers
 from keras_quant.quantizers.weight import UniformWeightQuantizer
 
 
-class FreezeOscillating(keras.callbacks.Callback):
+class FreezeOscillating(FollowsSteps):
     """Freeze weights that oscillate between two integers, at the one where they were more often.
 
     With a straight-through gradient a weight whose best value lies between two integers is driven to the border of both and
@@ -58,7 +58,7 @@ class FreezeOscillating(keras.callbacks.Callback):
                 f"threshold={threshold}, final_threshold={final_threshold}"
             )
         self.threshold, self.final_threshold, self.momentum, self.start_at = threshold, final_threshold, momentum, start_at
-        self._clock = self._counted = self._kernels = self._widths = self._begin = self._update = None
+        self._counted = self._kernels = self._begin = self._update = None
 
     @property
     def frozen(self):
@@ -66,35 +66,26 @@ class FreezeOscillating(keras.callbacks.Callback):
         return {kernel.layer.path: kernel.count() for kernel in self._kernels or []}
 
     def on_train_begin(self, logs=None):
-        check_ready(self.model, self)
+        super().on_train_begin(logs)
         if self.model.steps_per_execution != 1:
             raise QuantizationError(
                 "FreezeOscillating counts changes step by step. Compile the model with `steps_per_execution=1`. Received: "
                 f"steps_per_execution={self.model.steps_per_execution}"
             )
-        self._clock = Clock(self.params)
-        self._clock.check([self.start_at], self)
         if self._counted is not self.model:
             self._counted, self._widths = self.model, None
             with self.model.distribute_strategy.scope():
                 self._kernels = [_Kernel(x, self.momentum) for x in kernels_of(self.model) if _counts(x)]
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._clock.begin_epoch(epoch)
+        super().on_epoch_begin(epoch, logs)
         for kernel in self._kernels:
             kernel.layer.kernel_quantizer.held = kernel.held
 
-    def on_train_batch_begin(self, batch, logs=None):
-        self._clock.begin_batch(batch)
-
-    def on_train_batch_end(self, batch, logs=None):
-        if not self._clock.reached(self.start_at):
-            return
-        present = widths(self.model)
-        if present != self._widths:
+    def after_step(self, anew):
+        if anew:
             # Traced with the widths that were.
             self._begin, self._update = backend.compiled(self._begin_all), backend.compiled(self._update_all)
-            self._widths = present
             self._begin()
         elif all(kernel.layer.kernel_quantizer.fake_quant_enabled for kernel in self._kernels):
             self._update(ops.convert_to_tensor(self._threshold_now(), "float32"))

@@ -101,3 +101,36 @@ class Clock:
     def reached(self, border):
         """Whether it is time for what begins at `border`."""
         return self.now >= border - 1e-6
+
+
+class FollowsSteps(keras.callbacks.Callback):
+    """Base of callbacks that count what each step does, from the epoch `start_at` on; a subclass gives `after_step`."""
+
+    start_at = 0
+    _clock = None
+    # `widths` at the last step that was counted.
+    _widths = None
+
+    def after_step(self, anew):
+        """Count a step.
+
+        Args:
+            anew: whether counting begins with it, as it is the first or the widths have changed.
+        """
+        raise NotImplementedError
+
+    def on_train_begin(self, logs=None):
+        check_ready(self.model, self)
+        self._clock = Clock(self.params)
+        self._clock.check([self.start_at], self)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._clock.begin_epoch(epoch)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._clock.begin_batch(batch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._clock.reached(self.start_at):
+            before, self._widths = self._widths, widths(self.model)
+            self.after_step(anew=self._widths != before)

@@ -4,12 +4,12 @@ import keras
 from keras import ops
 
 from keras_quant import backend
-from keras_quant.callbacks.parts import Clock, check_ready, kernels_of, quantizers_of, twin, widths
+from keras_quant.callbacks.parts import FollowsSteps, kernels_of, quantizers_of, twin
 from keras_quant.errors import QuantizationError
 from keras_quant.quantizers import MovingAverage
 
 
-class WeightAverage(keras.callbacks.Callback):
+class WeightAverage(FollowsSteps):
     """Train on, and end with the exponential moving average of all that training moves, so that it fits together.
 
         qmodel.fit(x, y, epochs=10, callbacks=[kq.callbacks.WeightAverage(0.999)])
@@ -51,13 +51,11 @@ class WeightAverage(keras.callbacks.Callback):
         self._count = 0
 
     def on_train_begin(self, logs=None):
-        check_ready(self.model, self)
+        super().on_train_begin(logs)
         if getattr(self.model.optimizer, "use_ema", False):
             raise QuantizationError(
                 "The optimizer averages the weights as well, and would overwrite this callback's. Leave `use_ema` out."
             )
-        self._clock = Clock(self.params)
-        self._clock.check([self.start_at], self)
         for layer in kernels_of(self.model):
             # What an earlier `fit` held; `FreezeOscillating` says so anew as the first epoch begins.
             layer.kernel_quantizer.held = None
@@ -68,18 +66,12 @@ class WeightAverage(keras.callbacks.Callback):
         self._training, self._is_in_model, self._count, self._widths = True, False, 0, None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._clock.begin_epoch(epoch)
+        super().on_epoch_begin(epoch, logs)
         self._take_out()
 
-    def on_train_batch_begin(self, batch, logs=None):
-        self._clock.begin_batch(batch)
-
-    def on_train_batch_end(self, batch, logs=None):
-        if not self._clock.reached(self.start_at):
-            return
-        present = widths(self.model)
-        if present != self._widths:
-            self._count, self._widths = 0, present
+    def after_step(self, anew):
+        if anew:
+            self._count = 0
         kept = min(self.decay, (1 + self._count) / (10 + self._count)) if self._count else 0.0
         self._update(ops.convert_to_tensor(1.0 - kept, "float32"))
         self._count += 1
