@@ -117,7 +117,10 @@ def _in_order(batch, specs):
         batch = [batch[name] for name, _ in specs]
     flat = [np.asarray(x) for x in (batch if isinstance(batch, (list, tuple)) else [batch])]
     if len(flat) != len(specs):
-        raise CalibrationError(f"The model has {len(specs)} inputs. Received: {len(flat)} arrays in a batch")
+        raise CalibrationError(
+            f"A batch is an array for each input of the model, {[name for name, _ in specs]}: a list, or a dict by name. "
+            f"Received: arrays of shapes {[array.shape for array in flat]}"
+        )
     for (name, shape), array in zip(specs, flat):
         if array.ndim != len(shape) or array.dtype.kind not in "biuf":
             raise CalibrationError(

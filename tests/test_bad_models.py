@@ -96,6 +96,11 @@ def test_a_bad_layer_is_named(name):
         caught.match(WAYS_OUT)
 
 
+def test_a_constant_that_does_not_fit_is_named_with_its_operation():
+    with pytest.raises(kq.UnsupportedLayerError, match=r"Operation 'multiply\w*' \(Multiply\).*shape \(5, 8, 8, 3\)"):
+        kq.quantize(functional(lambda x: x * np.ones((5, 8, 8, 3), "float32"), shape=(8, 8, 3)))
+
+
 def test_the_path_leads_to_the_layer_inside():
     inner = sequential(L.Conv2D(3, 1), Branching(name="odd"), shape=(8, 8, 3))
     inner.name = "inner"

@@ -124,6 +124,8 @@ def test_inputs_of_unequal_length_are_refused():
     qmodel = kq.quantize(keras.Model([a, b], L.Add()([a, b])))
     with pytest.raises(kq.CalibrationError, match="'a': 40, 'b': 7"):
         kq.calibrate(qmodel, [np.ones((40, 4)), np.ones((7, 4))], verbose=0)
+    with pytest.raises(kq.CalibrationError, match=r"for each input of the model, \['a', 'b'\].*Received: arrays of shapes"):
+        kq.calibrate(qmodel, [np.ones((40, 4))], verbose=0)
 
 
 def test_a_layer_that_overflows_is_named():

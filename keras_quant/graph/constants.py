@@ -8,6 +8,7 @@ from keras.src.ops import numpy as knp
 
 from keras_quant import layers
 from keras_quant.errors import UnsupportedLayerError
+from keras_quant.graph.explain import location
 from keras_quant.graph.graph import Value
 
 _ARITHMETIC = {}
@@ -41,7 +42,11 @@ def lift_constants(graph):
             nodes.append(node)
             continue
         (value,) = node.inputs
-        *first, last = lifted(value.shape, constants[0], constant_first=node.args[0] is not value)
+        try:
+            *first, last = lifted(value.shape, constants[0], constant_first=node.args[0] is not value)
+        except UnsupportedLayerError as error:
+            what = f"Operation '{node.path}' ({type(node.operation).__name__}){location(node)}"
+            raise UnsupportedLayerError(f"{what}: {error}") from None
         for index, layer in enumerate(first):
             between = Value(value.shape, value.dtype, f"{node.path}_{index}")
             nodes.append(dataclasses.replace(node, operation=layer, path=between.name, args=(value,), outputs=between))
@@ -118,7 +123,7 @@ def _with_constant(cls, shape, constant, array):
     full = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
     if len(full.shape) > len(shape) or np.broadcast_shapes(full.shape, (1, *shape[1:])) != (1, *shape[1:]):
         raise UnsupportedLayerError(
-            f"A constant of shape {array.shape} widens a tensor of shape {shape}; repeat the tensor first, or use a layer."
+            f"its constant of shape {array.shape} widens a tensor of shape {shape}. Repeat the tensor first."
         )
     return _holding(cls(full.shape), constant, constant=full)
 
@@ -152,5 +157,5 @@ def _flat(array):
 def _scalar(constant):
     array = array_of(constant)
     if array.size != 1:
-        raise UnsupportedLayerError(f"This operation takes a tensor and one number. Received: shape {array.shape}")
+        raise UnsupportedLayerError(f"on int8 it takes a tensor and one number. Received: shape {array.shape}")
     return float(array.reshape(()))

@@ -39,7 +39,7 @@ class PolicyMap(collections.abc.MutableMapping):
             re.compile(key)
         except (re.error, TypeError) as error:
             raise QuantizationError(
-                f"A key of a `PolicyMap` is a layer's path or a regular expression. {error}. Received: {key!r}"
+                f"A key of a `PolicyMap` is a layer's path or a regular expression ({error}). Received: {key!r}"
             ) from error
         self._policies[key] = get(policy)
 
@@ -94,8 +94,9 @@ class PolicyMap(collections.abc.MutableMapping):
             config = json.loads(text)
             return cls(config.get("policies"), config.get("default", "int8"))
         except (json.JSONDecodeError, AttributeError) as error:
+            cause = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
             raise QuantizationError(
-                f'A `PolicyMap` in JSON is {{"policies": {{key: name}}, "default": name}}. {error}. Received: {text[:80]!r}'
+                f'A `PolicyMap` in JSON is {{"policies": {{key: name}}, "default": name}}{cause}. Received: {text[:80]!r}'
             ) from error
 
     def save(self, path):

@@ -47,7 +47,7 @@ def get(identifier, role=None, bits=None):
     if role is None:
         role = own or next((each for each in _ROLES if made in _ROLES[each]), OUTPUT)
     if own not in (None, role):
-        raise QuantizationError(f"{type(made).__name__} is a `{own}`, not `{role}`. Received: {role}={identifier!r}")
+        raise QuantizationError(f"{type(made).__name__} is a `{own}`, not an `{role}`. Received: {role}={identifier!r}")
     return _ROLES[role].get(made, bits=bits)
 
 

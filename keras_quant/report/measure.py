@@ -208,8 +208,8 @@ class _Reference:
             )
         if len(self.graph.inputs) != len(graph.inputs):
             raise QuantizationError(
-                f"`float_model` '{float_model.name}' has {len(self.graph.inputs)} inputs, the quantized model "
-                f"{len(graph.inputs)}. Pass the model that was given to `quantize`."
+                f"`float_model` '{float_model.name}' takes the inputs {[x.name for x in self.graph.inputs]}, the quantized "
+                f"model {[x.name for x in graph.inputs]}. Pass the model that was given to `quantize`."
             )
 
     def run(self, inputs):

@@ -46,7 +46,9 @@ class QuantizationSummary(keras.callbacks.Callback):
     def __init__(self, log_dir=None, data=None, steps=None, histogram_freq=1):
         super().__init__()
         if type(histogram_freq) is not int or histogram_freq < 0:
-            raise QuantizationError(f"`histogram_freq` is a number of epochs, or 0. Received: {histogram_freq!r}")
+            raise QuantizationError(
+                f"`histogram_freq` is a number of epochs, or 0. Received: histogram_freq={histogram_freq!r}"
+            )
         if data is not None and hasattr(data, "__next__"):
             raise QuantizationError(
                 "`data` is read anew after each epoch, and a generator can be read only once. Pass arrays or a dataset. "

@@ -81,7 +81,9 @@ def operation(lowering, operation, inputs, output):
 @lowers_float(L.Softmax)
 def softmax(lowering, layer, inputs, output):
     if layer.axis not in (-1, len(output.shape)):
-        raise ExportError(f"Layer '{output.name}': SOFTMAX runs over the last axis. Received: axis={layer.axis}")
+        raise ExportError(
+            f"Layer '{output.name}': SOFTMAX runs over the last axis. Permute before it. Received: axis={layer.axis}"
+        )
     return activate(lowering, *inputs, output, A.softmax)
 
 
@@ -235,5 +237,8 @@ def cast(lowering, operation, inputs, output):
     """Between float types: nothing, since the file's tensors are float32 throughout."""
     (x,) = inputs
     if not keras.backend.standardize_dtype(operation.dtype).startswith(("float", "bfloat")):
-        raise ExportError(f"Operation '{output.name}' makes {operation.dtype} of real numbers, which has no rule here.")
+        raise ExportError(
+            f"Operation '{output.name}' makes {operation.dtype} of real numbers, which has no rule here. Cast behind the "
+            'model, or export with `fallback="converter"`.'
+        )
     return x

@@ -271,12 +271,13 @@ def check_layers(qmodel, graph):
     bare = [n for n in missing if not isinstance(n.operation, QuantLayer)]
     if bare:
         raise ExportError(
-            f"{_names(bare)} in float. Use its form in `keras_quant.layers`, pass the model to `keras_quant.quantize` "
-            'first, register a form with `keras_quant.register_quantized_layer`, or export with `fallback="converter"`.'
+            f"{_names(bare, 'computes', 'compute')} in float. Pass the model to `keras_quant.quantize` first, use layers of "
+            "`keras_quant.layers`, register quantized ones with `keras_quant.register_quantized_layer`, or export with "
+            '`fallback="converter"`.'
         )
     if missing:
         raise ExportError(
-            f"Layer {', '.join(map(_name, missing))} has no rule for lowering to TFLite operators. "
+            f"{_names(missing, 'has', 'have')} no rule for lowering to TFLite operators. "
             'Register one with `keras_quant.register_lowering`, or export with `fallback="converter"`.'
         )
 
@@ -285,8 +286,9 @@ def _name(node):
     return f"'{node.path}' ({type(node.operation).__name__})"
 
 
-def _names(nodes):
-    return f"Layer {_name(nodes[0])} computes" if len(nodes) == 1 else f"Layers {', '.join(map(_name, nodes))} compute"
+def _names(nodes, one, several):
+    """The layers with what they do, a verb in singular and plural."""
+    return f"Layer{'s' * (len(nodes) > 1)} {', '.join(map(_name, nodes))} {several if len(nodes) > 1 else one}"
 
 
 def check(qmodel, graph):

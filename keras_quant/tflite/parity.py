@@ -250,9 +250,9 @@ def _signature(qmodel, graph, path, model):
     wanted = [value.name for value in graph.inputs]
     if set(inputs) != set(wanted) or set(outputs) != set(graph.output_names):
         raise ModelFileError(
-            f"'{path}' was exported from another model than '{qmodel.name}'. "
-            f"It has inputs {sorted(inputs)} and outputs {sorted(outputs)}, the model {sorted(wanted)} and "
-            f"{sorted(graph.output_names)}."
+            f"'{path}' was exported from another model than '{qmodel.name}': it has inputs {sorted(inputs)} and outputs "
+            f"{sorted(outputs)}, the model {sorted(wanted)} and {sorted(graph.output_names)}. Export this model, or pass "
+            "the other."
         )
     return [inputs[name] for name in wanted], {name: outputs[name] for name in graph.output_names}
 
