@@ -164,12 +164,13 @@ class Ledger:
             file.write(json.dumps(line) + "\n")
 
 
-def classes(content, x, batch=500):
-    """What the file takes each image for, on LiteRT."""
+def outputs(content, x, batch=500):
+    """What the file makes of images on LiteRT, as real numbers."""
     runtime = Runtime(content)
-    detail = runtime.inputs[0]
+    detail, (scale, zero_point) = runtime.inputs[0], runtime.outputs[0]["quantization"]
     found = [runtime.run([quantize_array(x[i : i + batch], detail)])[0] for i in range(0, len(x), batch)]
-    return np.concatenate(found).argmax(-1)
+    found = np.concatenate(found)
+    return (found.astype("float32") - zero_point) * scale if scale else found
 
 
 def percent(equal):
@@ -201,10 +202,11 @@ def measure(args, ledger, key, train, judge):
             key["network"], model, calibration, train, key["seed"], key["rate"], pathlib.Path(folder), report.peer(args)
         )
         content, extra = ROWS[key["row"]].run(task)
-    seen = classes(content, np.asarray(task.rescaling(x)) if extra.pop("without_rescaling", False) else x)
+    given = np.asarray(task.rescaling(x)) if extra.pop("without_rescaling", False) else x
+    seen = outputs(content, given).argmax(-1)
     found = {"accuracy": percent(seen == y), "bytes": len(content)}
     if not ROWS[key["row"]].rates:
-        found["as float"] = percent(seen == classes(latency.converted(model), x))
+        found["as float"] = percent(seen == outputs(latency.converted(model), x).argmax(-1))
     ledger.add({**key, **found, "seconds": round(processor_seconds() - begin), **extra})
     print(ledger.lines[-1], flush=True)
 

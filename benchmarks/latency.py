@@ -33,8 +33,8 @@ def converted(model, calibration=None):
     return converter.convert()
 
 
-def exported(model, calibration, policy="int8"):
-    qmodel = kq.quantize(model, policy, calibration)
+def exported(model, calibration, policy="int8", **arguments):
+    qmodel = kq.quantize(model, policy, calibration, **arguments)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "m.tflite"
         kq.export(qmodel, path)
