@@ -5,37 +5,15 @@ import numpy as np
 from scipy import special
 
 from keras_quant.errors import QuantizationError
+from keras_quant.registry import Registry
 
-_BY_NAME = {}
 # How far the searches go below the largest value, and in how many steps; few levels want to be clipped more.
 CANDIDATES = 61
 SMALLEST_SHARE, SMALLEST_SHARE_OF_FEW_LEVELS, FEW_LEVELS = 0.4, 0.1, 63
 
 
-def register(name):
-    """Class decorator: make the method known to `get` by `name`, and to Keras for loading."""
-
-    def decorate(cls):
-        _BY_NAME[name] = cls
-        return keras.saving.register_keras_serializable(package="keras_quant")(cls)
-
-    return decorate
-
-
-def get(identifier):
-    """The method meant by a name, a config or an object.
-
-    Raises:
-        QuantizationError: for another.
-    """
-    if isinstance(identifier, str) and identifier in _BY_NAME:
-        return _BY_NAME[identifier]()
-    made = keras.saving.deserialize_keras_object(identifier) if isinstance(identifier, dict) else identifier
-    if isinstance(made, RangeMethod):
-        return made
-    raise QuantizationError(
-        f"A method that chooses ranges is one of {sorted(_BY_NAME)}, an object or its config. Received: {identifier!r}"
-    )
+METHODS = Registry("A method that chooses ranges", lambda made: isinstance(made, RangeMethod))
+register, get = METHODS.register, METHODS.get
 
 
 def serialize(method):
