@@ -1,6 +1,7 @@
-"""What reports have in common: printed they are Rich tables, and they become data frames."""
+"""What reports have in common: printed they are Rich tables, they become data frames, and count noise in decibels."""
 
 import io
+import math
 
 
 class Printed:
@@ -33,3 +34,10 @@ def data_frame(rows, columns):
     except ImportError as error:
         raise ImportError("A data frame takes pandas: pip install 'keras-quant[report]'") from error
     return pandas.DataFrame(rows, columns=columns)
+
+
+def decibels(signal, noise):
+    """`10·log10(signal / noise)` of two sums of squares; infinite where there is no noise."""
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf

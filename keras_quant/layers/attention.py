@@ -58,5 +58,8 @@ class QuantDotProductAttention(QuantComposite, keras.layers.Layer):
 @computes("nn.DotProductAttention")
 def _attention(operation, args, **arguments):
     if operation.is_causal or any(x is not None for x in args[3:5]):
-        raise UnsupportedLayerError("Attention with a mask or a bias has no quantized form. Leave the mask out.")
+        raise UnsupportedLayerError(
+            f"Operation '{arguments['name']}' is attention with a mask or a bias, which has no quantized form. Leave "
+            "both out, or keep it in float: `quantize(..., fallback='float')`."
+        )
     return QuantDotProductAttention(args[5] if len(args) > 5 else None, **arguments)

@@ -76,6 +76,7 @@ def _identity_of(operation, args, **arguments):
     dtype = getattr(operation, "dtype", None)
     if dtype is not None and not keras.backend.standardize_dtype(dtype).startswith(("float", "bfloat")):
         raise UnsupportedLayerError(
-            f"Operation '{arguments['name']}' casts to {dtype}; an int8 model computes real numbers."
+            f"Operation '{arguments['name']}' casts to {dtype}; an int8 model computes real numbers. Cast to float32, or "
+            "keep it in float: `quantize(..., fallback='float')`."
         )
     return QuantIdentity(**arguments)

@@ -95,7 +95,7 @@ def _broadcast_to(operation, args, **arguments):
     check_batch_stays(stays, name, f"shape={wanted} for a tensor of shape {shape}")
     if any(new != old and old != 1 for old, new in zip(shape[1:], wanted[1:])):
         raise UnsupportedLayerError(
-            f"Operation '{name}' broadcasts axes that are larger than one. Received: shape={wanted} for a tensor of shape "
-            f"{shape}"
+            f"Operation '{name}' broadcasts axes that are larger than one. Use `ops.repeat` or `ops.tile`. Received: "
+            f"shape={wanted} for a tensor of shape {shape}"
         )
     return QuantTile([new if old == 1 else 1 for old, new in zip(shape[1:], wanted[1:])], **arguments)

@@ -49,7 +49,8 @@ def _get_item(operation, args, **arguments):
     received = f"x[{_text(key)}] of a tensor of shape {x.shape}"
     if any(hasattr(k, "note") for k in keras.tree.flatten(key)):
         raise UnsupportedLayerError(
-            f"Operation '{arguments['name']}' slices by an index that is computed; only constants have a quantized form."
+            f"Operation '{arguments['name']}' slices by an index that is computed; only constants have a quantized form. "
+            "Keep it in float: `quantize(..., fallback='float')`."
         )
     key = _without_ellipsis(key, len(x.shape))
     whole = key[0] is not None and not isinstance(key[0], int) and key[0] in _WHOLE

@@ -1,13 +1,12 @@
 """What post-training methods have brought."""
 
 import dataclasses
-import math
 from typing import ClassVar
 
 from rich.table import Table
 from rich.text import Text
 
-from keras_quant.tables import Printed, data_frame
+from keras_quant.tables import Printed, data_frame, decibels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,13 @@ class RefineReport(Printed):
     def layers(self):
         """One dict for each layer and method: "method", "path", "before" and "after" (dB, at the layer's output), "note"."""
         return [
-            {"method": method.name, "path": path, "before": decibels(c.before), "after": decibels(c.after), "note": c.note}
+            {
+                "method": method.name,
+                "path": path,
+                "before": decibels(1.0, c.before),
+                "after": decibels(1.0, c.after),
+                "note": c.note,
+            }
             for method in self.methods
             for path, c in method.layers.items()
         ]
@@ -86,14 +91,9 @@ class RefineReport(Printed):
         return table
 
 
-def decibels(noise):
-    """`-10·log10` of the noise's share of the power; infinite where there is none."""
-    return math.inf if noise == 0 else -10 * math.log10(noise)
-
-
 def _best(method):
     changed = {path: c for path, c in method.layers.items() if not c.note and c.before and c.after}
-    gains = {path: decibels(c.after) - decibels(c.before) for path, c in changed.items()}
+    gains = {path: decibels(1.0, c.after) - decibels(1.0, c.before) for path, c in changed.items()}
     if not gains:
         return ""
     path = max(gains, key=gains.get)

@@ -18,6 +18,7 @@ from keras_quant.policy import PolicyMap, policy_name
 from keras_quant.quantize import quantize
 from keras_quant.report.histogram import Histogram
 from keras_quant.report.histogram import count as count_integers
+from keras_quant.tables import decibels
 
 # Values held at a time, 512 MiB: so many samples are computed at a time, whatever batches the data comes in.
 LARGEST = 2**27
@@ -60,13 +61,6 @@ class Measured:
     def sqnr(self):
         """The ratio at its output of the whole model up to it, in dB; `None` if the float model has no such layer."""
         return None if self.noise is None else decibels(self.reference, self.noise)
-
-
-def decibels(signal, noise):
-    """`10·log10(signal / noise)` of two sums of squares; infinite where there is no noise."""
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
 def measure(qmodel, data, steps=None, float_model=None, graph=None):
