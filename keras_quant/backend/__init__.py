@@ -5,6 +5,7 @@ Everything else in the package is written in `keras.ops`; another Keras backend 
 
 from keras_quant.backend.arrays import (
     clip,
+    compiles_with_xla,
     constant,
     erfc,
     is_symbolic,
@@ -19,8 +20,8 @@ from keras_quant.backend.arrays import (
     shift_right,
     where_below,
 )
+from keras_quant.backend.columns import largest_size
 from keras_quant.backend.fake_quant import (
-    compiles_with_xla,
     constant_fake_quant,
     fake_quant,
     learned_fake_quant,

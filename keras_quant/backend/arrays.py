@@ -2,6 +2,7 @@
 
 import keras
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
 
 
 def read(variable):
@@ -87,3 +88,8 @@ def keras_logits(probabilities, logits):
 
 def is_symbolic(x):
     return isinstance(x, keras.KerasTensor)
+
+
+def compiles_with_xla():
+    """Whether the function being traced is one of `jit_compile=True`."""
+    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())

@@ -1,9 +1,9 @@
 """Rounding to a grid in training, with gradients written by hand."""
 
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 
-from keras_quant.backend.arrays import clip, constant
+from keras_quant.backend.arrays import clip, compiles_with_xla, constant
+from keras_quant.backend.columns import sum_over
 from keras_quant.backend.gradient import custom_gradient
 
 
@@ -126,7 +126,7 @@ def weight_fake_quant(kernel, scale, axes, steps, integers, held, limit, slope, 
             # `integers - steps` inside and `±limit` outside, where that is what `integers` are: from two inner products.
             # Of `values`, as the next operation keeps them anyway.
             inside = within(upstream)
-            outer, inner = tf.reduce_sum(upstream * values, axes), tf.reduce_sum(inside * steps, axes)
+            outer, inner = sum_over(upstream * values, axes), sum_over(inside * steps, axes)
             of_scale = outer / tf.reshape(held, outer.shape) - inner
             return weights_gradient(inside), (of_scale if scale.shape.rank else tf.reduce_sum(of_scale)) * share
 
@@ -185,8 +185,3 @@ def _inside(upstream, x, low, high):
     # The same in one pass; XLA, which makes one of the above, has no kernel for it.
     ends = {"input_min": constant(low), "input_max": constant(high)}
     return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=upstream, input=x, **ends)[0]
-
-
-def compiles_with_xla():
-    """Whether the function being traced is one of `jit_compile=True`."""
-    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())

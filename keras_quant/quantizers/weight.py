@@ -286,7 +286,7 @@ class ClippedAbsMax(UniformWeightQuantizer):
 
 def largest_weights(kernel, reduce_axes):
     """The largest absolute weight of each channel, float64; 1 where all are zero."""
-    largest = ops.max(ops.abs(kernel), axis=reduce_axes)
+    largest = backend.largest_size(kernel, reduce_axes)
     return ops.cast(ops.where(largest > 0, largest, 1.0), "float64")
 
 
