@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import inspect
 import math
 from typing import Any
 
@@ -163,16 +164,23 @@ def _size(value):
     return math.prod(dimension or 1 for dimension in value.shape[1:])
 
 
+def in_inference(node, args, kwargs):
+    """What a float layer or operation computes in inference; some layers, random ones, would train by default."""
+    if "training" in inspect.signature(node.operation.call).parameters:
+        kwargs = {**kwargs, "training": bool(node.training)}
+    return node.operation(*args, **kwargs)
+
+
 def in_float(node, args, kwargs):
     """What a node of a quantized model computes in float: `compute` of `Graph.run` for the float model."""
     layer = node.operation
-    return layer.float_call(*args) if hasattr(layer, "float_call") else layer(*args, **kwargs)
+    return layer.float_call(*args) if hasattr(layer, "float_call") else in_inference(node, args, kwargs)
 
 
 def in_integers(node, args, kwargs):
     """What a node computes in inference, on tensors that lie on grids where it wants that."""
     layer = node.operation
-    return layer.main_call(*args, training=False) if hasattr(layer, "main_call") else layer(*args, **kwargs)
+    return layer.main_call(*args, training=False) if hasattr(layer, "main_call") else in_inference(node, args, kwargs)
 
 
 def _with_policy(node, policies):

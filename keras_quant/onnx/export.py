@@ -37,7 +37,13 @@ def export_onnx(
         settle_halves(trace(qmodel, keep_float=True))
     elif not isinstance(qmodel, keras.Model) or not qmodel.built:
         raise ExportError("A built `keras.Model` is needed. Call it once on a batch, or `build` it, before exporting.")
-    lowering, graph = lower(qmodel, opset, batch_size, storage, input_type)
+    # What was made is let go before ONNX Runtime loads it: weights may be large.
+    return describe(path, *_written(qmodel, path, opset, batch_size, storage, input_type, output_type, largest))
+
+
+def _written(qmodel, path, opset, batch_size, storage, input_type, output_type, largest):
+    """Write the file; returns its bytes, and the layer paths of its nodes."""
+    lowering, graph = lower(qmodel, opset, batch_size, storage, input_type, largest)
     outputs = {n: lowering.tensors[v] for n, v in zip(graph.output_names, tree.flatten(graph.outputs))}
     for name, tensor in outputs.items():
         _output(name, tensor, lowering, output_type)
@@ -45,7 +51,7 @@ def export_onnx(
     model, apart = builder.finish(qmodel.name, data_name(path) if builder.bytes > largest else None)
     layers = {node.path: lowering.tensors[v] for node in graph.nodes for v in _tensors(node)}
     places.note(model, layers, {**outputs, **lowering.given})
-    return describe(path, write_model(path, model, apart), builder.paths)
+    return write_model(path, model, apart), builder.paths
 
 
 def _tensors(node):

@@ -10,11 +10,13 @@ from keras import ops, tree
 
 from keras_quant.errors import ExportError
 from keras_quant.graph import trace
-from keras_quant.graph.graph import Value
+from keras_quant.graph.graph import Value, in_inference
 from keras_quant.graph.rules import Rules
 from keras_quant.layers import Quantize, QuantLayer
 from keras_quant.onnx.builder import DTYPES
-from keras_quant.onnx.floats import convert, scope
+from keras_quant.onnx.file import LARGEST
+from keras_quant.onnx.floats import Layers, convert
+from keras_quant.onnx.large import beyond
 from keras_quant.onnx.lowering import Lowering, Made, Tensor
 from keras_quant.tflite.lower import Output, check
 
@@ -50,7 +52,7 @@ def lowers_float(*classes):
     return _RULES.register_float(*classes)
 
 
-def lower(qmodel, opset, batch_size=None, storage="uint8", input_type=None):
+def lower(qmodel, opset, batch_size=None, storage="uint8", input_type=None, largest=LARGEST):
     """Lower a quantized model.
 
     Args:
@@ -59,6 +61,7 @@ def lower(qmodel, opset, batch_size=None, storage="uint8", input_type=None):
         batch_size: of the file; `None` leaves it open.
         storage: "uint8" or "int8", what holds 8 bits.
         input_type: of the file, see `keras_quant.export`.
+        largest: bytes that a protocol buffer takes.
 
     Returns:
         The `Lowering` and the `Graph` it was made from.
@@ -69,7 +72,7 @@ def lower(qmodel, opset, batch_size=None, storage="uint8", input_type=None):
     """
     graph = trace(qmodel, keep_float=True)
     check(qmodel, graph)
-    lowering = Lowering(opset, batch_size, storage)
+    lowering = Lowering(opset, batch_size, storage, largest)
     for value in graph.inputs:
         lowering.tensors[value] = _input(value, graph, lowering, input_type)
     for nodes in _runs(graph):
@@ -172,9 +175,11 @@ def _lower_float(node, lowering):
 
 def _lower_island(nodes, graph, lowering):
     """Float layers in a row, by tf2onnx."""
+    for node in nodes:
+        _check_dtype(node)
     made = {value for node in nodes for value in tree.flatten(node.outputs)}
     taken = list(dict.fromkeys(v for node in nodes for v in node.inputs if v not in made))
-    readers = graph.consumers()
+    readers, layers = graph.consumers(), Layers(nodes[0].path)
     inside = {id(node) for node in nodes}
     left = [v for v in made if any(n is None or id(n) not in inside for n in readers.get(v, []))]
     left.sort(key=lambda value: value.name)
@@ -184,16 +189,25 @@ def _lower_island(nodes, graph, lowering):
         fill = lambda x: values[x] if isinstance(x, Value) else x
         for node in nodes:
             args, kwargs = tree.map_structure(fill, (node.args, node.kwargs))
-            with scope(node.path):
-                outputs = node.operation(*args, **kwargs)
+            with layers.scope(node.path):
+                outputs = in_inference(node, args, kwargs)
             values.update(zip(tree.flatten(node.outputs), tree.flatten(outputs)))
         return [ops.cast(values[v], "float32") for v in left]
 
     real = [_apart(lowering.tensors[v], lowering) for v in taken]
     specs = [((lowering.builder.batch_size, *v.shape[1:]), "float32") for v in taken]
-    values = convert(function, real, specs, lowering.builder, nodes[0].path)
+    values = convert(function, real, specs, lowering.builder, layers, beyond(nodes, lowering.largest))
     for value, name in zip(left, values):
         lowering.tensors[value] = Tensor(value.name, value.shape[1:], None, False, {(False, False): name})
+
+
+def _check_dtype(node):
+    dtype = getattr(node.operation, "compute_dtype", None)
+    if dtype == "bfloat16":
+        raise ExportError(
+            f"Layer '{node.path}' computes in bfloat16, which ONNX Runtime has no kernels for on processors. Give it "
+            '`dtype="mixed_float16"` or `"float32"`.'
+        )
 
 
 def _apart(x, lowering):

@@ -9,7 +9,8 @@ from keras_quant.errors import ExportError
 from keras_quant.integer import QuantParams
 from keras_quant.integer.params import activation_range
 from keras_quant.onnx.builder import DTYPES, Builder
-from keras_quant.onnx.floats import convert
+from keras_quant.onnx.file import LARGEST
+from keras_quant.onnx.floats import Layers, convert
 
 # The first opsets with integers of these widths in QuantizeLinear.
 INT4_SINCE = INT16_SINCE = 21
@@ -72,11 +73,12 @@ class Lowering:
         tensors: dict from each `Value` of the graph to its `Tensor`.
         given: dict from the names of inputs that are integers to their `Tensor`s.
         path: of the layer being lowered.
+        largest: bytes that a protocol buffer takes.
     """
 
-    def __init__(self, opset, batch_size=None, storage="uint8"):
+    def __init__(self, opset, batch_size=None, storage="uint8", largest=LARGEST):
         self.builder = Builder(opset, batch_size)
-        self.storage = storage
+        self.storage, self.largest = storage, largest
         self.tensors, self.given = {}, {}
         self.path = ""
 
@@ -230,4 +232,4 @@ class Lowering:
             The name of what it makes.
         """
         specs = [((self.builder.batch_size, *shape), "float32") for shape in shapes]
-        return convert(lambda *x: [function(*x)], values, specs, self.builder, self.path)[0]
+        return convert(lambda *x: [function(*x)], values, specs, self.builder, Layers(self.path))[0]

@@ -7,7 +7,8 @@ import onnx
 from onnx import TensorProto
 
 from keras_quant.onnx.builder import opset_of
-from keras_quant.onnx.runtime import Runtime
+from keras_quant.onnx.file import read_model
+from keras_quant.onnx.runtime import optimized
 from keras_quant.tflite.report import TensorInfo
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul")
@@ -68,18 +69,18 @@ def describe(path, total=None, paths=None):
     Returns:
         `OnnxReport`.
     """
-    runtime = Runtime(path)
-    model, optimized = runtime.model, runtime.optimized()
+    model = read_model(path)
+    made = optimized(path, model)
     names = {node.name for node in model.graph.node}
-    run = {_origin(node.name, names): node.op_type for node in reversed(optimized.graph.node)}
+    run = {_origin(node.name, names): node.op_type for node in reversed(made.graph.node)}
     layer = lambda node: (paths or {}).get(node.name, node.name.rpartition("/")[0])
     operators = tuple(
         OnnxOperator(node.op_type, layer(node), node.name, run.get(node.name, ""))
         for node in model.graph.node
         if node.op_type not in _PAIRS
     )
-    runs = dict(collections.Counter(node.op_type for node in optimized.graph.node))
-    left = {_origin(name, names) for name in _unfused(optimized)}
+    runs = dict(collections.Counter(node.op_type for node in made.graph.node))
+    left = {_origin(name, names) for name in _unfused(made)}
     unfused = tuple(op for op in operators if op.node in left)
     total = total if total is not None else model.ByteSize()
     return OnnxReport(str(path), total, opset_of(model), operators, tuple(_tensors(model)), runs, unfused)

@@ -41,31 +41,22 @@ class Runtime:
         self._grids = {name: (p.scale, p.zero_point) for name, p in (places.read(self.model)[1] | self._extra).items()}
         dims = [info.type.tensor_type.shape.dim for info in self.model.graph.input]
         self._fixed = dims[0][0].dim_value if dims and dims[0] else 0
-        options = _options(threads)
-        try:
-            self.session = self._session(options)
-        except Exception as error:  # the runtime raises a class of its own for each cause
-            cause = str(error).strip().splitlines()[0]
-            raise ModelFileError(f"ONNX Runtime cannot load '{path}': {cause}. Export it again.") from error
+        self.session = self._load(_options(threads))
 
-    def _session(self, options):
+    def _load(self, options):
         if not self._extra:
-            return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            return _session(str(self.path), options, self.path)
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         known = {info.name for info in model.graph.output}
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._extra if name not in known)
-        if not self._has_weights_apart:
-            return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        if not _has_weights_apart(model):
+            return _session(model.SerializeToString(), options, self.path)
         # Beside the file with the weights.
         with tempfile.NamedTemporaryFile(dir=pathlib.Path(self.path).parent, suffix=".onnx") as file:
             file.write(model.SerializeToString())
             file.flush()
-            return onnxruntime.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
-
-    @property
-    def _has_weights_apart(self):
-        return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in self.model.graph.initializer)
+            return _session(file.name, options, self.path)
 
     @property
     def inputs(self):
@@ -114,15 +105,39 @@ class Runtime:
             array = (array.astype(np.int16) - 128).astype(np.int8)
         return np.moveaxis(array, 1, -1) if x.name in self._extra and self._extra[x.name].first else array
 
-    def optimized(self):
-        """The graph that ONNX Runtime runs, as a `ModelProto`."""
-        with tempfile.TemporaryDirectory() as folder:
-            options = _options(1)
-            options.optimized_model_filepath = os.path.join(folder, "optimized.onnx")
-            if self._has_weights_apart:
-                options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "data.bin")
-            onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-            return onnx.load(options.optimized_model_filepath, load_external_data=False)
+
+def optimized(path, model):
+    """The graph that ONNX Runtime runs, as a `ModelProto`.
+
+    Args:
+        path: of the file.
+        model: what is in it.
+
+    Raises:
+        ModelFileError: if ONNX Runtime cannot load it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(1)
+        options.optimized_model_filepath = os.path.join(folder, "optimized.onnx")
+        # It is not to run: its weights stay in the file.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        if _has_weights_apart(model):
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "data.bin")
+        _session(str(path), options, path)
+        return onnx.load(options.optimized_model_filepath, load_external_data=False)
+
+
+def _session(content, options, path):
+    """A session on a file, by its path or its bytes; `path` is for messages."""
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime raises a class of its own for each cause
+        cause = str(error).strip().splitlines()[0]
+        raise ModelFileError(f"ONNX Runtime cannot load '{path}': {cause}. Export it again.") from error
+
+
+def _has_weights_apart(model):
+    return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
 
 
 def _options(threads):

@@ -11,6 +11,7 @@ from keras_quant import backend
 from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.graph import settle_halves, trace
+from keras_quant.graph.graph import in_integers
 from keras_quant.integer import Quantized
 from keras_quant.layers import QuantLayer, annotate, annotation
 from keras_quant.policy import Policy
@@ -207,7 +208,7 @@ def keras_side(qmodel, graph, paths, given):
 
     The integers that the layers in `given` make are handed in: float arithmetic is not exact, all behind it is.
     """
-    wanted = {node.path: node.output for node in graph.nodes}
+    wanted = {node.path: node.output for node in graph.nodes if node.path in paths}
 
     def step(integers, *inputs):
         if not paths and not given:
@@ -226,7 +227,7 @@ def _computed(node, args, kwargs, given):
         params = layer.output_quantizer.params()
         centred = given[node.path] - params.stored.zero_point
         return annotate(centred * params.scale, layer.output_quantizer, Quantized(centred, params))
-    return layer.main_call(*args, training=False) if isinstance(layer, QuantLayer) else layer(*args, **kwargs)
+    return in_integers(node, args, kwargs)
 
 
 def _integers(x):

@@ -190,25 +190,7 @@ def test_a_float_island_stands_between_pairs(tmp_path):
     assert report.runs.get("Conv", 0) + report.runs.get("FusedConv", 0) == 1
 
 
-# --- float models, layers of one's own ---
-
-
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda: network(),
-        slow(lambda: functional(every_float_layer)),
-        lambda: sequential(L.Conv2D(12, 3, groups=3), L.Activation("gelu"), L.Flatten(), L.Dense(3)),
-        lambda: sequential(L.LSTM(5, return_sequences=True), L.GRU(4), shape=(7, 3)),
-        lambda: sequential(L.Embedding(9, 4), L.GlobalAveragePooling1D(), shape=(5,)),
-    ],
-)
-def test_any_float_model_is_exported(build, tmp_path):
-    model = build()
-    x = np.abs(images(6, model.input_shape[1:])) * 3 // 1
-    kq.export(model, tmp_path / "m.onnx")
-    np.testing.assert_allclose(run(tmp_path / "m.onnx", x)[0], model(x), atol=1e-4 * (1 + np.abs(model(x)).max()))
-    assert kq.verify(model, tmp_path / "m.onnx", x, verbose=0).equal
+# --- layers of one's own ---
 
 
 def test_a_layer_without_a_rule_is_converted_from_its_float_arithmetic(tmp_path):
@@ -239,13 +221,6 @@ def test_the_rule_in_the_documentation_runs(tmp_path, monkeypatch):
     report = kq.export(names["qmodel"], "upscale.onnx")
     assert "DepthToSpace" in [op.name for op in report.operators]
     assert kq.verify(names["qmodel"], "upscale.onnx", names["data"], intermediates=True, verbose=0).largest <= 1
-
-
-def test_a_layer_that_tf2onnx_cannot_convert_is_named(tmp_path):
-    model = sequential(L.Lambda(lambda x: keras.ops.erfinv(ops.tanh(x) / 2), name="odd", output_shape=(12, 12, 6)))
-    with pytest.raises(kq.ExportError, match="Erfinv in 'odd.*register_lowering"):
-        kq.export(model, tmp_path / "m.onnx")
-    assert list(tmp_path.iterdir()) == []
 
 
 # --- weights in a file of their own ---
