@@ -1,11 +1,12 @@
 """Does ONNX Runtime compute what Keras computes, how fast, and how do other ways to such a file compare?
 
-    python benchmarks/onnx_runtime.py [--threads 1 2] [--repeats 30] [--zoo] [--data DIR]
+    python benchmarks/onnx_runtime.py [--threads 1 2] [--repeats 30] [--data DIR]
 
-ResNet-8 on all 10,000 CIFAR-10 test images, MobileNetV2, ResNet50 and a U-Net on 32 inputs, with `--zoo` the smallest model
-of each family of `keras.applications`: outputs that differ between `predict` and ONNX Runtime, and what it leaves in float
-beside a QuantizeLinear or DequantizeLinear. Then, paired, our int8 file, the float one, ONNX Runtime's own `quantize_static`
-of that with the same calibration data, and the `.tflite` converted by tf2onnx: bytes, latency, signal to quantization noise.
+ResNet-8 on all 10,000 CIFAR-10 test images, MobileNetV2, ResNet50 and a U-Net on 32 inputs: outputs that differ between
+`predict` and ONNX Runtime, and what it leaves in float beside a QuantizeLinear or DequantizeLinear. Then, paired, our int8
+file, the float one, ONNX Runtime's own `quantize_static` of that with the same calibration data, and the `.tflite` converted
+by tf2onnx; of weights in int8 alone our dynamic file, with an open batch and with one sample, and ONNX Runtime's
+`quantize_dynamic`: bytes, latency, signal to quantization noise.
 """
 
 import argparse
@@ -14,19 +15,18 @@ import pathlib
 import tempfile
 import time
 
-import applications
 import keras
 import networks
 import numpy as np
 import onnxruntime
 import report
 import tf2onnx
-import weights
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import keras_quant as kq
 from keras_quant.onnx import describe
+from keras_quant.onnx.report import WEIGHTED
 
 SAMPLES = 32
 
@@ -60,7 +60,15 @@ def make(model, calibration, folder):
     files = {name: folder / f"{name}.onnx" for name in ("ours", "float")}
     kq.export(qmodel, files["ours"])
     kq.export(model, files["float"])
-    ways = {"quantize_static": by_onnx_runtime, "tf2onnx of .tflite": by_tf2onnx}
+    qmodel_dynamic = kq.quantize(model, "dynamic_int8")
+    for name, batch_size in (("dynamic", None), ("dynamic, batch 1", 1)):
+        files[name] = folder / f"{name}.onnx"
+        kq.export(qmodel_dynamic, files[name], batch_size=batch_size)
+    ways = {
+        "quantize_static": by_onnx_runtime,
+        "tf2onnx of .tflite": by_tf2onnx,
+        "quantize_dynamic": by_onnx_runtime_dynamically,
+    }
     for name, way in ways.items():
         try:
             files[name] = way(qmodel, files["float"], calibration, folder / f"{name}.onnx")
@@ -77,6 +85,11 @@ def by_onnx_runtime(qmodel, floats, calibration, path):
     reader = Reader(qmodel.inputs[0].name, calibration)
     kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
     quantize_static(str(prepared), str(path), reader, QuantFormat.QDQ, per_channel=True, **kinds)
+    return path
+
+
+def by_onnx_runtime_dynamically(qmodel, floats, calibration, path):
+    quantize_dynamic(str(floats), str(path), per_channel=True, weight_type=QuantType.QInt8)
     return path
 
 
@@ -142,6 +155,12 @@ def once(call, times):
     return (time.perf_counter() - start) / times
 
 
+def in_float(path):
+    """How many convolutions and products are left in float, of quantized layers and, in a dynamic file, of others."""
+    runs = describe(path).runs
+    return sum(count for operator, count in runs.items() if operator in WEIGHTED)
+
+
 def compare(name, model, files, x, threads, repeats):
     """One row a file."""
     present = {way: path for way, path in files.items() if path is not None}
@@ -153,7 +172,7 @@ def compare(name, model, files, x, threads, repeats):
             "bytes": path.stat().st_size,
             "SQNR dB": f"{sqnr(model, path, x[:SAMPLES]):.1f}",
         }
-        row["weights in float"] = "-" if way == "float" else len(describe(path).unfused)
+        row["weights in float"] = "-" if way == "float" else in_float(path)
         for count, times in taken.items():
             row[f"ms, {count} thread{'s' * (count > 1)}"] = float(np.median(times[way]) * 1e3)
             row[f"float / it, {count}"] = float(np.median(times["float"] / times[way]))
@@ -169,7 +188,7 @@ def accuracy(qmodel, files, x, y):
         "same class as predict %": "100",
     }
     for way, path in files.items():
-        if path is not None and way != "tf2onnx of .tflite":
+        if path is not None and way not in ("tf2onnx of .tflite", "dynamic, batch 1"):
             made = run(path, x)
             same = f"{100 * np.mean(made.argmax(-1) == wanted.argmax(-1)):.2f}"
             yield {
@@ -179,21 +198,10 @@ def accuracy(qmodel, files, x, y):
             }
 
 
-def families(folder):
-    """Rows of equality, of the smallest model of each family of `keras.applications`."""
-    for family, name in applications.smallest().items():
-        size = applications.smallest_size(name)
-        x = applications.pictures(name, size, min(64, applications.enough(size)), seed=0)
-        qmodel = kq.quantize(weights.settle(applications.build(name, size), x), "int8", x[:16])
-        kq.export(qmodel, folder / "zoo.onnx")
-        yield equality(f"{family}: {name}", qmodel, folder / "zoo.onnx", applications.pictures(name, size, 4, seed=1))
-
-
 def main():
     parser = report.arguments(argparse.ArgumentParser(description=__doc__.split("\n")[0]), "onnx_runtime")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--zoo", action="store_true", help="the smallest model of each family of keras.applications, too")
     parser.add_argument("--data", type=pathlib.Path, default=networks.DATA)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -216,7 +224,6 @@ def main():
             qmodel, files = make(model, networks.images(model, 16, seed=2), folder)
             equal.append(equality(name, qmodel, files["ours"], x))
             sides += compare(name, model, files, x, args.threads, args.repeats)
-        equal += families(folder) if args.zoo else []
     report.show("Keras against ONNX Runtime", equal, args.json)
     report.show("Files side by side, batch 1, medians", sides, args.json.with_name("onnx_files.json"))
     if scores:

@@ -1,4 +1,9 @@
-"""Rules for layers that quantize activations as they run: DynamicQuantizeLinear, MatMulInteger, ConvInteger."""
+"""Rules for layers that quantize activations as they run: MatMulInteger, ConvInteger.
+
+XNNPACK, and so `predict`, has a grid for each sample, or row of a Dense layer. DynamicQuantizeLinear has one for the whole
+tensor: it is used where that is the same, in files of batch 1. Elsewhere its arithmetic is spelled out with a range for
+each sample, and a product of zero points and sums of weights is taken off; one sample then never depends on those beside it.
+"""
 
 import numpy as np
 from keras import activations, ops
@@ -8,6 +13,10 @@ from keras_quant.onnx.builder import DTYPES
 from keras_quant.onnx.conv import in_order, pads_of
 from keras_quant.onnx.lower import lowers_float
 from keras_quant.onnx.lowering import INT4_SINCE, Made
+from keras_quant.onnx.pooling import reduced
+
+# Of a range of nothing but zeros.
+_SMALLEST_SCALE = np.float32(1e-30)
 
 
 @lowers_float(DynamicDense)
@@ -15,31 +24,78 @@ def dense(lowering, layer, inputs, output):
     (x,) = inputs
     integers, scale = _integers(layer)
     held = _held(lowering, layer, integers)
-    product = lambda q, zero: lowering.node("MatMulInteger", [q, held, zero])
-    return Made(_scaled(lowering, layer, lowering.real(x, False), product, scale, output.shape))
+    real = lowering.real(x, False)
+    whole = lowering.builder.batch_size == 1 and x.rank == 2
+    q, step, zero = _on_its_grid(lowering, real) if whole else _on_own_grids(lowering, real, [x.rank - 1])
+    sums = integers.sum(0, dtype=np.int32)
+    y = _product(lowering, "MatMulInteger", [q, held], zero, None if whole else sums)
+    return Made(_finished(lowering, layer, y, step, scale, output.shape))
 
 
 @lowers_float(DynamicConv2D)
 def conv(lowering, layer, inputs, output):
     (x,) = inputs
     integers, scale = _integers(layer)
+    window, pads = integers.shape[:2], in_order(pads_of(layer, x.shape, integers.shape[:2]))
     held = _held(lowering, layer, integers.transpose(3, 2, 0, 1))
-    geometry = {
-        "kernel_shape": integers.shape[:2],
-        "strides": list(layer.strides),
-        "dilations": list(layer.dilation_rate),
-        "pads": in_order(pads_of(layer, x.shape, integers.shape[:2])),
-    }
-    product = lambda q, zero: lowering.node("ConvInteger", [q, held, zero], **geometry)
-    y = _scaled(lowering, layer, lowering.real(x, True), product, scale.reshape(-1, 1, 1), output.shape, first=True)
-    return Made(y, True)
+    geometry = {"kernel_shape": window, "strides": list(layer.strides), "dilations": list(layer.dilation_rate)}
+    real, of_pixels = lowering.real(x, True), len(layer.sample_axes(None)) == 1
+    whole = lowering.builder.batch_size == 1 and not of_pixels
+    if whole:
+        q, step, zero = _on_its_grid(lowering, real)
+        geometry["pads"] = pads
+    else:
+        real = lowering.node("Pad", [real, lowering.ints("pads", _of_image(pads))]) if any(pads) else real
+        q, step, zero = _on_own_grids(lowering, real, [1] if of_pixels else [1, 2, 3])
+    sums = integers.sum((0, 1, 2), dtype=np.int32).reshape(-1, 1, 1)
+    y = _product(lowering, "ConvInteger", [q, held], zero, None if whole else sums, **geometry)
+    return Made(_finished(lowering, layer, y, step, scale.reshape(-1, 1, 1), output.shape, first=True), True)
 
 
-def _scaled(lowering, layer, x, product, scale, shape, first=False):
-    """The integer product brought back to real numbers, the bias and the activation."""
+def _of_image(pads):
+    """Padding of the window's axes as that of all axes, channels first."""
+    return [0, 0, *pads[:2], 0, 0, *pads[2:]]
+
+
+def _on_its_grid(lowering, x):
+    """uint8 integers of a tensor on one grid, its scale and zero point."""
     names = [f"{lowering.path}/{name}" for name in ("input/quantized", "input/scale", "input/zero_point")]
-    integers, step, zero = lowering.builder.node_of_many("DynamicQuantizeLinear", [x], lowering.path, names)
-    y = lowering.node("Cast", [product(integers, zero)], to=DTYPES["float32"])
+    return lowering.builder.node_of_many("DynamicQuantizeLinear", [x], lowering.path, names)
+
+
+def _on_own_grids(lowering, x, axes):
+    """Likewise, with a grid for each part of the tensor that `axes` span."""
+    nothing = lowering.constant("nothing", np.float32(0.0))
+    low = lowering.node("Min", [reduced(lowering, "ReduceMin", x, axes), nothing])
+    high = lowering.node("Max", [reduced(lowering, "ReduceMax", x, axes), nothing])
+    steps = lowering.constant("steps", np.float32(255.0))
+    step = lowering.node("Div", [lowering.node("Sub", [high, low]), steps])
+    step = lowering.node("Max", [step, lowering.constant("smallest", _SMALLEST_SCALE)], "input/scale")
+    zero = lowering.node("Round", [lowering.node("Neg", [lowering.node("Div", [low, step])])], "input/zero_point")
+    shifted = lowering.node("Add", [lowering.node("Div", [x, step]), zero])
+    # QuantizeLinear for its rounding and clamp: the scale is 1.
+    unit = [lowering.constant("unit/scale", np.float32(1.0)), lowering.constant("unit/zero_point", np.uint8(0))]
+    return lowering.node("QuantizeLinear", [shifted, *unit], "input/quantized"), step, zero
+
+
+def _product(lowering, operator, operands, zero, sums, **attributes):
+    """The int32 product of integers less their zero points.
+
+    Args:
+        lowering, operator, operands, attributes: as of `Lowering.node`.
+        zero: name of the zero point.
+        sums: of the weights that one output reads; `None` where the operator knows the zero point, being one.
+    """
+    if sums is None:
+        return lowering.node(operator, [*operands, zero], **attributes)
+    whole = lowering.node("Cast", [zero], to=DTYPES["int32"])
+    over = lowering.node("Mul", [whole, lowering.constant("kernel/sums", sums)])
+    return lowering.node("Sub", [lowering.node(operator, operands, **attributes), over])
+
+
+def _finished(lowering, layer, product, step, scale, shape, first=False):
+    """The integer product brought back to real numbers, the bias and the activation."""
+    y = lowering.node("Cast", [product], to=DTYPES["float32"])
     y = lowering.node("Mul", [y, lowering.node("Mul", [step, lowering.constant("kernel/scale", scale)])])
     if layer.bias is not None:
         bias = ops.convert_to_numpy(layer.bias).astype(np.float32)

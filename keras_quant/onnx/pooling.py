@@ -79,12 +79,17 @@ def reduce(lowering, layer, x, output):
     operator = next(name for cls, name in _REDUCTIONS.items() if isinstance(layer, cls))
     first = x.first and layer.keepdims
     axes = [_axis(axis, x.rank, first) for axis in layer.axes]
-    operands, attributes = [lowering.real(x, first)], {"keepdims": int(layer.keepdims)}
+    return Made(reduced(lowering, operator, lowering.real(x, first), axes, layer.keepdims), first)
+
+
+def reduced(lowering, operator, value, axes, keepdims=True):
+    """ReduceMean and its kin, whose axes are an operand or an attribute; returns the name of the result."""
+    operands, attributes = [value], {"keepdims": int(keepdims)}
     if lowering.opset >= _AXES_SINCE[operator]:
         operands.append(lowering.ints("axes", axes))
     else:
         attributes["axes"] = axes
-    return Made(lowering.node(operator, operands, **attributes), first)
+    return lowering.node(operator, operands, **attributes)
 
 
 def _axis(axis, rank, first):

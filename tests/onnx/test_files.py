@@ -25,8 +25,6 @@ from tests.layers.test_float_islands import every_float_layer, three
 L, ops = keras.layers, keras.ops
 X = images(12)
 PAGES = pathlib.Path(kq.__file__).parents[1] / "docs"
-# One grid for a whole tensor where XNNPACK has one for each row: a step of 8 bits of the largest row.
-DYNAMIC = 0.05
 
 
 def network():
@@ -164,16 +162,42 @@ def test_every_float_layer_is_exported(policy, tmp_path):
     qmodel = kq.quantize(shake(functional(every_float_layer)), policy)
     report = kq.export(qmodel, tmp_path / "m.onnx")
     parity = kq.verify(qmodel, tmp_path / "m.onnx", X, verbose=0)
-    assert report.unfused == ()
-    assert parity.equal or (policy.startswith("dynamic") and max(t.error for t in parity.outputs) < DYNAMIC)
+    assert report.unfused == () and parity.equal, [t.error for t in parity.outputs]
 
 
-def test_dynamic_layers_are_dynamic_quantize_linear(tmp_path):
+def several_dynamic(x):
+    x = L.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
+    x = L.Dense(6, activation="tanh")(L.Conv2D(8, 1, activation="gelu")(x))
+    return L.Dense(3)(L.Dense(9)(L.Flatten()(L.Conv2D(5, 3, dilation_rate=2, use_bias=False)(x))))
+
+
+@pytest.mark.parametrize("opset", [13, None])
+@pytest.mark.parametrize("batch_size", [None, 1])
+@pytest.mark.parametrize("policy", ["dynamic_int8", slow("dynamic_int4")])
+def test_dynamic_layers_have_the_grids_of_xnnpack(policy, batch_size, opset, tmp_path):
+    qmodel = kq.quantize(shake(functional(several_dynamic)), policy)
+    kq.export(qmodel, tmp_path / "m.onnx", batch_size=batch_size, opset=opset)
+    x = X * np.float32(10.0) ** np.arange(-6, 6)[:, None, None, None]
+    x[3] = 0
+    assert kq.verify(qmodel, tmp_path / "m.onnx", x, verbose=0).equal
+    found = operators(tmp_path / "m.onnx")
+    assert found.count("ConvInteger") == 3 and found.count("MatMulInteger") == 3
+    # Not of the pixels of a 1x1 convolution and of the rows of a Dense layer on an image.
+    assert found.count("DynamicQuantizeLinear") == (4 if batch_size == 1 else 0)
+
+
+def test_a_sample_of_a_dynamic_model_does_not_depend_on_those_beside_it(tmp_path):
     qmodel = kq.quantize(network(), "dynamic_int8")
     report = kq.export(qmodel, tmp_path / "m.onnx")
-    found = operators(tmp_path / "m.onnx")
-    assert found.count("DynamicQuantizeLinear") == 2 and {"ConvInteger", "MatMulInteger"} <= set(found)
     assert report.bytes < 20_000
+    together = run(tmp_path / "m.onnx", np.concatenate([X[:1], 100 * X[1:]]))[0]
+    np.testing.assert_array_equal(together[:1], run(tmp_path / "m.onnx", X[:1])[0])
+
+
+def test_a_dynamic_layer_of_one_sample_runs_fused(tmp_path):
+    model = shake(sequential(L.Flatten(), L.Dense(64, activation="relu"), L.Dense(3)))
+    report = kq.export(kq.quantize(model, "dynamic_int8"), tmp_path / "m.onnx", batch_size=1)
+    assert report.runs["DynamicQuantizeMatMul"] == 2 and "MatMulInteger" not in report.runs
 
 
 def test_float16_has_half_the_bytes(tmp_path):

@@ -1,4 +1,6 @@
-"""Every operator of a file on its own: each gets the integers that Keras computes, whatever those before it make."""
+"""Every operator of an `.onnx` on its own: each gets the integers that Keras computes, whatever those before it make."""
+
+import dataclasses
 
 import numpy as np
 import onnx
@@ -9,14 +11,34 @@ from keras_quant.graph import trace
 from keras_quant.onnx import places, read_model
 from keras_quant.tflite.parity import keras_side
 
+_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(int16)": np.int16}
 
-def differences(qmodel, path, x):
-    """For each layer path the largest difference, in steps, between the operator on ONNX Runtime and Keras.
+
+@dataclasses.dataclass(frozen=True)
+class Alone:
+    """Attributes:
+    kind: class of the layer.
+    steps: largest difference between ONNX Runtime and Keras, in steps of the grid.
+    differ: how many elements differ.
+    elements: how many there are.
+    """
+
+    kind: str
+    steps: int
+    differ: int
+    elements: int
+
+
+def alone(qmodel, path, x):
+    """Compare the operators of a file with the layers of its model, one by one.
 
     Args:
         qmodel: quantized model.
         path: of its `.onnx`.
         x: inputs, by name where there are several.
+
+    Returns:
+        Dict from layer paths to `Alone`.
     """
     layers, _ = places.read(read_model(path))
     graph = trace(qmodel, keep_float=True)
@@ -31,15 +53,13 @@ def differences(qmodel, path, x):
     fed = {i.name: _shifted(given[i.name], i.type, 128) for i in session.get_inputs()}
     names = [place.value for place in layers.values()]
     types = {o.name: o.type for o in session.get_outputs()}
-    largest = {}
+    kinds = {node.path: type(node.operation).__name__ for node in graph.nodes}
+    found = {}
     for (layer, place), made in zip(layers.items(), session.run(names, fed)):
         made = _shifted(made.astype(int), types[place.value], -128, int)
-        made = np.moveaxis(made, 1, -1) if place.first else made
-        largest[layer] = int(np.abs(made - integers[layer]).max(initial=0))
-    return largest
-
-
-_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(int16)": np.int16}
+        steps = np.abs((np.moveaxis(made, 1, -1) if place.first else made) - integers[layer])
+        found[layer] = Alone(kinds[layer], int(steps.max(initial=0)), np.count_nonzero(steps), steps.size)
+    return found
 
 
 def _shifted(array, kind, by, dtype=None):
