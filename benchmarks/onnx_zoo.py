@@ -18,6 +18,7 @@ import sys
 import tempfile
 
 import applications
+import keras
 import report
 
 import keras_quant as kq
@@ -29,6 +30,7 @@ def measure(name, inputs):
     import weights
     from onnx_alone import alone
 
+    keras.utils.set_random_seed(0)
     size = applications.smallest_size(name)
     x = applications.pictures(name, size, min(64, applications.enough(size)), seed=0)
     test = applications.pictures(name, size, inputs, seed=1)

@@ -61,7 +61,10 @@ def _convolution(lowering, layer, x, output, kernel, weights, groups, lead=0):
     pads = pads_of(layer, x.shape, window)
     source, border = _unpadded(x, window)
     pads = [(a + c + lead, b + d) for (a, b), (c, d) in zip(pads, border)]
-    operands = [lowering.real(source, True), *weights_and_bias(lowering, x, weights, kernel, 0, layer.kernel_quantizer.bits)]
+    operands = [
+        lowering.real(source, True),
+        *weights_and_bias(lowering, x, weights, kernel, 0, layer.kernel_quantizer.stored_bits),
+    ]
     y = lowering.node(
         "Conv",
         operands,
@@ -95,7 +98,7 @@ def depthwise(lowering, layer, x, output):
 def dense(lowering, layer, x, output):
     weights = layer.folded_weights(x.params, output.params)
     kernel = ops.convert_to_numpy(weights.kernel)
-    bits = layer.kernel_quantizer.bits
+    bits = layer.kernel_quantizer.stored_bits
     if x.first:
         kernel = kernel.T.reshape(kernel.shape[1], kernel.shape[0], *[1] * (x.rank - 2))
         y = lowering.node("Conv", [lowering.real(x), *weights_and_bias(lowering, x, weights, kernel, 0, bits)])

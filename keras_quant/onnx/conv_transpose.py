@@ -35,7 +35,7 @@ def conv_transpose(lowering, layer, x, output):
     phases = math.prod(strides)
     repeated = dataclasses.replace(weights, scale=ops.tile(weights.scale, phases), bias=ops.tile(weights.bias, phases))
     kernel = _by_phase(kernel, strides, taps)
-    operands = weights_and_bias(lowering, x, repeated, kernel, 0, layer.kernel_quantizer.bits)
+    operands = weights_and_bias(lowering, x, repeated, kernel, 0, layer.kernel_quantizer.stored_bits)
     pads = in_order([(size - 1, size - 1) for size in taps])
     y = lowering.node("Conv", [lowering.real(x, True), *operands], kernel_shape=taps, pads=pads)
     made = lowering.activate(y, layer.bounds, output, True)

@@ -119,7 +119,7 @@ def _integers(layer):
 
 
 def _held(lowering, layer, integers):
-    if layer.kernel_quantizer.bits > 4 or lowering.opset < INT4_SINCE:
+    if layer.kernel_quantizer.stored_bits > 4 or lowering.opset < INT4_SINCE:
         return lowering.constant("kernel", integers)
     packed = lowering.builder.constant_int4(f"{lowering.path}/kernel", integers)
     return lowering.node("Cast", [packed], "kernel/int8", to=DTYPES["int8"])

@@ -110,7 +110,7 @@ class Lowering:
             integers: int8 or int32 array.
             scale: float32, a scalar or one for each place along `axis`.
             axis: that scales vary along.
-            bits: that the integers need.
+            bits: that the integers take.
         """
         if bits <= 4 and self.opset >= INT4_SINCE:
             packed = self.builder.constant_int4(f"{self.path}/{name}", integers)

@@ -9,10 +9,12 @@ import pytest
 pytest.importorskip("tf2onnx", reason="the extra `onnx` is not installed")
 
 import keras_quant as kq
-from tests.helpers import images, sequential, shake
+from tests.helpers import functional, images, sequential, shake
 from tests.layers.test_precision import quantized
 from tests.models import MODELS
 from tests.onnx import grids
+from tests.quantizers.test_shipping import KERNELS, OUTPUTS
+from tests.quantizers.test_shipping import network as every_kernel
 from tests.runtimes.shipped import networks
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -109,6 +111,31 @@ def test_blocks_of_other_widths(policy, tmp_path):
     assert policy == "int16" or report.unfused == ()
     kinds = {t.dtype for t in report.tensors if t.name.endswith("kernel")}
     assert kinds == ({"int4"} if policy == "int4" else {"int8"})
+
+
+# --- quantizers ---
+
+
+@pytest.mark.parametrize(
+    "name", ["kmeans", *map(slow, ("look_up", "quantile", "powers_of_two", "lsq", "tensor", "power of two"))]
+)
+def test_kernels_of_every_sort_of_quantizer_ship(name, tmp_path):
+    """Codebooks of 16 levels are integers of 8 bits; the others of int4 are packed."""
+    policy = kq.Policy("int4", "int8", kernel_quantizer=KERNELS.get(name, name))
+    qmodel = kq.quantize(shake(functional(every_kernel)), policy, images(12))
+    report, _ = check(qmodel, images(12), tmp_path / "m.onnx")
+    assert same_integers(qmodel, tmp_path)[1] >= 10
+    kinds = {t.dtype for t in report.tensors if t.name.endswith("/kernel")}
+    assert kinds == ({"int4"} if name in KERNELS else {"int8"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lsq+", "pact", "symmetric", "power of two"])
+def test_outputs_of_every_sort_of_quantizer_ship(name, tmp_path):
+    policy = kq.Policy("int8", "int8", output_quantizer=OUTPUTS[name])
+    qmodel = kq.quantize(shake(functional(every_kernel)), policy, images(12))
+    check(qmodel, images(12), tmp_path / "m.onnx")
+    assert same_integers(qmodel, tmp_path)[0] >= 10
 
 
 # --- the integers of the .tflite ---
