@@ -16,5 +16,5 @@ def require(extra):
     missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(
-            f"This needs {' and '.join(missing)}, not installed here. Install the extra: pip install 'keras-quant[{extra}]'"
+            f"This needs {', '.join(missing)}, not installed here. Install the extra: pip install 'keras-quant[{extra}]'"
         )

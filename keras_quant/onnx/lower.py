@@ -17,7 +17,7 @@ from keras_quant.onnx.builder import DTYPES
 from keras_quant.onnx.file import LARGEST
 from keras_quant.onnx.floats import Layers, convert
 from keras_quant.onnx.large import beyond
-from keras_quant.onnx.lowering import Lowering, Made, Tensor
+from keras_quant.onnx.lowering import INT16_SINCE, Lowering, Made, Tensor
 from keras_quant.tflite.lower import Output, check
 
 _RULES = Rules()
@@ -72,6 +72,7 @@ def lower(qmodel, opset, batch_size=None, storage="uint8", input_type=None, larg
     """
     graph = trace(qmodel, keep_float=True)
     check(qmodel, graph)
+    _check_opset(graph, opset)
     lowering = Lowering(opset, batch_size, storage, largest)
     for value in graph.inputs:
         lowering.tensors[value] = _input(value, graph, lowering, input_type)
@@ -84,6 +85,19 @@ def lower(qmodel, opset, batch_size=None, storage="uint8", input_type=None, larg
         else:
             _lower_island(nodes, graph, lowering)
     return lowering, graph
+
+
+def _check_opset(graph, opset):
+    """Refuse layers on int16 where QuantizeLinear has none."""
+    if opset >= INT16_SINCE:
+        return
+    quantized = [n for n in graph.nodes if isinstance(n.operation, QuantLayer) and not isinstance(n.operation, Quantize)]
+    wide = [n.path for n in quantized if n.output.note.quantizer.params().type.storage == "int16"]
+    if wide:
+        raise ExportError(
+            f"Layer '{wide[0]}' computes on int16, which QuantizeLinear has from opset {INT16_SINCE} on. Export with "
+            f"`opset={INT16_SINCE}` or newer, or give the layer the policy 'int8'. Received: opset={opset}"
+        )
 
 
 def _runs(graph):

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 from keras import ops
 
-from keras_quant.errors import ExportError
 from keras_quant.integer import QuantParams
 from keras_quant.integer.params import activation_range
 from keras_quant.onnx.builder import DTYPES, Builder
@@ -164,14 +163,7 @@ class Lowering:
 
     def storage_of(self, params):
         """Name of the type that holds a grid's integers."""
-        if params.type.storage == "int8":
-            return self.storage
-        if self.opset < INT16_SINCE:
-            raise ExportError(
-                f"Layer '{self.path}' computes on int16, which QuantizeLinear has from opset {INT16_SINCE} on. Export with "
-                f"`opset={INT16_SINCE}` or newer, or give the layer the policy 'int8'. Received: opset={self.opset}"
-            )
-        return params.type.storage
+        return self.storage if params.type.storage == "int8" else params.type.storage
 
     def quantized(self, value, path, shape, params, first=False, padded=None):
         """A `Tensor` of real numbers put on a grid by QuantizeLinear."""

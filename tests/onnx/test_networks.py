@@ -4,11 +4,13 @@ import pathlib
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 pytest.importorskip("tf2onnx", reason="the extra `onnx` is not installed")
 
 import keras_quant as kq
+from keras_quant.onnx import Runtime, places
 from tests.helpers import functional, images, sequential, shake
 from tests.layers.test_precision import quantized
 from tests.models import MODELS
@@ -81,6 +83,17 @@ def test_every_operator_is_within_a_step_of_keras_and_fused_and_has_the_integers
     report, _ = check(qmodel, x, tmp_path / "m.onnx")
     assert report.unfused == ()
     assert same_integers(qmodel, tmp_path)[0] > 0
+    oldest = kq.export(qmodel, tmp_path / "old.onnx", opset=13)
+    assert oldest.unfused == () and oldest.opset == 13
+    assert_same_outputs(tmp_path / "m.onnx", tmp_path / "old.onnx", x)
+
+
+def assert_same_outputs(path, other, x):
+    """Two files of one model compute the same, but for a step where one has a table and the other an operator."""
+    runtimes = Runtime(path), Runtime(other)
+    ends = places.read(runtimes[0].model)[1]
+    for info, ours, theirs in zip(runtimes[0].outputs, *(runtime.run([x]) for runtime in runtimes), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1.01 * ends[info["name"]].scale)
 
 
 @pytest.mark.slow
@@ -97,18 +110,16 @@ def test_every_operator_in_other_widths(name, policy, tmp_path):
     same_integers(qmodel, tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAST)
-def test_every_operator_in_the_oldest_opset(name, tmp_path):
-    qmodel, x = make(name)
-    report, _ = check(qmodel, x, tmp_path / "m.onnx", opset=13)
-    assert report.unfused == () and report.opset == 13
-
-
 @pytest.mark.parametrize("policy", ["int4", pytest.param("w8a6", marks=pytest.mark.slow), "int16"])
 def test_blocks_of_other_widths(policy, tmp_path):
     report, _ = check(quantized(policy), images(12), tmp_path / "m.onnx", most=4 if policy == "int16" else 1)
-    assert policy == "int16" or report.unfused == ()
+    if policy == "int16":
+        # ONNX Runtime has no kernels of it, and says of each layer with weights that it is left in float.
+        weighted = {op.layer for op in report.operators if op.name in ("Conv", "Gemm")}
+        assert not any(name.startswith("QLinear") for name in report.runs)
+        assert {op.layer for op in report.unfused} == weighted and "hidden: Gemm has no integer kernel" in str(report)
+    else:
+        assert report.unfused == ()
     kinds = {t.dtype for t in report.tensors if t.name.endswith("kernel")}
     assert kinds == ({"int4"} if policy == "int4" else {"int8"})
 
