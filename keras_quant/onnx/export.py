@@ -87,9 +87,6 @@ def _output(name, x, lowering, wanted):
     if wanted in (lowering.storage, "int16"):
         value = lowering.integers(x, False)
     else:
-        held, lowering.storage = lowering.storage, wanted
-        value = lowering.node(
-            "QuantizeLinear", [lowering.real(x, False), *lowering.grid(f"{name}/{wanted}", x.params)], wanted
-        )
-        lowering.storage = held
+        grid = lowering.grid(f"{name}/{wanted}", x.params, wanted)
+        value = lowering.node("QuantizeLinear", [lowering.real(x, False), *grid], wanted)
     lowering.builder.output(name, value, x.shape, wanted)

@@ -5,7 +5,6 @@ runtime fuses with the pairs around them into integer kernels. Integers are move
 that nothing comes between a pair and its operator.
 """
 
-import numpy as np
 from keras import ops, tree
 
 from keras_quant.errors import ExportError
@@ -135,9 +134,7 @@ def _input(value, graph, lowering, input_type):
     lowering.given[value.name] = given = Tensor(value.name, shape, grids[0], False, {(True, False): integers})
     if input_type in (lowering.storage, "int16"):
         return given
-    scale, zero_point = (np.float32(ops.convert_to_numpy(v)) for v in (grids[0].scale, grids[0].zero_point))
-    zero_point = (zero_point + (128 if input_type == "uint8" else 0)).astype(input_type)
-    grid = [lowering.constant("given/scale", scale), lowering.constant("given/zero_point", zero_point)]
+    grid = lowering.grid(f"{value.name}/given", grids[0], input_type)
     real = lowering.node("DequantizeLinear", [integers, *grid], "given/dequantized")
     return Tensor(value.name, shape, None, False, {(False, False): real})
 

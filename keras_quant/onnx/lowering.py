@@ -63,6 +63,11 @@ class Tensor:
         return np.float32(ops.convert_to_numpy(self.params.scale))
 
 
+def axis_in(axis, rank, first):
+    """Where an axis of a tensor with channels last lies if `first`, with channels first."""
+    return axis if not first or axis == 0 else 1 if axis == rank - 1 else axis + 1
+
+
 class Lowering:
     """A model being lowered: what rules write to.
 
@@ -152,10 +157,10 @@ class Lowering:
         first = any(x.first for x in tensors) and len({x.rank for x in tensors}) == 1
         return [self.real(x, first) for x in tensors], first
 
-    def grid(self, path, params):
-        """Add the scale and zero point of a grid; returns their names."""
+    def grid(self, path, params, storage=None):
+        """Add the scale and zero point of a grid, by default for integers in the model's storage; returns their names."""
         scale, zero_point = (np.asarray(ops.convert_to_numpy(v)) for v in (params.scale, params.zero_point))
-        storage = self.storage_of(params)
+        storage = storage or self.storage_of(params)
         if storage == "uint8":
             zero_point = zero_point + 128
         names = f"{path}/scale", f"{path}/zero_point"
@@ -209,7 +214,7 @@ class Lowering:
         return self.node("Clip", [value, *operands])
 
     def reshape(self, value, shape):
-        """RESHAPE; the batch is 0 for "as it is" or -1 for "what remains"."""
+        """Add a Reshape; the batch is 0 for "as it is" or -1 for "what remains"."""
         return self.node("Reshape", [value, self.ints("shape", shape)])
 
     def function(self, function, values, shapes):

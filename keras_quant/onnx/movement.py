@@ -15,8 +15,7 @@ from keras_quant.layers import (
 )
 from keras_quant.layers.gather import QuantGather
 from keras_quant.onnx.lower import lowers
-from keras_quant.onnx.lowering import Made
-from keras_quant.onnx.pooling import _axis
+from keras_quant.onnx.lowering import Made, axis_in
 
 
 @lowers(QuantFlatten, QuantReshape)
@@ -55,7 +54,7 @@ def _pad(lowering, x, output, widths):
     widths = [tuple(map(int, pair)) for pair in widths]
     placed = [(0, 0)] * x.rank
     for axis, pair in enumerate(widths, 1):
-        placed[_axis(axis, x.rank, x.first)] = pair
+        placed[axis_in(axis, x.rank, x.first)] = pair
     amounts = lowering.ints("pads", [before for before, _ in placed] + [after for _, after in placed])
     value = lowering.node("Pad", [lowering.real(x), amounts])
     return lowering.quantized(value, output.name, output.shape, output.params, x.first, padded=(x, widths))
@@ -87,7 +86,7 @@ def _picked(lowering, value, shape, picks, rank, first):
     """Slice where a step leads from one index to the next, Gather elsewhere."""
     slices = []
     for axis, indices in picks.items():
-        size, place = shape[axis - 1], _axis(axis, rank, first)
+        size, place = shape[axis - 1], axis_in(axis, rank, first)
         steps = set(np.diff(indices).tolist()) or {1}
         if np.array_equal(indices, np.arange(size)):
             continue
@@ -107,7 +106,7 @@ def _picked(lowering, value, shape, picks, rank, first):
 def concatenate(lowering, layer, inputs, output):
     names, first = lowering.alike(inputs)
     rank = len(output.shape) + 1
-    return Made(lowering.node("Concat", names, axis=_axis(layer.axis % rank, rank, first)), first)
+    return Made(lowering.node("Concat", names, axis=axis_in(layer.axis % rank, rank, first)), first)
 
 
 @lowers(QuantDepthToSpace)

@@ -19,7 +19,7 @@ from keras_quant.layers import (
 )
 from keras_quant.onnx.conv import in_order, pads_of
 from keras_quant.onnx.lower import lowers, lowers_float
-from keras_quant.onnx.lowering import Made
+from keras_quant.onnx.lowering import Made, axis_in
 
 _REDUCTIONS = {QuantMean: "ReduceMean", QuantSum: "ReduceSum", QuantMin: "ReduceMin", QuantMax: "ReduceMax"}
 # The opsets from which on the axes are an operand.
@@ -78,7 +78,7 @@ def reduce(lowering, layer, x, output):
         return _of_image(lowering, "GlobalAveragePool", x, output)
     operator = next(name for cls, name in _REDUCTIONS.items() if isinstance(layer, cls))
     first = x.first and layer.keepdims
-    axes = [_axis(axis, x.rank, first) for axis in layer.axes]
+    axes = [axis_in(axis, x.rank, first) for axis in layer.axes]
     return Made(reduced(lowering, operator, lowering.real(x, first), axes, layer.keepdims), first)
 
 
@@ -90,11 +90,6 @@ def reduced(lowering, operator, value, axes, keepdims=True):
     else:
         attributes["axes"] = axes
     return lowering.node(operator, operands, **attributes)
-
-
-def _axis(axis, rank, first):
-    """An axis of a tensor with channels last, where they come first."""
-    return axis if not first or axis == 0 else 1 if axis == rank - 1 else axis + 1
 
 
 @lowers(QuantUpSampling2D, QuantResize)
