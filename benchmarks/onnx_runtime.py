@@ -2,11 +2,11 @@
 
     python benchmarks/onnx_runtime.py [--threads 1 2] [--repeats 30] [--data DIR]
 
-ResNet-8 on all 10,000 CIFAR-10 test images, MobileNetV2, ResNet50 and a U-Net on 32 inputs: outputs that differ between
-`predict` and ONNX Runtime, and what it leaves in float beside a QuantizeLinear or DequantizeLinear. Then, paired, our int8
-file, the float one, ONNX Runtime's own `quantize_static` of that with the same calibration data, and the `.tflite` converted
-by tf2onnx; of weights in int8 alone our dynamic file, with an open batch and with one sample, and ONNX Runtime's
-`quantize_dynamic`: bytes, latency, signal to quantization noise.
+ResNet-8 on all 10,000 CIFAR-10 test images; MobileNetV2, ResNet50 and a U-Net, with weights as `weights.py` makes them, on
+32 inputs: outputs that differ between `predict` and ONNX Runtime, and what it leaves in float beside a QuantizeLinear or
+DequantizeLinear. Then, paired, our int8 file, the float one, ONNX Runtime's own `quantize_static` of that with the same
+calibration data, and the `.tflite` converted by tf2onnx; of weights in int8 alone our dynamic file, with an open batch and
+with one sample, and ONNX Runtime's `quantize_dynamic`: bytes, latency, signal to quantization noise.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime
 import report
 import tf2onnx
+import weights
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -219,9 +220,10 @@ def main():
         else:
             print(f"ResNet-8 left out: {args.data} is not there.")
         for name, build in networks.NETWORKS.items():
+            keras.utils.set_random_seed(0)
             model = logits(build())
-            x = networks.images(model, SAMPLES)
-            qmodel, files = make(model, networks.images(model, 16, seed=2), folder)
+            x, calibration = networks.images(model, SAMPLES), networks.images(model, 16, seed=2)
+            qmodel, files = make(weights.settle(model, calibration), calibration, folder)
             equal.append(equality(name, qmodel, files["ours"], x))
             sides += compare(name, model, files, x, args.threads, args.repeats)
     report.show("Keras against ONNX Runtime", equal, args.json)

@@ -66,6 +66,7 @@ def test_a_quantized_model_runs_on_onnx_runtime_in_integers(shipped):
     parity = kq.verify(qmodel, path, X, verbose=0, intermediates=True)
     assert parity.samples == 12 and parity.elements == 36 and parity.largest <= 1
     assert report.unfused == () and report.runs["QLinearConv"] == report.runs["QGemm"] == 1
+    assert report.opset == newest_opset() >= 20
     np.testing.assert_allclose(run(path)[0], qmodel(X), atol=1.01 * report.tensors[-1].scale[0])
 
 
@@ -171,6 +172,7 @@ def several_dynamic(x):
     return L.Dense(3)(L.Dense(9)(L.Flatten()(L.Conv2D(5, 3, dilation_rate=2, use_bias=False)(x))))
 
 
+@pytest.mark.lowest
 @pytest.mark.parametrize("opset", [13, None])
 @pytest.mark.parametrize("batch_size", [None, 1])
 @pytest.mark.parametrize("policy", ["dynamic_int8", slow("dynamic_int4")])

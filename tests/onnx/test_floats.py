@@ -70,6 +70,7 @@ def test_any_float_model_is_exported(build, tmp_path):
     same(model, tmp_path / "m.onnx", np.abs(images(6, model.input_shape[1:])) * 3 // 1)
 
 
+@pytest.mark.lowest
 @pytest.mark.parametrize("opset", [13, 17, 18, None])
 @pytest.mark.parametrize("shape", [(1, 1, 8), (1, 5, 8)])
 def test_images_of_one_pixel_or_row(shape, opset, tmp_path):
@@ -129,6 +130,7 @@ def convolutions(dtype="float32"):
     return sequential(*(layer.from_config({**layer.get_config(), "dtype": dtype}) for layer in layers), L.Dense(10))
 
 
+@pytest.mark.lowest
 @pytest.mark.parametrize("largest", [150_000, 100])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
 def test_weights_that_do_not_go_into_one_graph_are_written_as_those_that_do(dtype, largest, tmp_path):
