@@ -18,6 +18,7 @@ from tests.onnx import grids
 from tests.quantizers.test_shipping import KERNELS, OUTPUTS
 from tests.quantizers.test_shipping import network as every_kernel
 from tests.runtimes.shipped import networks
+from tests.test_networks import DATA, cifar10_test
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))
 from onnx_alone import alone
@@ -183,3 +184,14 @@ def test_grids_and_weights_of_whole_networks_are_those_of_the_tflite(name, polic
     report = kq.export(qmodel, tmp_path / "m.onnx")
     grids, constants = same_integers(qmodel, tmp_path)
     assert report.unfused == () and grids > 10 and constants >= 12
+
+
+@pytest.mark.parametrize("name", ["resnet8_cifar10", slow("mobilenet_v2_cifar10")])
+def test_trained_networks_have_the_integers_of_the_tflite_and_the_outputs_of_predict(name, tmp_path):
+    x, _ = cifar10_test(400)
+    qmodel = kq.quantize(keras.models.load_model(DATA / f"{name}.keras"), "int8", x[:200])
+    report = kq.export(qmodel, tmp_path / "m.onnx")
+    grids, constants = same_integers(qmodel, tmp_path)
+    assert report.unfused == () and grids > 10 and constants >= 12
+    found = kq.verify(qmodel, tmp_path / "m.onnx", x[200:], verbose=0)
+    assert found.mismatches <= 0.001 * found.elements
