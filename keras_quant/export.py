@@ -56,6 +56,8 @@ def export(
     if _suffix(path) == ".onnx":
         batch_size = None if batch_size == "auto" else batch_size
         return _onnx().export_onnx(qmodel, path, batch_size, input_type, output_type, opset, storage)
+    if opset is not None:
+        raise ExportError(f"Only an `.onnx` has an opset. Leave it out, or change the suffix. Received: opset={opset}")
     return export_tflite(qmodel, path, 1 if batch_size == "auto" else batch_size, fallback, input_type, output_type)
 
 

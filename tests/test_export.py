@@ -221,6 +221,11 @@ def test_another_suffix_is_refused(path, tmp_path):
         kq.export(quantized(), tmp_path / path)
 
 
+def test_an_opset_of_a_tflite_is_refused(tmp_path):
+    with pytest.raises(kq.ExportError, match="an `.onnx` has an opset.*Received: opset=17"):
+        kq.export(quantized(), tmp_path / "m.tflite", opset=17)
+
+
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, "two"])
 def test_a_bad_batch_size_is_refused(batch_size, tmp_path):
     with pytest.raises(kq.ExportError, match="Received: batch_size="):
