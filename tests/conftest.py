@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -5,6 +6,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 from hypothesis import settings
+
+import keras_quant  # noqa: F401
+
+# `calibrate` collects garbage, each time among all that TensorFlow's import has made, unless that is set aside.
+gc.freeze()
 
 # The same examples each time: a failure here is a failure everywhere.
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=False)
