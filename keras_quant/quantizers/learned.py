@@ -185,10 +185,10 @@ class LSQ(LearnedQuantizer):
         return self.trains_range and len(self._group.members) == 1 and backend.is_positive_now(self.value)
 
     def unit(self, x):
-        features, share = values_of_sample(x), 0.5 if self.scales_gradient else 0.0
-        factor = self._by_sign(lambda _, highest: highest**2 * highest**-share)
-        # As in `trained_value`.
-        return backend.unit(backend.read(self.value), factor * features**-share)
+        features = values_of_sample(x)
+        # The square as in `trained_value`.
+        factor = self._by_sign(lambda _, highest: highest**2 * self._gradient_share(features, highest))
+        return backend.unit(backend.read(self.value), factor)
 
     def training_ends(self):
         if self.power_of_two or not self.has_unit:
