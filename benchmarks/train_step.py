@@ -6,12 +6,13 @@ MobileNetV2 (alpha 0.35) at 96×96, batch 32; ResNet-8 at batch 128; four Dense 
 Beside the float model stand the same with each batch normalization in one fused operation, which Keras 3 does not do, and
 keras_quant with observed and with learned ranges (`lsq`). Each contestant has a process, and they step in turn; processor
 time a step, medians, and medians of the ratios of neighbouring rounds. Peak memory is that of building and training in a
-process of its own, above what the imports take, the median of three. tfmot runs on MobileNetV2 only. With `--predict`,
+process of its own, above what the imports take, the median of three; the float model that was quantized is let go before. tfmot runs on MobileNetV2 only. With `--predict`,
 `predict` of the quantized MobileNetV2 (the kernels' exact arithmetic) against the float one.
 """
 
 import argparse
 import dataclasses
+import gc
 import json
 import pathlib
 import subprocess
@@ -88,6 +89,7 @@ def training(name, network, xla=False):
         model = with_fused_norms(model)
     elif name in POLICIES:
         model = kq.calibrate(kq.quantize(model, POLICIES[name]), x, verbose=0)
+    gc.collect()
     model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", jit_compile=xla)
     data = tf.data.Dataset.from_tensors((x, y)).repeat()
     model.fit(data, steps_per_epoch=1, verbose=0)

@@ -73,31 +73,34 @@ def unit(reach, factor):
     return forward(reach)
 
 
-def times_unit(x, unit, power=1):
-    """`x · unit ** power`, of a `unit` that is 1: `x`, and `power · ⟨u, x⟩` for the unit, `u` being `x`'s own gradient."""
+def times_unit(x, unit=None, per=None):
+    """`x · unit / per`, of units that are 1: `x`, and `⟨u, x⟩` for `unit`, minus that for `per`; `u` is the gradient of `x`."""
+    if unit is None and per is None:
+        return x
 
     @custom_gradient
-    def forward(x, _unit):
+    def forward(x, *_units):
         def backward(upstream):
             total = tf.reduce_sum(upstream * x)
             with tf.control_dependencies([total]):
                 # Otherwise the sum may wait, and keep the tensors that it reads.
-                return tf.identity(upstream), total if power == 1 else total * power
+                of_x = tf.identity(upstream)
+            return of_x, *([] if unit is None else [total]), *([] if per is None else [-total])
 
         return tf.identity(x), backward
 
-    return forward(x, unit)
+    return forward(x, *(u for u in (unit, per) if u is not None))
 
 
-def weight_fake_quant(kernel, scale, axes, steps, integers, held, limit, slope, share):
+def weight_fake_quant(kernel, scale, axes, inverse, integers, held, limit, slope, share):
     """`integers * held`, with gradients for the weights and for a scale that is trained.
 
     Args:
         kernel: float32 weights.
         scale: what takes the scale's gradient, one a channel or one in all; `None` for none.
         axes: axes of the kernel that one channel spans.
-        steps: `kernel / held`.
-        integers: the rounded `steps`, clipped to `±limit`.
+        inverse: `1 / held`.
+        integers: the rounded `kernel * inverse`, clipped to `±limit`.
         held: the scale in use.
         limit: float, the largest integer, where weights may lie beyond it; otherwise `None`.
         slope: gradient of the weights inside, or `None` for 1.
@@ -105,7 +108,11 @@ def weight_fake_quant(kernel, scale, axes, steps, integers, held, limit, slope, 
     """
 
     def within(upstream):
-        return upstream if limit is None else _inside(upstream, steps, -limit, limit)
+        if limit is None:
+            return upstream
+        # After `upstream`, as the optimizer of graphs would otherwise keep the product of the forward pass.
+        with tf.control_dependencies([upstream]):
+            return _inside(upstream, kernel * inverse, -limit, limit)
 
     def weights_gradient(inside):
         return inside if slope is None else inside * slope
@@ -123,11 +130,16 @@ def weight_fake_quant(kernel, scale, axes, steps, integers, held, limit, slope, 
         values = integers * held
 
         def backward(upstream):
-            # `integers - steps` inside and `±limit` outside, where that is what `integers` are: from two inner products.
-            # Of `values`, as the next operation keeps them anyway.
-            inside = within(upstream)
-            outer, inner = sum_over(upstream * values, axes), sum_over(inside * steps, axes)
-            of_scale = outer / tf.reshape(held, outer.shape) - inner
+            # `integers - kernel / held` inside and `±limit` outside, where that is what `integers` are: from two inner
+            # products. Of `values`, as the next operation keeps them anyway.
+            outer = sum_over(upstream * values, axes)
+            with tf.control_dependencies([outer]):
+                inside = within(tf.identity(upstream))
+            inner = sum_over(inside * kernel, axes)
+            with tf.control_dependencies([inner]):
+                inside = tf.identity(inside)
+            of_scale = outer - inner
+            of_scale *= inverse if inverse.shape == of_scale.shape else tf.reshape(inverse, of_scale.shape)
             return weights_gradient(inside), (of_scale if scale.shape.rank else tf.reduce_sum(of_scale)) * share
 
         return values, backward

@@ -2,8 +2,9 @@
 
 import keras
 
-from keras_quant import integer
+from keras_quant import backend, integer
 from keras_quant.errors import UnsupportedLayerError
+from keras_quant.layers.annotation import without_unit
 from keras_quant.layers.base import FusedActivation, QuantLayer
 from keras_quant.layers.registry import computes, quantizes
 from keras_quant.policy import NARROW
@@ -32,6 +33,15 @@ class _QuantSum(FusedActivation, QuantLayer):
 
     def train_arithmetic(self, inputs):
         return super().float_call(inputs)
+
+    def _train(self, inputs, quantizer):
+        total = keras.KerasTensor(self.compute_output_shape([x.shape for x in inputs]))
+        if None in total.shape[1:] or self.keeps_grid or not (quantizer.has_unit and quantizer.clamps(self.bounds)):
+            return super()._train(inputs, quantizer)
+        unit = quantizer.unit(total)
+        # Divided before they are summed: one inner product of each serves its own unit, too, and the sum is not kept.
+        divided = [backend.times_unit(*without_unit(x), per=unit) for x in inputs]
+        return self._rounded(self.train_arithmetic(divided), unit, quantizer)
 
     def integer_call(self, inputs, y):
         a, b = inputs

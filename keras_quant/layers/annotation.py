@@ -35,3 +35,8 @@ def annotate(tensor, quantizer, quantized=None, quotient=None):
 def annotation(tensor):
     """The tensor's note, or `None`."""
     return getattr(tensor, _ATTRIBUTE, None)
+
+
+def without_unit(tensor):
+    """The tensor divided by its quantizer's unit, and that unit; the tensor itself and `None` where it has no `quotient`."""
+    return getattr(annotation(tensor), "quotient", None) or (tensor, None)

@@ -7,7 +7,7 @@ from keras_quant import backend, quantizers
 from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.integer import Quantized, kernels, to_grid
-from keras_quant.layers.annotation import annotate, annotation
+from keras_quant.layers.annotation import annotate, annotation, without_unit
 from keras_quant.layers.functions import FUSED_ACTIVATIONS, activation_layer
 
 
@@ -121,6 +121,8 @@ class QuantLayer(GridInputs):
     keeps_grid = False
     # The grid that the format fixes for the output, as the arguments of `FixedGrid`.
     fixed_grid = None
+    # Whether `f(c·x) = c·f(x)`, of one input and c > 0: the unit of the input's learned range then passes through.
+    homogeneous = False
     # Whether the kernel can clamp its output to a fused activation, kept in `self.activation`.
     fuses_activation = False
 
@@ -222,16 +224,17 @@ class QuantLayer(GridInputs):
 
     def _train(self, inputs, quantizer):
         """What training makes of inputs that lie on grids, and the `quotient` of `Annotation`."""
+        inputs, passed = without_unit(inputs) if self.homogeneous else (inputs, None)
         outputs = self.train_arithmetic(inputs)
         if self.keeps_grid:
-            return outputs, None
+            return backend.times_unit(outputs, passed), None if passed is None else (outputs, passed)
         if not quantizer.clamps(self.bounds):
             outputs = self.activate(outputs)
         quantizer.observe(outputs)
         if not (quantizer.has_unit and quantizer.fake_quant_enabled):
-            return quantizer.fake_quant(outputs), None
+            return quantizer.fake_quant(backend.times_unit(outputs, passed)), None
         unit = quantizer.unit(outputs)
-        return self._rounded(backend.times_unit(outputs, unit, -1), unit, quantizer)
+        return self._rounded(backend.times_unit(outputs, passed, per=unit), unit, quantizer)
 
     def _rounded(self, quotient, unit, quantizer):
         """What `_train` returns, from what it would round, divided by the quantizer's unit."""

@@ -12,7 +12,7 @@ from keras_quant.layers.registry import computes
 class _Blocks(QuantLayer):
     """Mixin: blocks of `block_size`² pixels; a subclass gives `float_call` and `fits`."""
 
-    keeps_grid = True
+    keeps_grid, homogeneous = True, True
 
     def __init__(self, block_size, data_format="channels_last", **kwargs):
         super().__init__(**kwargs)

@@ -15,6 +15,8 @@ from keras_quant.policy import NARROW
 
 
 class _Pooling(QuantLayer):
+    homogeneous = True
+
     def build(self, input_shape):
         check_channels_last(self)
         self.pixels = math.prod(input_shape[1:-1])

@@ -15,6 +15,7 @@ class _Reduction(QuantLayer, keras.layers.Layer):
     """A reduction; a subclass gives `function`, that of `keras.ops`."""
 
     function = None
+    homogeneous = True
 
     def __init__(self, axis=None, keepdims=False, **kwargs):
         super().__init__(**kwargs)

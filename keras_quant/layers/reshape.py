@@ -14,7 +14,7 @@ class Movement(QuantLayer):
     """Mixin: the output holds the input's values, or zeros, on the input's grid."""
 
     activation_types = (*NARROW, "int16")
-    keeps_grid = True
+    keeps_grid, homogeneous = True, True
 
     def integer_call(self, x, y):
         # Zero is zero in centred integers too, so padding pads with the zero point.

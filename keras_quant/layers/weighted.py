@@ -8,7 +8,7 @@ from keras import ops
 from keras_quant import backend, integer, quantizers
 from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
-from keras_quant.layers.annotation import annotation
+from keras_quant.layers.annotation import without_unit
 from keras_quant.layers.base import QuantLayer
 
 
@@ -86,10 +86,9 @@ class QuantWeighted(QuantLayer):
     def train_product(self, inputs):
         """The product and the bias, of fake-quantized weights."""
         kernel = self.kernel_quantizer.in_training(self.kernel, self.kernel_axes)
-        quotient = getattr(annotation(inputs), "quotient", None)
-        if quotient is not None and math.prod(kernel.shape) <= math.prod(size or 1 for size in inputs.shape[1:]):
+        if math.prod(kernel.shape) <= math.prod(size or 1 for size in inputs.shape[1:]):
             # The inputs' unit: the inner product that its gradient is has fewer terms here.
-            inputs, unit = quotient
+            inputs, unit = without_unit(inputs)
             kernel = backend.times_unit(kernel, unit)
         return self.add_bias(self.scaled_product(inputs, kernel))
 

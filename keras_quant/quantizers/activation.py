@@ -165,7 +165,7 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
         """
         if self.has_unit and self.fake_quant_enabled:
             unit = self.unit(x)
-            return backend.times_unit(self.round_to_grid(backend.times_unit(x, unit, -1)), unit)
+            return backend.times_unit(self.round_to_grid(backend.times_unit(x, per=unit)), unit)
         if not self.fake_quant_enabled or not any(member.trains_range for member in self._group.members):
             return self.round_to_grid(x)
         params = self.params()

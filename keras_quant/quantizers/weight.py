@@ -182,7 +182,8 @@ class UniformWeightQuantizer(WeightQuantizer):
         axes = range(len(kernel.shape)) if self.granularity == "tensor" else reduce_axes
         learned, factor = self.trained(chosen) if self.trains_range else (None, 1.0)
         # The same product as in `integer.fold`: training and export round every weight alike.
-        steps = kernel * (1.0 / scale)
+        inverse = 1.0 / scale
+        steps = kernel * inverse
         limit = float(self.limit)
         if self.clips or self._noise is not None:
             integers = self.to_integers(self._with_noise(steps))
@@ -192,7 +193,7 @@ class UniformWeightQuantizer(WeightQuantizer):
         share = factor * (math.prod(kernel.shape[axis] for axis in axes) * limit) ** -0.5
         reach = limit if self.clips else None
         slope = self._slope(steps)
-        return backend.weight_fake_quant(kernel, learned, reduce_axes, steps, integers, scale, reach, slope, share)
+        return backend.weight_fake_quant(kernel, learned, reduce_axes, inverse, integers, scale, reach, slope, share)
 
     def _with_noise(self, steps):
         if self._noise is None:
