@@ -101,6 +101,16 @@ def test_a_recurrent_layer_stays_float(tmp_path):
     np.testing.assert_array_equal(qmodel.get_layer("memory").get_weights()[0], model.get_layer("memory").get_weights()[0])
 
 
+def test_an_operation_whose_constant_no_layer_takes_stays_float(tmp_path):
+    x = keras.Input((8, 8, 3))
+    model = keras.Model(x, L.Dense(2)(keras.ops.maximum(L.Conv2D(4, 3)(x), np.linspace(0, 1, 4, dtype="float32"))))
+    with pytest.raises(kq.UnsupportedLayerError, match=r"'maximum.*' \(Maximum\).*one number. Received: shape \(4,\)"):
+        kq.quantize(model, "int8", X)
+    qmodel = kq.quantize(model, "int8", X, fallback="float")
+    kq.export(qmodel, tmp_path / "m.tflite", fallback="converter")
+    assert kq.verify(qmodel, tmp_path / "m.tflite", X, verbose=0).mismatches == 0
+
+
 def test_what_the_converter_cannot_do_is_said(tmp_path):
     x = keras.Input((8, 8, 3))
     model = keras.Model(x, L.Lambda(lambda t: tf.math.erf(t), (8, 8, 3), name="strange")(x))

@@ -32,27 +32,43 @@ def lift_constants(graph):
 
         multiply(x, 2.0) → add(·, bias)      ⟹      rescaling(2, 0) → scale_shift(offset=bias)
 
-    A keras variable stays trainable.
+    A keras variable stays trainable. What no layer computes stays as it is; `layers_with_constant` says why.
     """
     nodes = []
     for node in graph.nodes:
-        lifted = _ARITHMETIC.get(type(node.operation))
-        constants = [x for x in node.args if not _holds_values(x)]
-        if lifted is None or not constants or not node.inputs or node.policy.computes_in_float:
+        try:
+            made = [] if node.policy.computes_in_float else layers_with_constant(node)
+        except UnsupportedLayerError:
+            made = []
+        if not made:
             nodes.append(node)
             continue
+        *first, last = made
         (value,) = node.inputs
-        try:
-            *first, last = lifted(value.shape, constants[0], constant_first=node.args[0] is not value)
-        except UnsupportedLayerError as error:
-            what = f"Operation '{node.path}' ({type(node.operation).__name__}){location(node)}"
-            raise UnsupportedLayerError(f"{what}: {error}") from None
         for index, layer in enumerate(first):
             between = Value(value.shape, value.dtype, f"{node.path}_{index}")
             nodes.append(dataclasses.replace(node, operation=layer, path=between.name, args=(value,), outputs=between))
             value = between
         nodes.append(dataclasses.replace(node, operation=last, args=(value,), kwargs={}))
     return dataclasses.replace(graph, nodes=nodes)
+
+
+def layers_with_constant(node):
+    """The layers that an operation between a tensor and a constant becomes; none for any other node.
+
+    Raises:
+        UnsupportedLayerError: if there are none for this constant.
+    """
+    lifted = _ARITHMETIC.get(type(node.operation))
+    constants = [x for x in node.args if not _holds_values(x)]
+    if lifted is None or not constants or not node.inputs:
+        return []
+    (value,) = node.inputs
+    try:
+        return lifted(value.shape, constants[0], constant_first=node.args[0] is not value)
+    except UnsupportedLayerError as error:
+        what = f"Operation '{node.path}' ({type(node.operation).__name__}){location(node)}"
+        raise UnsupportedLayerError(f"{what}: {error}") from None
 
 
 def _holds_values(x):

@@ -6,6 +6,7 @@ from keras import tree
 
 from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.graph.constants import layers_with_constant
 from keras_quant.graph.keep import keep_float
 from keras_quant.graph.operations import inputs_of, quantized_layer
 from keras_quant.layers import FloatEntrance, QuantIdentity, Quantize, annotation, is_quantized
@@ -124,6 +125,7 @@ def _only_moves(node, policy):
 
 def _quantized(node, name, policy, placed):
     """The output of a node's quantized layer, which is made at its first call."""
+    layers_with_constant(node)  # raises, saying why `lift_constants` left it
     layer = placed.layers.get(id(node.operation)) or quantized_layer(node, name, policy)
     storage = policy.storage if node.named else layer.input_storage
     outputs = layer(tree.map_structure(lambda v: placed.integers(v, policy, storage), inputs_of(node)))

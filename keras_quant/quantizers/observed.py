@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_quant import backend
+from keras_quant.errors import QuantizationError
 from keras_quant.quantizers.activation import WIDEST, UniformQuantizer
 from keras_quant.quantizers.registry import register
 
@@ -26,7 +27,7 @@ class MovingAverage(UniformQuantizer):
     def __init__(self, momentum=0.9, bits=8, **kwargs):
         super().__init__(bits, **kwargs)
         if not 0 <= momentum < 1:
-            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
+            raise QuantizationError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
         self.momentum = momentum
         options = {"shape": (), "initializer": "zeros", "trainable": False, "dtype": "float32", "aggregation": "mean"}
         self.low = self.add_weight(name="low", **options)

@@ -120,7 +120,7 @@ def test_unknown_quantizer_is_refused_with_the_known_ones():
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="Received: momentum=1.5"):
+    with pytest.raises(kq.QuantizationError, match="Received: momentum=1.5"):
         MovingAverage(momentum=1.5)
     with pytest.raises(ValueError, match="Received: bits=9"):
         quantizers.AbsMax(bits=9)
