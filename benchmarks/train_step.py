@@ -6,8 +6,9 @@ MobileNetV2 (alpha 0.35) at 96×96, batch 32; ResNet-8 at batch 128; four Dense 
 Beside the float model stand the same with each batch normalization in one fused operation, which Keras 3 does not do, and
 keras_quant with observed and with learned ranges (`lsq`). Each contestant has a process, and they step in turn; processor
 time a step, medians, and medians of the ratios of neighbouring rounds. Peak memory is that of building and training in a
-process of its own, above what the imports take, the median of three; the float model that was quantized is let go before. tfmot runs on MobileNetV2 only. With `--predict`,
-`predict` of the quantized MobileNetV2 (the kernels' exact arithmetic) against the float one.
+process of its own, above what the imports take, the median of three; the float model that was quantized is let go before the
+training. tfmot runs on MobileNetV2 only. With `--predict`, `predict` of the quantized MobileNetV2 (the kernels' exact
+arithmetic) against the float one.
 """
 
 import argparse

@@ -35,10 +35,15 @@ def sum_over(x, axes):
     return tf.reshape(tf.linalg.matmul(tf.ones((1, rows.shape[0])), rows), channels)
 
 
+def is_large(x):
+    """Whether a tensor has many values, or nobody knows how many."""
+    return None in x.shape or math.prod(x.shape) >= LARGE
+
+
 def _is_large_matrix(x, axes):
     """Whether `axes` are the leading ones of many values, and no compiler finds a better way."""
     leading = tuple(axes) == tuple(range(len(axes)))
-    return leading and x.dtype == tf.float32 and math.prod(x.shape) >= LARGE and not compiles_with_xla()
+    return leading and x.dtype == tf.float32 and is_large(x) and not compiles_with_xla()
 
 
 def _matrix(x, axes):

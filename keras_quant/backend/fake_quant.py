@@ -3,14 +3,18 @@
 import tensorflow as tf
 
 from keras_quant.backend.arrays import clip, compiles_with_xla, constant
-from keras_quant.backend.columns import sum_over
+from keras_quant.backend.columns import is_large, sum_over
 from keras_quant.backend.gradient import custom_gradient
+
+# Below the first step above zero of any grid.
+SMALLEST = 1e-30
 
 
 def fake_quant(x, low, high, bits=8, narrow=False):
     """Quantize and dequantize onto the levels of `bits` bits over `[low, high]`; clipped straight-through gradient.
 
-    One pass forward, one backward. `low` and `high` must be nudged already, so that zero is a level.
+    One pass forward, one backward. `low` and `high` must be nudged already, so that zero is a level; `low` is the number 0.0
+    where nothing lies below zero.
 
     With 8 bits the gradient is told from the result, which the next operation keeps anyway, so that nobody keeps `x`: what
     is rounded to an end counts as outside, half a step of 255.
@@ -49,11 +53,8 @@ def learned_fake_quant(x, low, high, learned_low, learned_high, share, bits, nar
             inside, below, above = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
                 gradients=upstream, inputs=x, min=low, max=high, num_bits=bits, narrow_range=narrow
             )
-            rounding = tf.reduce_sum(inside * (y - x)) / (high - low) if from_rounding else 0.0
-            with tf.control_dependencies([rounding] if from_rounding else []):
-                # Otherwise the sum may wait, and keep the tensors that it reads.
-                inside = tf.identity(inside)
-            return inside, (below - rounding) * share, (above + rounding) * share
+            rounding = tf.reduce_sum(inside * (y - x)) / (high - low) if from_rounding else constant(0.0)
+            return _after(rounding, inside), (below - rounding) * share, (above + rounding) * share
 
         return y, backward
 
@@ -74,7 +75,7 @@ def unit(reach, factor):
 
 
 def times_unit(x, unit=None, per=None):
-    """`x · unit / per`, of units that are 1: `x`, and `⟨u, x⟩` for `unit`, minus that for `per`; `u` is the gradient of `x`."""
+    """`x · unit / per`, of units that are 1: `x`, and `⟨u, x⟩` for `unit`, minus that for `per`; `u` is `x`'s own gradient."""
     if unit is None and per is None:
         return x
 
@@ -82,25 +83,23 @@ def times_unit(x, unit=None, per=None):
     def forward(x, *_units):
         def backward(upstream):
             total = tf.reduce_sum(upstream * x)
-            with tf.control_dependencies([total]):
-                # Otherwise the sum may wait, and keep the tensors that it reads.
-                of_x = tf.identity(upstream)
-            return of_x, *([] if unit is None else [total]), *([] if per is None else [-total])
+            return _after(total, upstream), *([] if unit is None else [total]), *([] if per is None else [-total])
 
         return tf.identity(x), backward
 
     return forward(x, *(u for u in (unit, per) if u is not None))
 
 
-def weight_fake_quant(kernel, scale, axes, inverse, integers, held, limit, slope, share):
+def weight_fake_quant(kernel, scale, axes, steps, inverse, integers, held, limit, slope, share):
     """`integers * held`, with gradients for the weights and for a scale that is trained.
 
     Args:
         kernel: float32 weights.
         scale: what takes the scale's gradient, one a channel or one in all; `None` for none.
         axes: axes of the kernel that one channel spans.
+        steps: `kernel * inverse`.
         inverse: `1 / held`.
-        integers: the rounded `kernel * inverse`, clipped to `±limit`.
+        integers: the rounded `steps`, clipped to `±limit`.
         held: the scale in use.
         limit: float, the largest integer, where weights may lie beyond it; otherwise `None`.
         slope: gradient of the weights inside, or `None` for 1.
@@ -110,7 +109,9 @@ def weight_fake_quant(kernel, scale, axes, inverse, integers, held, limit, slope
     def within(upstream):
         if limit is None:
             return upstream
-        # After `upstream`, as the optimizer of graphs would otherwise keep the product of the forward pass.
+        if not is_large(kernel):
+            return _inside(upstream, steps, -limit, limit)
+        # Divided once more instead of kept; after `upstream`, or the optimizer of graphs would keep the first quotient.
         with tf.control_dependencies([upstream]):
             return _inside(upstream, kernel * inverse, -limit, limit)
 
@@ -133,14 +134,10 @@ def weight_fake_quant(kernel, scale, axes, inverse, integers, held, limit, slope
             # `integers - kernel / held` inside and `±limit` outside, where that is what `integers` are: from two inner
             # products. Of `values`, as the next operation keeps them anyway.
             outer = sum_over(upstream * values, axes)
-            with tf.control_dependencies([outer]):
-                inside = within(tf.identity(upstream))
+            inside = within(_after(outer, upstream))
             inner = sum_over(inside * kernel, axes)
-            with tf.control_dependencies([inner]):
-                inside = tf.identity(inside)
-            of_scale = outer - inner
-            of_scale *= inverse if inverse.shape == of_scale.shape else tf.reshape(inverse, of_scale.shape)
-            return weights_gradient(inside), (of_scale if scale.shape.rank else tf.reduce_sum(of_scale)) * share
+            of_scale = (outer - inner) * (inverse if inverse.shape == outer.shape else tf.reshape(inverse, outer.shape))
+            return weights_gradient(_after(inner, inside)), (of_scale if scale.shape.rank else tf.reduce_sum(of_scale)) * share
 
         return values, backward
 
@@ -179,13 +176,25 @@ def scale_gradient(x, factor):
 
 def _told_by(x, y, low, high, bits):
     """What tells which values are inside, as `_inside` takes it."""
+    if bits != 8:
+        return x, low, high
+    if isinstance(low, float):
+        return y, SMALLEST, high * constant(1.0 - 0.5 / 255.0)
     half = (high - low) * constant(0.5 / 255.0)
-    return (y, low + half, high - half) if bits == 8 else (x, low, high)
+    return y, low + half, high - half
+
+
+def _after(total, x):
+    """`x` once `total` is there: the sum may wait otherwise, and keep the tensors that it reads; small ones may stay."""
+    if not is_large(x):
+        return x
+    with tf.control_dependencies([total]):
+        return tf.identity(x)
 
 
 def _on_levels(x, low, high, bits, narrow):
     if bits <= 8:
-        return tf.quantization.fake_quant_with_min_max_vars(x, low, high, num_bits=bits, narrow_range=narrow)
+        return tf.quantization.fake_quant_with_min_max_vars(x, constant(low), high, num_bits=bits, narrow_range=narrow)
     # The operation above adds the lower end to a product, which float32 rounds by some of the 16 bits' steps.
     scale = (high - low) / (2.0**bits - (2.0 if narrow else 1.0))
     return tf.math.rint(clip(x, low, high) * (1.0 / scale)) * scale

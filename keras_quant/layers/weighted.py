@@ -83,23 +83,30 @@ class QuantWeighted(QuantLayer):
         outputs = self.train_product(inputs)
         return outputs if self.batch_norm is None else normalize_in_training(self.batch_norm, outputs)
 
-    def train_product(self, inputs):
-        """The product and the bias, of fake-quantized weights."""
-        kernel = self.kernel_quantizer.in_training(self.kernel, self.kernel_axes)
-        if math.prod(kernel.shape) <= math.prod(size or 1 for size in inputs.shape[1:]):
-            # The inputs' unit: the inner product that its gradient is has fewer terms here.
+    def train_product(self, inputs, per=None):
+        """The product and the bias, of fake-quantized weights, divided by the output's unit `per`."""
+        kernel, unit = self.kernel_quantizer.in_training(self.kernel, self.kernel_axes), None
+        if self._has_fewer_weights(inputs.shape):
             inputs, unit = without_unit(inputs)
-            kernel = backend.times_unit(kernel, unit)
-        return self.add_bias(self.scaled_product(inputs, kernel))
+        outputs = self.scaled_product(inputs, backend.times_unit(kernel, unit, per))
+        return outputs if self.bias is None else outputs + backend.times_unit(backend.read(self.bias), per=per)
 
     def _train(self, inputs, quantizer):
         norm = self.batch_norm
-        fused = norm is not None and takes_batch_statistics(norm) and not norm.synchronized
-        if not (fused and quantizer.has_unit and quantizer.clamps(self.bounds)):
-            return super()._train(inputs, quantizer)
-        outputs = self.train_product(inputs)
-        unit = quantizer.unit(outputs)
-        return self._rounded(normalize_in_training(norm, outputs, unit), unit, quantizer)
+        if quantizer.has_unit and quantizer.clamps(self.bounds):
+            shape = self.compute_output_shape(inputs.shape)
+            if norm is None and self._has_fewer_weights(shape):
+                unit = quantizer.unit(keras.KerasTensor(shape))
+                return self._rounded(self.train_product(inputs, unit), unit, quantizer)
+            if norm is not None and takes_batch_statistics(norm) and not norm.synchronized:
+                outputs = self.train_product(inputs)
+                unit = quantizer.unit(outputs)
+                return self._rounded(normalize_in_training(norm, outputs, unit), unit, quantizer)
+        return super()._train(inputs, quantizer)
+
+    def _has_fewer_weights(self, shape):
+        """Whether an inner product with the kernel has fewer terms than one with a sample of that shape, batch included."""
+        return None not in shape[1:] and math.prod(self.kernel.shape) <= math.prod(shape[1:])
 
     def scaled_product(self, inputs, kernel):
         """`product`, with `input_scale`."""

@@ -89,7 +89,9 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
         return all(member.bounds[0] == 0 for member in self._group.members)
 
     def training_ends(self):
-        """The lowest and the highest value of the grid, float32 scalars, as training rounds to it."""
+        """The lowest and the highest value of the grid, float32 scalars, as training rounds to it; a lowest one of 0.0 may be
+        the number.
+        """
         params = self.params()
         return params.low * params.scale, params.high * params.scale
 
@@ -265,7 +267,7 @@ class UniformQuantizer(ActivationQuantizer):
         if self.symmetric:
             reach = ops.maximum(ops.maximum(-low, high), NARROWEST)
             return reach * (self.type.low / self.type.high), reach
-        return ops.zeros(()), ops.maximum(high, NARROWEST)
+        return 0.0, ops.maximum(high, NARROWEST)
 
     def _with_noise(self, x):
         if self._noise is None:

@@ -193,7 +193,8 @@ class LSQ(LearnedQuantizer):
     def training_ends(self):
         if self.power_of_two or not self.has_unit:
             return super().training_ends()
-        return self.range_of(backend.read(self.value))
+        value = backend.read(self.value)
+        return (0.0, value) if self.bounds[0] == 0 and not self.symmetric else self.range_of(value)
 
     def range_of(self, value):
         return value * self._by_sign(lambda lowest, highest: lowest / highest), value

@@ -75,11 +75,9 @@ class KernelLSQ(UniformWeightQuantizer):
             self.reach.assign(self._first(kernel, reduce_axes))
         elif not backend.is_positive_now(self.reach):
             self.settle(kernel, reduce_axes)
-        return self._each_channel(backend.read(self.reach), kernel, reduce_axes)
-
-    def trained(self, scale):
+        reach = backend.read(self.reach)
         # `∂s/∂reach = 1 / limit`, times `limit²`, see `LearnedQuantizer.trained_value`; by hand, to save operations.
-        return backend.read(self.reach), float(self.limit)
+        return self._each_channel(reach, kernel, reduce_axes), reach, float(self.limit)
 
     def _reach(self, kernel, reduce_axes):
         """The variable's values, from the weights where they are not set."""

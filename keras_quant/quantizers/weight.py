@@ -141,16 +141,11 @@ class UniformWeightQuantizer(WeightQuantizer):
         raise NotImplementedError
 
     def training_scale(self, kernel, reduce_axes):
-        """`channel_scale` of a training step, which may set what is not set yet."""
-        return self.channel_scale(kernel, reduce_axes)
-
-    def trained(self, scale):
-        """What takes the gradient of a training step's scale, one a channel or one in all, and a factor of that gradient.
-
-        Args:
-            scale: what `training_scale` gave.
+        """Of a training step, which may set what is not set yet: `channel_scale`; what takes its gradient, one value a channel
+        or one in all; and a factor of that gradient.
         """
-        return scale, 1.0
+        scale = self.channel_scale(kernel, reduce_axes)
+        return scale, scale, 1.0
 
     def scale(self, kernel, reduce_axes):
         return ops.stop_gradient(self._final(self.channel_scale(backend.read(kernel), reduce_axes)))
@@ -177,10 +172,10 @@ class UniformWeightQuantizer(WeightQuantizer):
     def fake_quant(self, kernel, reduce_axes):
         """`s·clip(rint(w/s), -limit, limit)`, with a straight-through gradient inside."""
         kernel = backend.read(kernel)
-        chosen = self.training_scale(kernel, reduce_axes)
+        chosen, learned, factor = self.training_scale(kernel, reduce_axes)
         scale = beside(self._final(chosen), kernel, reduce_axes)
         axes = range(len(kernel.shape)) if self.granularity == "tensor" else reduce_axes
-        learned, factor = self.trained(chosen) if self.trains_range else (None, 1.0)
+        learned = learned if self.trains_range else None
         # The same product as in `integer.fold`: training and export round every weight alike.
         inverse = 1.0 / scale
         steps = kernel * inverse
@@ -193,7 +188,7 @@ class UniformWeightQuantizer(WeightQuantizer):
         share = factor * (math.prod(kernel.shape[axis] for axis in axes) * limit) ** -0.5
         reach = limit if self.clips else None
         slope = self._slope(steps)
-        return backend.weight_fake_quant(kernel, learned, reduce_axes, inverse, integers, scale, reach, slope, share)
+        return backend.weight_fake_quant(kernel, learned, reduce_axes, steps, inverse, integers, scale, reach, slope, share)
 
     def _with_noise(self, steps):
         if self._noise is None:

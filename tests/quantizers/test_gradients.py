@@ -302,7 +302,8 @@ def test_normalizations_and_kernels_carry_their_shares_of_the_steps_gradient(ker
     kernels = (3, 3, 4, 1), (1, 1, 4, 4), (3, 3, 4, 5)
     assert all((shape, True, False) in units for shape in kernels)
     both = [shape for shape, *of in units if all(of)]
-    assert both == [(8, 12, 12, 4), (8, 12, 12, 4), (8, 6, 6, 5), (8, 6, 6, 5), (8, 3, 3, 6)]  # sums, mean
+    assert both == [(8, 12, 12, 4), (8, 12, 12, 4), (8, 6, 6, 5), (8, 6, 6, 5), (1, 1, 5, 6), (8, 3, 3, 6)]
+    assert units.count(((6,), False, True)) == 1  # a bias
     before = len(units)
     for layer in (QuantWeighted, kq.layers.QuantAdd, kq.layers.QuantSubtract):
         monkeypatch.setattr(layer, "_train", QuantLayer._train)
