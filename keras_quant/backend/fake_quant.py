@@ -75,7 +75,7 @@ def unit(reach, factor):
 
 
 def times_unit(x, unit=None, per=None):
-    """`x · unit / per`, of units that are 1: `x`, and `⟨u, x⟩` for `unit`, minus that for `per`; `u` is `x`'s own gradient."""
+    """`x · unit / per`, of units that are 1: `x`. Their gradients: `⟨u, x⟩` and `-⟨u, x⟩`, with `u` that of `x`."""
     if unit is None and per is None:
         return x
 
@@ -137,7 +137,8 @@ def weight_fake_quant(kernel, scale, axes, steps, inverse, integers, held, limit
             inside = within(_after(outer, upstream))
             inner = sum_over(inside * kernel, axes)
             of_scale = (outer - inner) * (inverse if inverse.shape == outer.shape else tf.reshape(inverse, outer.shape))
-            return weights_gradient(_after(inner, inside)), (of_scale if scale.shape.rank else tf.reduce_sum(of_scale)) * share
+            of_scale = of_scale if scale.shape.rank else tf.reduce_sum(of_scale)
+            return weights_gradient(_after(inner, inside)), of_scale * share
 
         return values, backward
 

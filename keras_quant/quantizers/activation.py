@@ -89,9 +89,7 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
         return all(member.bounds[0] == 0 for member in self._group.members)
 
     def training_ends(self):
-        """The lowest and the highest value of the grid, float32 scalars, as training rounds to it; a lowest one of 0.0 may be
-        the number.
-        """
+        """The lowest and the highest value of the grid, as training rounds to it: float32 scalars, or the number 0.0 as lowest."""
         params = self.params()
         return params.low * params.scale, params.high * params.scale
 

@@ -141,8 +141,10 @@ class UniformWeightQuantizer(WeightQuantizer):
         raise NotImplementedError
 
     def training_scale(self, kernel, reduce_axes):
-        """Of a training step, which may set what is not set yet: `channel_scale`; what takes its gradient, one value a channel
-        or one in all; and a factor of that gradient.
+        """Of a training step, which may set what is not set yet.
+
+        Returns:
+            `channel_scale`; what takes its gradient, one value a channel or one in all; and a factor of that gradient.
         """
         scale = self.channel_scale(kernel, reduce_axes)
         return scale, scale, 1.0
