@@ -2,10 +2,22 @@
 
 import keras
 import numpy as np
+import pytest
 
 import keras_quant as kq
 
 SHAPE = (12, 12, 6)
+
+
+def slow(*values):
+    """A case of a parametrized test for the slow suite."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def few(cases, *fast):
+    """The cases of a parametrized test, all but those in `fast` for the slow suite."""
+    assert set(fast) <= set(cases)
+    return [case if case in fast else slow(case) for case in cases]
 
 
 def images(count=40, shape=SHAPE, seed=1):

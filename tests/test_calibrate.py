@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import keras_quant as kq
 from keras_quant.calibrate import SAMPLES, _summarize
-from tests.helpers import functional, images, sequential
+from tests.helpers import few, functional, images, sequential, slow
 
 L = keras.layers
 X = images(64)
@@ -44,7 +44,7 @@ def _range(layer):
     return quantizer.range() if quantizer is not None else ()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", few(FORMS, "pair", "dataset", "generator", "list of batches"))
 def test_takes_what_fit_takes(form):
     qmodel = kq.quantize(model())
     kq.calibrate(qmodel, FORMS[form](), verbose=0)
@@ -136,7 +136,13 @@ def test_a_layer_that_overflows_is_named():
 
 
 @pytest.mark.parametrize(
-    "method", ["min_max", "moving_average", "percentile", "mean_std", "entropy", "mse", kq.quantizers.Truncation(2.0)]
+    "method",
+    [
+        *map(slow, ("min_max", "moving_average", "percentile", "mean_std")),
+        "entropy",
+        "mse",
+        slow(kq.quantizers.Truncation(2.0)),
+    ],
 )
 def test_every_method_gives_a_working_model(method):
     float_model = model()

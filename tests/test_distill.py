@@ -225,6 +225,7 @@ def test_models_built_by_hand_and_callbacks(tmp_path):
     assert kq.verify(distiller, tmp_path / "d.tflite", X[:16], verbose=0).equal
 
 
+@pytest.mark.slow
 def test_a_quantized_model_can_teach_a_narrower_one(tmp_path):
     teacher, wide = pair(policy="int8")
     narrow = kq.quantize(teacher, "w2a4", X)

@@ -192,6 +192,7 @@ assert kq.verify(loaded, r"{path}/m.tflite", X[:64], verbose=0).equal
 """
 
 
+@pytest.mark.slow
 def test_mirrored_strategy_trains(tmp_path):
     root = pathlib.Path(kq.__file__).parents[1]
     code = MIRRORED.replace("{path}", str(tmp_path))

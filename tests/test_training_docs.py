@@ -3,11 +3,14 @@
 import pathlib
 import re
 
+import pytest
+
 import keras_quant as kq
 
 DOC = pathlib.Path(__file__).parents[1] / "docs" / "training.md"
 
 
+@pytest.mark.slow
 def test_the_examples_run(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.S)
     assert len(blocks) == 6

@@ -89,7 +89,7 @@ class ActivationQuantizer(Phased, keras.layers.Layer):
         return all(member.bounds[0] == 0 for member in self._group.members)
 
     def training_ends(self):
-        """The lowest and the highest value of the grid, as training rounds to it: float32 scalars, or the number 0.0 as lowest."""
+        """The lowest value of the grid that training rounds to, 0.0 or a float32 scalar, and the highest one, a scalar."""
         params = self.params()
         return params.low * params.scale, params.high * params.scale
 

@@ -7,13 +7,9 @@ import pytest
 import keras_quant as kq
 from keras_quant.callbacks.freeze_oscillating import _Kernel
 from tests.callbacks.models import FEW_BITS, Each, Q, by_hand, compiled, exact, fit, float_model, quantized
-from tests.helpers import ship
+from tests.helpers import few, ship
 
 FreezeOscillating = kq.callbacks.FreezeOscillating
-
-
-def _slow(name):
-    return pytest.param(name, marks=pytest.mark.slow)
 
 
 KERNELS = {
@@ -64,7 +60,7 @@ def test_counting_is_the_papers():
     assert 5 < len(frozen) == kernel.count() < 30
 
 
-@pytest.mark.parametrize("name", [name if "abs" in name or name == "lsq" else _slow(name) for name in KERNELS])
+@pytest.mark.parametrize("name", few(KERNELS, "abs_max", "lsq"))
 def test_frozen_integers_survive_a_large_learning_rate(name, tmp_path):
     qmodel = quantized(kq.Policy("int4", "int8", kernel_quantizer=KERNELS[name]), optimizer=keras.optimizers.SGD(0.3))
     freeze = FreezeOscillating(0.1, momentum=0.3)

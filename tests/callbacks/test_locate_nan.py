@@ -6,7 +6,7 @@ import pytest
 
 import keras_quant as kq
 from tests.callbacks.models import Each, L, Q, X, Y, by_hand, compiled, exact, fit, float_model, network, quantized
-from tests.helpers import functional
+from tests.helpers import functional, slow
 
 LocateNaN = kq.callbacks.LocateNaN
 BAD = np.arange(64) == 40
@@ -119,7 +119,7 @@ def test_random_layers_draw_the_noise_that_the_step_had():
         model.fit(x, Y, batch_size=1, verbose=0, callbacks=[LocateNaN()])
 
 
-@pytest.mark.parametrize("make", [quantized, by_hand, lambda: quantized(steps_per_execution=3)])
+@pytest.mark.parametrize("make", [quantized, slow(by_hand), slow(lambda: quantized(steps_per_execution=3))])
 def test_training_is_what_it_would_be_without(make, tmp_path):
     results = []
     for callbacks in ([], [LocateNaN(), kq.callbacks.Schedule(freeze_ranges_at=9)]):

@@ -71,6 +71,7 @@ def test_every_phase_is_exact_and_the_end_is_plain(make, tmp_path):
     check()
 
 
+@pytest.mark.slow
 def test_a_model_saved_between_widths_is_the_model_it_was(tmp_path):
     qmodel = quantized(FEW_BITS)
     schedule = Schedule(weight_bits={0: 8, 1: None}, activation_bits={0: 6, 1: None})

@@ -69,6 +69,7 @@ def test_training_is_the_same_with_and_without():
             assert all(np.array_equal(x, y) for x, y in zip(a, b))
 
 
+@pytest.mark.slow
 def test_validation_sees_the_average_and_so_do_callbacks_behind(tmp_path):
     qmodel = quantized(FEW_BITS)
     path = str(tmp_path / "at_{epoch}.weights.h5")

@@ -7,7 +7,7 @@ from keras import ops
 
 import keras_quant as kq
 from keras_quant import layers
-from tests.helpers import SHAPE, functional, images, quantize_and_ship, sequential, ship
+from tests.helpers import SHAPE, few, functional, images, quantize_and_ship, sequential, ship
 
 L = keras.layers
 
@@ -168,7 +168,7 @@ CROSSING = {
 }
 
 
-@pytest.mark.parametrize("name", CROSSING)
+@pytest.mark.parametrize("name", few(CROSSING, "cross_stage", "halves_of_a_concatenation", "channel_shuffle"))
 def test_grids_that_cross_ship_before_and_after_training(name, tmp_path):
     x = images(16)
     model = functional(CROSSING[name])

@@ -7,7 +7,7 @@ from keras import ops
 
 import keras_quant as kq
 from keras_quant.policy import get
-from tests.helpers import functional, images, sequential, shake, ship
+from tests.helpers import few, functional, images, sequential, shake, ship
 from tests.layers.test_shipping import KERAS_CANNOT_RUN, OFF_XNNPACK, ON_XNNPACK
 
 L = keras.layers
@@ -34,7 +34,7 @@ def operators(report):
     return [op.name for op in report.operators]
 
 
-@pytest.mark.parametrize("policy", ["int4", "w2a8", "w6a8", "w8a6", "w3a4", "w5a2"])
+@pytest.mark.parametrize("policy", few(["int4", "w2a8", "w6a8", "w8a6", "w3a4", "w5a2"], "int4", "w5a2"))
 def test_narrow_integers_are_exact_on_xnnpack(policy, tmp_path):
     report, _ = ship(quantized(policy), tmp_path, X)
     assert report.partitions == 1 and report.off_xnnpack == () and report.float_operators == ()

@@ -19,7 +19,7 @@ from keras_quant.graph import trace
 from keras_quant.onnx import export_onnx, read_model
 from keras_quant.onnx.opset import newest_opset
 from tests.custom_layers import ConvUnit
-from tests.helpers import functional, images, sequential, shake
+from tests.helpers import functional, images, sequential, shake, slow
 from tests.layers.test_float_islands import every_float_layer, three
 
 L, ops = keras.layers, keras.ops
@@ -38,10 +38,6 @@ def fresh(policy="int8"):
 
 # For tests that leave the model as it is.
 quantized = functools.cache(fresh)
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def run(path, x=X):

@@ -11,7 +11,7 @@ pytest.importorskip("tf2onnx", reason="the extra `onnx` is not installed")
 
 import keras_quant as kq
 from keras_quant.onnx import Runtime, places
-from tests.helpers import functional, images, sequential, shake
+from tests.helpers import few, functional, images, sequential, shake, slow
 from tests.layers.test_precision import quantized
 from tests.models import MODELS
 from tests.onnx import grids
@@ -51,10 +51,6 @@ FAST = (
 )
 
 
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 def make(name, policy="int8"):
     keras.utils.set_random_seed(0)
     model = shake(NETWORKS[name]())
@@ -78,7 +74,7 @@ def same_integers(qmodel, folder):
     return grids.same(qmodel, folder / "m.onnx", folder / "m.tflite")
 
 
-@pytest.mark.parametrize("name", [name if name in FAST else slow(name) for name in NETWORKS])
+@pytest.mark.parametrize("name", few(NETWORKS, *FAST))
 def test_every_operator_is_within_a_step_of_keras_and_fused_and_has_the_integers_of_the_tflite(name, tmp_path):
     qmodel, x = make(name)
     report, _ = check(qmodel, x, tmp_path / "m.onnx")
@@ -112,6 +108,7 @@ def test_every_operator_in_other_widths(name, policy, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["int4", pytest.param("w8a6", marks=pytest.mark.slow), "int16"])
+@pytest.mark.slow
 def test_blocks_of_other_widths(policy, tmp_path):
     report, _ = check(quantized(policy), images(12), tmp_path / "m.onnx", most=4 if policy == "int16" else 1)
     if policy == "int16":

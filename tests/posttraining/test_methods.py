@@ -12,7 +12,7 @@ from keras_quant.graph import trace
 from keras_quant.graph.graph import in_float
 from keras_quant.posttraining import GPTQ, AdaRound, BatchNormReestimation, BiasCorrection, CrossLayerEqualization
 from keras_quant.posttraining.gptq import _rounded
-from tests.helpers import functional, images, shake, ship
+from tests.helpers import few, functional, images, shake, ship, slow
 from tests.quantizers.test_shipping import KERNELS, network
 
 L = keras.layers
@@ -35,7 +35,7 @@ def kernels(qmodel):
     return {layer.name: layer for layer in qmodel._flatten_layers() if getattr(layer, "kernel_quantizer", None) is not None}
 
 
-@pytest.mark.parametrize("method", [AdaRound(iterations=300, batch_size=64), GPTQ()], ids=["adaround", "gptq"])
+@pytest.mark.parametrize("method", [slow(AdaRound(iterations=300, batch_size=64)), GPTQ()], ids=["adaround", "gptq"])
 def test_errors_of_inputs_that_go_together_cancel(method):
     # All inputs are the same, so weights of 0.9 steps in all are best as one of a step; alone, each is rounded to none.
     x = np.repeat(images(64, (1,)), 4, axis=1)
@@ -62,7 +62,7 @@ def test_gptq_loses_less_than_rounding_to_nearest(seed, inputs, limit):
     assert loss(found) <= loss(nearest)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", few(KERNELS, "abs_max", "lsq"))
 @pytest.mark.parametrize(
     "method", [pytest.param(QUICK, id="adaround", marks=pytest.mark.slow), pytest.param(GPTQ(), id="gptq")]
 )
@@ -130,7 +130,7 @@ def unequal(activation, normalized=False):
 
 
 @pytest.mark.parametrize("normalized", [False, True])
-@pytest.mark.parametrize("activation", ["linear", "relu", "relu6"])
+@pytest.mark.parametrize("activation", ["linear", slow("relu"), "relu6"])
 def test_equalization_changes_nothing_in_float_and_saves_what_small_channels_lose(activation, normalized):
     model = unequal(activation, normalized)
     qmodel = kq.quantize(model, "int8", X)

@@ -18,6 +18,7 @@ def output_sqnr(qmodel, exact):
     return 10 * np.log10(np.sum(np.float64(exact) ** 2) / np.sum(noise**2))
 
 
+@pytest.mark.slow
 def test_the_report_has_the_ratio_before_and_after_each_method():
     qmodel = quantized()
     exact = float_outputs(qmodel)

@@ -6,7 +6,7 @@ import pytest
 
 import keras_quant as kq
 from keras_quant import quantizers
-from tests.helpers import functional, images, shake, ship
+from tests.helpers import few, functional, images, shake, ship, slow
 
 L = keras.layers
 X = images(48)
@@ -60,12 +60,8 @@ OUTPUTS = {
 }
 
 
-def slow(value):
-    return pytest.param(value, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize("weights", ["int4", slow("int8"), slow("int2")])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", few(KERNELS, "lsq", "mse", "tensor", "soft"))
 def test_kernels_ship(name, weights, tmp_path):
     qmodel = trained(kq.Policy(weights, "int8", kernel_quantizer=KERNELS[name]))
     assert qmodel.get_layer("conv").kernel_quantizer.bits == int(weights[3:])
@@ -73,14 +69,14 @@ def test_kernels_ship(name, weights, tmp_path):
 
 
 @pytest.mark.parametrize("activations", ["int8", slow("int4")])
-@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("name", few(OUTPUTS, "lsq", "pact", "symmetric", "power of two", "stochastic"))
 def test_outputs_ship(name, activations, tmp_path):
     qmodel = trained(kq.Policy("int8", activations, output_quantizer=OUTPUTS[name]))
     assert qmodel.get_layer("conv").output_quantizer.bits == int(activations[3:])
     ship(qmodel, tmp_path, X)
 
 
-@pytest.mark.parametrize("name", ["lsq", "pact", "lsq+"])
+@pytest.mark.parametrize("name", [slow("lsq"), slow("pact"), "lsq+"])
 def test_without_calibration_the_first_batch_sets_the_ranges(name, tmp_path):
     qmodel = trained(kq.Policy("int4", "int8", kernel_quantizer="lsq", output_quantizer=name), calibrate=False)
     ship(qmodel, tmp_path, X)
@@ -140,7 +136,7 @@ def test_a_relu_alone_clamps_where_its_quantizer_would_not(options, tmp_path):
 
 
 @pytest.mark.lowest
-@pytest.mark.parametrize("kernels, outputs", [("lsq", "lsq"), ("kmeans", "pact"), ("mse", "lsq+")])
+@pytest.mark.parametrize("kernels, outputs", [("lsq", "lsq"), slow("kmeans", "pact"), slow("mse", "lsq+")])
 def test_quantizers_ship_on_the_lowest_versions(kernels, outputs, tmp_path):
     ship(trained(kq.Policy("int4", "int8", kernel_quantizer=kernels, output_quantizer=outputs)), tmp_path, X)
 

@@ -177,6 +177,7 @@ def test_several_inputs_and_outputs():
     assert all(20 < value < 60 for value in report.output_sqnr.values())
 
 
+@pytest.mark.slow
 def test_memory_of_inner_tensors_is_given_back(monkeypatch):
     """Whatever the model's depth, few of its tensors are held at a time."""
     module, alive = importlib.import_module("keras_quant.report.measure"), []

@@ -11,7 +11,7 @@ import pytest
 import keras_quant as kq
 from keras_quant.report.layer import BY_KEY
 from keras_quant.report.model import RangeHistory
-from tests.helpers import images, sequential, shake
+from tests.helpers import images, sequential, shake, slow
 from tests.report import browser
 
 L = keras.layers
@@ -211,8 +211,11 @@ def near(pixels, color, tolerance=0.05):
     return np.all(np.abs(pixels - wanted) < tolerance, axis=-1)
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize(
+    "size, dark",
+    [(WIDE, False), slow(WIDE, True), slow(PHONE, False), (PHONE, True)],
+    ids=["wide-light", "wide-dark", "phone-light", "phone-dark"],
+)
 def test_plots_are_seen(chromium, page, tmp_path, size, dark):
     paper, first, second = COLORS[dark]
     pixels = chromium.screenshot(page, tmp_path / "s.png", dark=dark, **size)

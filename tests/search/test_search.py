@@ -22,7 +22,7 @@ from keras_quant.search.sensitivity import Sensitivities
 from keras_quant.search.solve import choose
 from keras_quant.search.units import macs
 from keras_quant.tflite import Runtime
-from tests.helpers import functional, images, shake, ship
+from tests.helpers import few, functional, images, shake, ship
 
 L = keras.layers
 SHAPE = (8, 8, 4)
@@ -177,6 +177,7 @@ def test_a_layer_that_is_not_int8_has_its_seams_on_top(search):
         assert kinds == {"int8", seam.split()[-1]}
 
 
+@pytest.mark.slow
 def test_a_choice_keeps_to_its_budget_and_beats_one_policy_for_all(model, search, tmp_path):
     narrow, wide = search.uniform("int4"), search.uniform("int8")
     for budget in (Budget(bytes=narrow.bytes), Budget(size=0.8), Budget(bytes=wide.bytes, latency=1.5)):
@@ -251,7 +252,7 @@ def test_a_search_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
     assert values(first) == values(again)
 
 
-@pytest.mark.parametrize("damage", ["cut", "values", "shape", "other"])
+@pytest.mark.parametrize("damage", few(["cut", "values", "shape", "other"], "values"))
 def test_a_damaged_cache_is_measured_anew_and_said_once(damage, model, tmp_path):
     path = tmp_path / "search.json"
     first = Search(model, (X, Y), ("int4", "int8"), cache=path, verbose=0).assign(0.9)
@@ -297,6 +298,7 @@ def test_operators_are_written_for_a_device_to_be_timed_on(model, tmp_path):
     assert elsewhere.latencies == table and elsewhere.assign(Budget(latency=1.0)).milliseconds > 0
 
 
+@pytest.mark.slow
 def test_the_front_holds_nothing_that_another_point_beats(search, tmp_path):
     front = search.front(points=5)
     pairs = [(point.bytes, point.loss) for point in front.points]

@@ -5,6 +5,7 @@ import tempfile
 
 import keras
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ L = keras.layers
     size=st.tuples(st.integers(6, 11), st.integers(6, 11)),
     bits=st.sampled_from([2, 3, 4]),
 )
+@pytest.mark.slow
 def test_convolutions_of_few_bits_go_over_windows(kernel, strides, dilation, padding, size, bits):
     """Shrinking as far as the bits say, on XNNPACK whole, exact."""
     reach = [(k - 1) * (dilation if strides == (1, 1) else 1) + 1 for k in kernel]
