@@ -1,6 +1,7 @@
 """Batches of model inputs out of whatever `fit` takes."""
 
 import itertools
+import numbers
 
 import keras
 import numpy as np
@@ -25,7 +26,7 @@ def input_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
         Lists of float32 NumPy arrays, in the order of `inputs`.
 
     Raises:
-        CalibrationError: if there is no data, or it does not fit the model, or it is not finite.
+        CalibrationError: if there is no data, or it does not fit the model, or it is not finite; for wrong `steps`.
     """
     for arrays, _, _ in labelled_batches(data, inputs, steps, batch_size):
         yield arrays
@@ -38,6 +39,7 @@ def labelled_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
         Tuples of the inputs, as `input_batches` yields them; labels, in whatever structure they come; and sample weights.
         Both are `None` where there are none.
     """
+    _check_steps(steps)
     specs = [(x.name, tuple(x.shape)) for x in inputs]
     kinds = [x.dtype for x in inputs]
     count = 0
@@ -57,6 +59,7 @@ def labelled_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
 
 def number_of_batches(data, steps=None, batch_size=BATCH_SIZE):
     """How many batches `input_batches` will yield, or `None` if only iterating tells."""
+    _check_steps(steps)
     if _is_arrays(data):
         first = np.shape(tree.flatten(data)[0])
         total = -(-first[0] // batch_size) if first else 1
@@ -66,6 +69,11 @@ def number_of_batches(data, steps=None, batch_size=BATCH_SIZE):
     else:
         total = len(data) if hasattr(data, "__len__") else None
     return total if steps is None else min(steps, total or steps)
+
+
+def _check_steps(steps):
+    if steps is not None and not (isinstance(steps, numbers.Integral) and steps > 0):
+        raise CalibrationError(f"`steps` is a positive number of batches. Received: steps={steps!r}")
 
 
 def _batches(data, specs, steps, batch_size):

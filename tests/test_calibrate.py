@@ -74,6 +74,12 @@ def test_several_inputs_by_name():
         np.testing.assert_allclose(scales, [2 / 255, 20 / 255], rtol=0.1)
 
 
+@pytest.mark.parametrize("steps", [0, -1, 2.0, "three"])
+def test_wrong_steps_are_said(steps):
+    with pytest.raises(kq.CalibrationError, match="`steps` is a positive number of batches. Received: steps="):
+        kq.calibrate(kq.quantize(model()), X, steps=steps, verbose=0)
+
+
 def test_steps_limit_an_endless_generator():
     def endless():
         while True:
