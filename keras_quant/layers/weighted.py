@@ -95,6 +95,7 @@ class QuantWeighted(QuantLayer):
         norm = self.batch_norm
         if quantizer.has_unit and quantizer.clamps(self.bounds):
             shape = self.compute_output_shape(inputs.shape)
+            # The unit is divided by where its gradient costs no pass over the outputs.
             if norm is None and self._has_fewer_weights(shape):
                 unit = quantizer.unit(keras.KerasTensor(shape))
                 return self._rounded(self.train_product(inputs, unit), unit, quantizer)
@@ -105,7 +106,7 @@ class QuantWeighted(QuantLayer):
         return super()._train(inputs, quantizer)
 
     def _has_fewer_weights(self, shape):
-        """Whether an inner product with the kernel has fewer terms than one with a sample of that shape, batch included."""
+        """Whether the kernel has no more values than a sample of that shape: an inner product with it costs less."""
         return None not in shape[1:] and math.prod(self.kernel.shape) <= math.prod(shape[1:])
 
     def scaled_product(self, inputs, kernel):
