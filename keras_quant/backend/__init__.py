@@ -14,6 +14,7 @@ from keras_quant.backend.arrays import (
     product_in_place,
     read,
     round_half_even,
+    round_to_bfloat16,
     scale_and_shift,
     search_sorted,
     shift_left,

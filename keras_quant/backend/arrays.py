@@ -36,6 +36,13 @@ def round_half_even(x):
     return tf.math.rint(x)
 
 
+def round_to_bfloat16(x):
+    """Positive float32 numbers, rounded to the nearest of bfloat16, to even; by their bits, as compilers drop casts."""
+    bits = tf.bitcast(x, tf.int32)
+    bits = bits + 0x7FFF + tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 16), 1)
+    return tf.bitcast(tf.bitwise.bitwise_and(bits, -0x10000), tf.float32)
+
+
 def erfc(x):
     """The complementary error function, accurate far out where `1 - erf(x)` is not."""
     return tf.math.erfc(x)

@@ -144,7 +144,7 @@ class _Kernel:
         # A scale that the optimizer made zero would be set by the next step, from weights with the held ones among them.
         quantizer.settle(kernel, axes)
         held, target = backend.read(self.held.held), ops.cast(self.held.integers, "float32")
-        scale = ops.expand_dims(self.held.scale(quantizer, kernel, axes), axes)
+        scale = quantizer.beside(self.held.scale(quantizer, kernel, axes), axes)
         integers = ops.where(held, target, quantizer.to_integers(kernel * (1.0 / scale)))
         change = ops.sign(integers - ops.cast(self.integers, "float32"))
         direction = ops.cast(self.direction, "float32")
@@ -154,8 +154,8 @@ class _Kernel:
         freeze = (frequency > threshold) & ~held
         if quantizer.follows_weights:
             # The scale stays what it is without those that are frozen.
-            magnitude = ops.where(held, 0.0, ops.abs(kernel))
-            freeze = freeze & (magnitude < ops.max(magnitude, axis=axes, keepdims=True))
+            magnitude, axes = quantizer.by_group(ops.where(held, 0.0, ops.abs(kernel)), axes)
+            freeze = freeze & ops.reshape(magnitude < ops.max(magnitude, axis=axes, keepdims=True), kernel.shape)
         target = ops.where(freeze, backend.round_half_even(mean), target)
         held = held | freeze
         self.held.held.assign(held)

@@ -31,7 +31,10 @@ def keep_float(node, name, policy, placed):
     args, kwargs = tree.map_structure(fill, (node.args, node.kwargs))
     outputs = layer(*args, **kwargs)
     if first and isinstance(node.operation, keras.layers.Layer):
-        layer.set_weights(node.operation.get_weights())
+        if hasattr(layer, "copy_weights"):
+            layer.copy_weights(node.operation)
+        else:
+            layer.set_weights(node.operation.get_weights())
         layer.trainable = node.operation.trainable
     outputs = _joined(node, outputs, dtype, placed)
     placed.tensors.update(zip(tree.flatten(node.outputs), tree.flatten(outputs)))

@@ -6,7 +6,7 @@ from keras import ops
 from keras_quant import backend
 from keras_quant import policy as policies
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.layers.weighted import create_weight_ranges
+from keras_quant.layers.weighted import create_weight_ranges, fit_weight_ranges
 
 _DYNAMIC = {}
 
@@ -50,6 +50,13 @@ class _Dynamic:
     def build(self, input_shape):
         super().build(input_shape)
         create_weight_ranges(self)
+
+    def copy_weights(self, layer):
+        """Take the weights of a float layer, and measure what the kernel's quantizer wants of them."""
+        self.kernel.assign(layer.kernel)
+        if self.bias is not None:
+            self.bias.assign(layer.bias)
+        fit_weight_ranges(self)
 
     def sample_axes(self, x):
         """The axes that share a grid."""
@@ -105,10 +112,28 @@ def _on_own_grid(x, axes):
 class DynamicDense(_Dynamic, keras.layers.Dense):
     """`keras.layers.Dense` with integer weights; lowered to a FULLY_CONNECTED on XNNPACK, 4-bit weights included.
 
+    Weights of 4 bits may have scales by group of inputs (`granularity="group"` of the kernel's quantizer): XNNPACK's kernels
+    `qd8-f32-qb4w` add up a product of integers for each group.
+
     Args: those of `keras.layers.Dense`, and `policy`.
     """
 
     kernel_axes = (0,)
+
+    def build(self, input_shape):
+        if self.kernel_quantizer.group_size is not None:
+            self.check_groups(input_shape[-1])
+        super().build(input_shape)
+
+    def check_groups(self, inputs):
+        """Whether there is a kernel for the scales by group."""
+        size, bits = self.kernel_quantizer.group_size, self.kernel_quantizer.bits
+        if size % 32 or inputs % size or bits > 4:
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}': scales by group are for weights of up to 4 bits, in groups of a multiple of 32 that "
+                f"divides the {inputs} inputs. Choose another `group_size` or scales by channel. "
+                f"Received: group_size={size}, bits={bits}"
+            )
 
     def sample_axes(self, x):
         return (-1,)

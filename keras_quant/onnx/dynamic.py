@@ -25,6 +25,8 @@ def dense(lowering, layer, inputs, output):
     integers, scale = _integers(layer)
     held = _held(lowering, layer, integers)
     real = lowering.real(x, False)
+    if layer.kernel_quantizer.group_size is not None:
+        return Made(_by_group(lowering, layer, real, held, scale, x.rank, output.shape))
     whole = lowering.builder.batch_size == 1 and x.rank == 2
     q, step, zero = _on_its_grid(lowering, real) if whole else _on_own_grids(lowering, real, [x.rank - 1])
     sums = integers.sum(0, dtype=np.int32)
@@ -50,6 +52,18 @@ def conv(lowering, layer, inputs, output):
     sums = integers.sum((0, 1, 2), dtype=np.int32).reshape(-1, 1, 1)
     y = _product(lowering, "ConvInteger", [q, held], zero, None if whole else sums, **geometry)
     return Made(_finished(lowering, layer, y, step, scale.reshape(-1, 1, 1), output.shape, first=True), True)
+
+
+def _by_group(lowering, layer, real, held, scale, rank, shape):
+    """A product whose kernel has scales by group, `(groups, channels)`: in float, as no integer operator takes these."""
+    q, step, zero = _on_own_grids(lowering, real, [rank - 1])
+    centred = lowering.node("Sub", [lowering.node("Cast", [q], to=DTYPES["float32"]), zero])
+    groups, channels = scale.shape
+    parts = lowering.ints("groups", [groups, layer.kernel_quantizer.group_size, channels])
+    kernel = lowering.node("Reshape", [lowering.node("Cast", [held], to=DTYPES["float32"]), parts])
+    kernel = lowering.node("Mul", [kernel, lowering.constant("kernel/group_scales", scale[:, None])])
+    kernel = lowering.node("Reshape", [kernel, lowering.ints("whole", [-1, channels])])
+    return _finished(lowering, layer, lowering.node("MatMul", [centred, kernel]), step, np.ones(channels, np.float32), shape)
 
 
 def _of_image(pads):
@@ -113,8 +127,10 @@ def _finished(lowering, layer, product, step, scale, shape, first=False):
 def _integers(layer):
     """int8 integers of a kernel, in the Keras layout, and the scales of its output channels."""
     quantizer, axes = layer.kernel_quantizer, layer.kernel_axes
-    scale = np.float32(np.reshape(ops.convert_to_numpy(quantizer.scale(layer.kernel, axes)), -1))
-    scaled = ops.convert_to_numpy(quantizer.values(layer.kernel, axes)) * (np.float32(1.0) / scale)
+    scale = np.float32(ops.convert_to_numpy(quantizer.scale(layer.kernel, axes)))
+    inverse = np.float32(1.0) / scale
+    inverse = inverse if quantizer.group_size is None else ops.convert_to_numpy(quantizer.beside(inverse, axes))
+    scaled = ops.convert_to_numpy(quantizer.values(layer.kernel, axes)) * inverse
     return np.clip(np.rint(scaled), -quantizer.limit, quantizer.limit).astype(np.int8), scale
 
 

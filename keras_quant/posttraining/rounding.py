@@ -17,10 +17,10 @@ class Grid:
         quantizer, axes = layer.kernel_quantizer, layer.kernel_axes
         self.layer, self.limit = layer, quantizer.limit
         self.kernel = np.asarray(ops.convert_to_numpy(layer.kernel), np.float32)
-        self.scale = np.expand_dims(ops.convert_to_numpy(quantizer.scale(layer.kernel, axes)), axes)
+        self.scale = ops.convert_to_numpy(quantizer.beside(quantizer.scale(layer.kernel, axes), axes))
         self.steps = np.float64(self.kernel) / self.scale
-        size = np.abs(self.kernel)
-        self.is_free = size < size.max(axis=axes, keepdims=True)
+        size, axes = quantizer.by_group(np.abs(self.kernel), axes)
+        self.is_free = (size < size.max(axis=axes, keepdims=True)).reshape(self.kernel.shape)
 
     @property
     def holds_kernel(self):

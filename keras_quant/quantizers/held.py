@@ -23,5 +23,5 @@ class HeldIntegers:
 
     def applied(self, quantizer, kernel, reduce_axes):
         """The kernel with the held weights at their integers, float32."""
-        scale = ops.expand_dims(self.scale(quantizer, kernel, reduce_axes), reduce_axes)
+        scale = quantizer.beside(self.scale(quantizer, kernel, reduce_axes), reduce_axes)
         return ops.where(self.held, ops.cast(self.integers, "float32") * scale, kernel)

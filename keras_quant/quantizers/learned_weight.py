@@ -40,7 +40,7 @@ class KernelLSQ(UniformWeightQuantizer):
         super().set_bits(bits)
         self.reset()
 
-    def create(self, shape, reduce_axes):
+    def create_ranges(self, shape, reduce_axes):
         if self.reach is None:
             channels = [size for axis, size in enumerate(shape) if axis not in reduce_axes]
             self.reach = self.add_weight(
@@ -57,7 +57,7 @@ class KernelLSQ(UniformWeightQuantizer):
         if self.reach is not None:
             self.reach.assign(ops.zeros_like(self.reach))
 
-    def fit_to(self, kernel, reduce_axes):
+    def fit_ranges(self, kernel, reduce_axes):
         """Set what is not set yet, as the first step of training would; nothing has to look for it in each step then."""
         sizes, axes = np.abs(kernel), None if self.granularity == "tensor" else reduce_axes
         first = self._first_reach(sizes.mean(axes, dtype="float64"), sizes.max(axes))
@@ -67,14 +67,14 @@ class KernelLSQ(UniformWeightQuantizer):
     def channel_scale(self, kernel, reduce_axes):
         return self._each_channel(self._reach(kernel, reduce_axes), kernel, reduce_axes)
 
-    def settle(self, kernel, reduce_axes):
+    def settle_ranges(self, kernel, reduce_axes):
         self.reach.assign(ops.stop_gradient(self._reach(kernel, reduce_axes)))
 
     def training_scale(self, kernel, reduce_axes):
         if self.follows_data:
             self.reach.assign(self._first(kernel, reduce_axes))
         elif not backend.is_positive_now(self.reach):
-            self.settle(kernel, reduce_axes)
+            self.settle_ranges(kernel, reduce_axes)
         reach = backend.read(self.reach)
         # `∂s/∂reach = 1 / limit`, times `limit²`, see `LearnedQuantizer.trained_value`; by hand, to save operations.
         return self._each_channel(reach, kernel, reduce_axes), reach, float(self.limit)
@@ -127,7 +127,7 @@ class LearnedClipping(UniformWeightQuantizer):
     def trained_ranges(self):
         return [] if self.clipping is None else [self.clipping]
 
-    def create(self, shape, reduce_axes):
+    def create_ranges(self, shape, reduce_axes):
         if self.clipping is None:
             channels = [size for axis, size in enumerate(shape) if axis not in reduce_axes]
             initializer = keras.initializers.Constant(4.0)

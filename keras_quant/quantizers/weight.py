@@ -14,7 +14,9 @@ from keras_quant.quantizers.phase import Phased
 from keras_quant.quantizers.registry import KERNEL, check_bits, register
 
 ROUNDINGS = ("nearest", "stochastic", "soft")
-GRANULARITIES = ("channel", "tensor")
+# Their scales are of float16 in the file, and of bfloat16 in the kernel: the smallest number that both have in full.
+SMALLEST_OF_GROUP = 2.0**-14
+GRANULARITIES = ("channel", "tensor", "group")
 
 
 class WeightQuantizer(Phased, keras.layers.Layer):
@@ -36,6 +38,9 @@ class WeightQuantizer(Phased, keras.layers.Layer):
         # `HeldIntegers` of weights that training leaves alone, or `None`.
         self.held = None
         self.built = True
+
+    # Weights of a channel, neighbours, that share a scale, where a channel has several; otherwise `None`.
+    group_size = None
 
     @property
     def stored_bits(self):
@@ -67,9 +72,20 @@ class WeightQuantizer(Phased, keras.layers.Layer):
             reduce_axes: axes that one channel spans.
 
         Returns:
-            Positive float32 of `kernel`'s shape with `reduce_axes` removed.
+            Positive float32 of `kernel`'s shape with `reduce_axes` removed; of scales by group `(groups, channels)`.
         """
         raise NotImplementedError
+
+    def beside(self, scale, reduce_axes):
+        """What `scale` gives, of a shape that broadcasts against the kernel."""
+        return ops.expand_dims(scale, reduce_axes) if self.group_size is None else ops.repeat(scale, self.group_size, axis=0)
+
+    def by_group(self, kernel, reduce_axes):
+        """A kernel such that one scale spans some of its axes, and these: of scales by group `(groups, size, channels)`."""
+        if self.group_size is None:
+            return kernel, reduce_axes
+        reshape = np.reshape if isinstance(kernel, np.ndarray) else ops.reshape
+        return reshape(kernel, (-1, self.group_size, kernel.shape[-1])), (1,)
 
     def values(self, kernel, reduce_axes):
         """The weights that inference rounds to the grid of `scale`; args as there."""
@@ -92,7 +108,10 @@ class UniformWeightQuantizer(WeightQuantizer):
 
     Args:
         bits: integer from 2 to 8.
-        granularity: "channel" for one scale an output channel, "tensor" for one in all.
+        granularity: "channel" for one scale an output channel, "tensor" for one in all, "group" for one for
+            `group_size` neighbouring inputs of an output channel, which kernels of Dense with policies like "dynamic_int4"
+            take, and which has the precision of bfloat16, as there.
+        group_size: integer, of `granularity="group"`, 32 by default; their kernels take multiples of 32.
         power_of_two: whether to round scales up to powers of two.
         rounding: "nearest", to even; in training also "stochastic", up with the probability of the fraction, or "soft",
             to nearest with the gradient of a soft staircase, `k(1 - tanh²(k·r)) / (2·tanh(k/2))` with `r` the distance from
@@ -117,15 +136,20 @@ class UniformWeightQuantizer(WeightQuantizer):
         rounding="nearest",
         seed=None,
         annealed_bits=None,
+        group_size=None,
         **kwargs,
     ):
         super().__init__(bits, **kwargs)
         if annealed_bits is not None:
             self.set_bits(annealed_bits)
         if granularity not in GRANULARITIES:
+            raise QuantizationError(f"`granularity` is one of {list(GRANULARITIES)}. Received: granularity={granularity!r}")
+        if granularity == "group":
+            self.group_size = 32 if group_size is None else group_size
+        if group_size is not None and (granularity != "group" or not isinstance(group_size, int) or group_size < 1):
             raise QuantizationError(
-                f"`granularity` is one of {list(GRANULARITIES)}; no kernel for activations of int8 takes scales by group. "
-                f"Received: granularity={granularity!r}"
+                f'`group_size` is a positive integer, with `granularity="group"`. Received: group_size={group_size!r}, '
+                f"granularity={granularity!r}"
             )
         if rounding not in ROUNDINGS:
             raise QuantizationError(f"`rounding` is one of {list(ROUNDINGS)}. Received: rounding={rounding!r}")
@@ -149,8 +173,29 @@ class UniformWeightQuantizer(WeightQuantizer):
         scale = self.channel_scale(kernel, reduce_axes)
         return scale, scale, 1.0
 
+    def create(self, shape, reduce_axes):
+        if self.group_size is not None:
+            shape, reduce_axes = (math.prod(shape[:-1]) // self.group_size, self.group_size, shape[-1]), (1,)
+        self.create_ranges(shape, reduce_axes)
+
+    def fit_to(self, kernel, reduce_axes):
+        self.fit_ranges(*self.by_group(kernel, reduce_axes))
+
+    def settle(self, kernel, reduce_axes):
+        self.settle_ranges(*self.by_group(kernel, reduce_axes))
+
+    def create_ranges(self, shape, reduce_axes):
+        """`create`, for a kernel as `by_group` makes it."""
+
+    def fit_ranges(self, kernel, reduce_axes):
+        """`fit_to`, of a kernel as `by_group` makes it."""
+
+    def settle_ranges(self, kernel, reduce_axes):
+        """`settle`, with a kernel as `by_group` makes it."""
+
     def scale(self, kernel, reduce_axes):
-        return ops.stop_gradient(self._final(self.channel_scale(backend.read(kernel), reduce_axes)))
+        kernel, reduce_axes = self.by_group(backend.read(kernel), reduce_axes)
+        return ops.stop_gradient(self._final(self.channel_scale(kernel, reduce_axes)))
 
     def set_bits(self, bits):
         check_bits(type(self), bits, self.widths)
@@ -159,7 +204,7 @@ class UniformWeightQuantizer(WeightQuantizer):
     def integers(self, kernel, reduce_axes):
         """The integers of the weights, float32 of `kernel`'s shape; args as in `scale`."""
         kernel = backend.read(kernel)
-        scale = ops.expand_dims(self.scale(kernel, reduce_axes), reduce_axes)
+        scale = self.beside(self.scale(kernel, reduce_axes), reduce_axes)
         return self.to_integers(kernel * (1.0 / scale))
 
     def to_integers(self, steps):
@@ -169,11 +214,14 @@ class UniformWeightQuantizer(WeightQuantizer):
     def _final(self, scale):
         if self.granularity == "tensor":
             scale = ops.broadcast_to(ops.max(scale), ops.shape(scale))
+        if self.group_size is not None:
+            scale = backend.round_to_bfloat16(ops.maximum(scale, SMALLEST_OF_GROUP))
         return ops.cast(power_of_two_above(ops.cast(scale, "float64")), "float32") if self.power_of_two else scale
 
     def fake_quant(self, kernel, reduce_axes):
         """`s·clip(rint(w/s), -limit, limit)`, with a straight-through gradient inside."""
-        kernel = backend.read(kernel)
+        shape = kernel.shape
+        kernel, reduce_axes = self.by_group(backend.read(kernel), reduce_axes)
         chosen, learned, factor = self.training_scale(kernel, reduce_axes)
         scale = beside(self._final(chosen), kernel, reduce_axes)
         axes = range(len(kernel.shape)) if self.granularity == "tensor" else reduce_axes
@@ -190,7 +238,8 @@ class UniformWeightQuantizer(WeightQuantizer):
         share = factor * (math.prod(kernel.shape[axis] for axis in axes) * limit) ** -0.5
         reach = limit if self.clips else None
         slope = self._slope(steps)
-        return backend.weight_fake_quant(kernel, learned, reduce_axes, steps, inverse, integers, scale, reach, slope, share)
+        made = backend.weight_fake_quant(kernel, learned, reduce_axes, steps, inverse, integers, scale, reach, slope, share)
+        return made if self.group_size is None else ops.reshape(made, shape)
 
     def _with_noise(self, steps):
         if self._noise is None:
@@ -206,7 +255,7 @@ class UniformWeightQuantizer(WeightQuantizer):
         return 0.5 * sharpness * (1.0 - place * place) / ops.tanh(0.5 * sharpness)
 
     def get_config(self):
-        own = ("granularity", "power_of_two", "rounding", "seed")
+        own = ("granularity", "group_size", "power_of_two", "rounding", "seed")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
@@ -256,13 +305,13 @@ class ClippedAbsMax(UniformWeightQuantizer):
             )
         self.share = None
 
-    def create(self, shape, reduce_axes):
+    def create_ranges(self, shape, reduce_axes):
         if self.share is None:
             channels = [size for axis, size in enumerate(shape) if axis not in reduce_axes]
             options = {"initializer": "ones", "trainable": False, "dtype": "float32", "aggregation": "mean"}
             self.share = self.add_weight(name="share", shape=channels, **options)
 
-    def fit_to(self, kernel, reduce_axes):
+    def fit_ranges(self, kernel, reduce_axes):
         kept = [axis for axis in range(kernel.ndim) if axis not in reduce_axes]
         rows = np.float64(np.transpose(kernel, [*reduce_axes, *kept]).reshape(-1, *(kernel.shape[axis] for axis in kept)))
         channels = rows.reshape(len(rows), -1)
@@ -303,7 +352,7 @@ def rounded(quantizer, kernel, reduce_axes):
 
 def on_grid(quantizer, kernel, reduce_axes):
     """The values that the integers of inference stand for, of `kernel`'s shape; args as in `WeightQuantizer.scale`."""
-    scale = ops.expand_dims(quantizer.scale(kernel, reduce_axes), reduce_axes)
+    scale = quantizer.beside(quantizer.scale(kernel, reduce_axes), reduce_axes)
     limit = float(quantizer.limit)
     steps = quantizer.values(kernel, reduce_axes) * (1.0 / scale)
     return backend.clip(backend.round_half_even(steps), -limit, limit) * scale

@@ -68,6 +68,6 @@ def weight_histogram(node):
         integers = ops.convert_to_numpy(layer.folded_weights(x, y.kernel).kernel)
     else:
         values = quantizer.fake_quant(layer.kernel, layer.kernel_axes)
-        scale = ops.expand_dims(quantizer.scale(layer.kernel, layer.kernel_axes), layer.kernel_axes)
+        scale = quantizer.beside(quantizer.scale(layer.kernel, layer.kernel_axes), layer.kernel_axes)
         integers = np.rint(ops.convert_to_numpy(values / scale))
     return count(integers, -quantizer.limit, quantizer.limit)

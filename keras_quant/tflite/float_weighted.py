@@ -126,11 +126,14 @@ def transpose_conv(lowering, layer, inputs, output):
 @lowers_float(DynamicDense)
 def dynamic_dense(lowering, layer, inputs, output):
     rows, scale = _integers(layer, (1, 0))
-    if layer.kernel_quantizer.stored_bits <= 4 and rows.shape[1] % 2 == 0:
+    size, since = layer.kernel_quantizer.group_size, (2, 17, 0)
+    if size is not None:
+        kernel, since = lowering.writer.grouped_constant(f"{output.name}/kernel", rows, scale.T, size), (2, 21, 0)
+    elif layer.kernel_quantizer.stored_bits <= 4 and rows.shape[1] % 2 == 0:
         kernel = lowering.writer.narrow_constant(f"{output.name}/kernel", rows, scale, 4)
     else:
         kernel = lowering.writer.constant(f"{output.name}/kernel", rows, scale)
-    return _fully_connected(lowering, layer, inputs, output, kernel, 12, (2, 17, 0), asymmetricQuantizeInputs=True)
+    return _fully_connected(lowering, layer, inputs, output, kernel, 12, since, asymmetricQuantizeInputs=True)
 
 
 @lowers_float(DynamicConv2D)
@@ -146,7 +149,11 @@ def _integers(layer, order):
     kernel = ops.convert_to_numpy(layer.kernel_quantizer.values(layer.kernel, layer.kernel_axes)).transpose(order)
     limit = layer.kernel_quantizer.limit
     scale = np.float32(ops.convert_to_numpy(layer.kernel_quantizer.scale(layer.kernel, layer.kernel_axes)))
-    inverse = (np.float32(1.0) / scale).reshape(-1, *(1,) * (kernel.ndim - 1))
+    inverse = np.float32(1.0) / scale
+    if layer.kernel_quantizer.group_size is None:
+        inverse = inverse.reshape(-1, *(1,) * (kernel.ndim - 1))
+    else:
+        inverse = ops.convert_to_numpy(layer.kernel_quantizer.beside(inverse, layer.kernel_axes)).T
     return np.clip(np.rint(kernel * inverse), -limit, limit).astype(np.int8), scale
 
 

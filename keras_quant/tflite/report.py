@@ -151,6 +151,9 @@ def _activation_dtypes(operator, tensors):
 def _tensor(tensor, model):
     q = tensor.quantization
     scales = () if q is None or q.scale is None else tuple(np.asarray(q.scale, float).tolist())
+    if q is not None and q.detailsType == schema.QuantizationDetails.BlockwiseQuantization:
+        stored = model.buffers[model.subgraphs[0].tensors[q.details.scales].buffer].data
+        scales = tuple(np.frombuffer(bytes(stored), np.float16).astype(float).tolist())
     zero_point = int(q.zeroPoint[0]) if scales and q.zeroPoint is not None else 0
     constant = model.buffers[tensor.buffer].data is not None
     return TensorInfo(text(tensor.name), tuple(map(int, tensor.shape)), _TYPES[tensor.type], scales, zero_point, constant)

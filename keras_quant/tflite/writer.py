@@ -114,6 +114,20 @@ class Writer:
         stored = np.bitwise_or.reduce(digits << places, axis=1)
         return self._constant(name, stored, _NARROW[bits], array.shape, scale, 0, 0)
 
+    def grouped_constant(self, name, array, scales, size):
+        """Add a constant `(channels, inputs)` of integers of 4 bits with a scale for each `size` inputs.
+
+        The scales, `(channels, groups)`, are a tensor of float16 of their own, as the format has it.
+        """
+        index = self.narrow_constant(name, array, None, 4)
+        quantization = schema.QuantizationParametersT()
+        quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+        quantization.details = schema.BlockwiseQuantizationT(
+            scales=self.constant(f"{name}_scales", scales.astype(np.float16)), zeroPoints=-1, blockSize=size
+        )
+        self.graph.tensors[index].quantization = quantization
+        return index
+
     def _constant(self, name, stored, kind, shape, scale, axis, zero_point):
         self.buffers.append(_AlignedBuffer(stored))
         scales = None if scale is None else np.atleast_1d(np.asarray(scale, np.float32))
@@ -198,12 +212,16 @@ class Writer:
     def _drop_unread_tensors(self, ends):
         """Leave out what no operator uses; returns the new index of each tensor that stays."""
         used = set(ends).union(*((*op.inputs, *op.outputs) for op in self.graph.operators))
+        grouped = [t.quantization.details for t in map(self.graph.tensors.__getitem__, used - {-1}) if _has_groups(t)]
+        used.update(details.scales for details in grouped)
         kept = [index for index in range(len(self.graph.tensors)) if index in used]
         place = {index: new for new, index in enumerate(kept)} | {-1: -1}
         self.graph.tensors = [self.graph.tensors[index] for index in kept]
         for operator in self.graph.operators:
             operator.inputs = [place[index] for index in operator.inputs]
             operator.outputs = [place[index] for index in operator.outputs]
+        for details in grouped:
+            details.scales = place[details.scales]
         buffers = [0, *sorted({tensor.buffer for tensor in self.graph.tensors} - {0})]
         position = {index: new for new, index in enumerate(buffers)}
         for tensor in self.graph.tensors:
@@ -219,6 +237,10 @@ class Writer:
             entry = schema.MetadataT()
             entry.name, entry.buffer = name, len(self.buffers) - 1
             model.metadata.append(entry)
+
+
+def _has_groups(tensor):
+    return tensor.quantization is not None and tensor.quantization.details is not None
 
 
 def parse(content):
