@@ -151,8 +151,8 @@ def create_weight_ranges(layer):
     """Make the variables that the quantizer of a layer's kernel has."""
     if layer.kernel_quantizer.group_size is not None and not hasattr(layer, "check_groups"):
         raise UnsupportedLayerError(
-            f"Layer '{layer.name}' ({type(layer).__name__}) has no kernel with scales by group: Dense layers with weights of "
-            "4 bits and dynamic activations have. Use scales by channel, or for Dense a policy like 'dynamic_int4'. "
+            f"Layer '{layer.name}' ({type(layer).__name__}) has no kernel with scales by group: Dense layers with weights "
+            "of 4 bits and dynamic activations have. Use scales by channel, or for Dense a policy like 'dynamic_int4'. "
             f"Received: granularity='group', policy='{layer.policy.name}'"
         )
     try:
