@@ -9,7 +9,7 @@ import pytest
 import keras_quant as kq
 from keras_quant import quantizers
 
-WEIGHTS = {"bits": 4, "granularity": "tensor", "power_of_two": True, "rounding": "stochastic", "seed": 3}
+WEIGHTS = {"bits": 4, "granularity": "group", "group_size": 64, "power_of_two": True, "rounding": "stochastic", "seed": 3}
 OUTPUTS = {"bits": 5, "symmetric": True, "narrow": True, "power_of_two": True, "rounding": "stochastic", "seed": 3}
 LEARNED = {**OUTPUTS, "scale_gradient": False, "regularizer": keras.regularizers.L2(0.5)}
 CODEBOOK = {"bits": 3, "seed": 3}
