@@ -14,6 +14,7 @@ from keras_quant.onnx.conv import in_order, pads_of
 from keras_quant.onnx.lower import lowers_float
 from keras_quant.onnx.lowering import INT4_SINCE, Made
 from keras_quant.onnx.pooling import reduced
+from keras_quant.quantizers.weight import integers_and_scale
 
 # Of a range of nothing but zeros.
 _SMALLEST_SCALE = np.float32(1e-30)
@@ -126,12 +127,8 @@ def _finished(lowering, layer, product, step, scale, shape, first=False):
 
 def _integers(layer):
     """int8 integers of a kernel, in the Keras layout, and the scales of its output channels."""
-    quantizer, axes = layer.kernel_quantizer, layer.kernel_axes
-    scale = np.float32(ops.convert_to_numpy(quantizer.scale(layer.kernel, axes)))
-    inverse = np.float32(1.0) / scale
-    inverse = inverse if quantizer.group_size is None else ops.convert_to_numpy(quantizer.beside(inverse, axes))
-    scaled = ops.convert_to_numpy(quantizer.values(layer.kernel, axes)) * inverse
-    return np.clip(np.rint(scaled), -quantizer.limit, quantizer.limit).astype(np.int8), scale
+    integers, scale = integers_and_scale(layer.kernel_quantizer, layer.kernel, layer.kernel_axes)
+    return ops.convert_to_numpy(integers).astype(np.int8), ops.convert_to_numpy(scale)
 
 
 def _held(lowering, layer, integers):

@@ -352,7 +352,12 @@ def rounded(quantizer, kernel, reduce_axes):
 
 def on_grid(quantizer, kernel, reduce_axes):
     """The values that the integers of inference stand for, of `kernel`'s shape; args as in `WeightQuantizer.scale`."""
-    scale = quantizer.beside(quantizer.scale(kernel, reduce_axes), reduce_axes)
-    limit = float(quantizer.limit)
-    steps = quantizer.values(kernel, reduce_axes) * (1.0 / scale)
-    return backend.clip(backend.round_half_even(steps), -limit, limit) * scale
+    integers, scale = integers_and_scale(quantizer, kernel, reduce_axes)
+    return integers * quantizer.beside(scale, reduce_axes)
+
+
+def integers_and_scale(quantizer, kernel, reduce_axes):
+    """The integers of inference, float32 of `kernel`'s shape, and what `WeightQuantizer.scale` gives; args as there."""
+    scale, limit = quantizer.scale(kernel, reduce_axes), float(quantizer.limit)
+    steps = quantizer.values(kernel, reduce_axes) * (1.0 / quantizer.beside(scale, reduce_axes))
+    return backend.clip(backend.round_half_even(steps), -limit, limit), scale

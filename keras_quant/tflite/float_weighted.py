@@ -9,6 +9,7 @@ from keras import ops
 from keras_quant.errors import ExportError
 from keras_quant.layers.dynamic import DynamicConv2D, DynamicDense
 from keras_quant.layers.weighted import gain_and_shift
+from keras_quant.quantizers.weight import integers_and_scale
 from keras_quant.tflite.conv import Padding, geometry
 from keras_quant.tflite.float_elementwise import activate, before_activation, has_float_rule, scale_and_shift
 from keras_quant.tflite.lower import Output, lowers_float
@@ -146,15 +147,8 @@ def dynamic_conv_2d(lowering, layer, inputs, output):
 
 def _integers(layer, order):
     """int8 integers of a layer's kernel with its axes in the file's order, the channels first, and their scales."""
-    kernel = ops.convert_to_numpy(layer.kernel_quantizer.values(layer.kernel, layer.kernel_axes)).transpose(order)
-    limit = layer.kernel_quantizer.limit
-    scale = np.float32(ops.convert_to_numpy(layer.kernel_quantizer.scale(layer.kernel, layer.kernel_axes)))
-    inverse = np.float32(1.0) / scale
-    if layer.kernel_quantizer.group_size is None:
-        inverse = inverse.reshape(-1, *(1,) * (kernel.ndim - 1))
-    else:
-        inverse = ops.convert_to_numpy(layer.kernel_quantizer.beside(inverse, layer.kernel_axes)).T
-    return np.clip(np.rint(kernel * inverse), -limit, limit).astype(np.int8), scale
+    integers, scale = integers_and_scale(layer.kernel_quantizer, layer.kernel, layer.kernel_axes)
+    return ops.convert_to_numpy(integers).astype(np.int8).transpose(order), ops.convert_to_numpy(scale)
 
 
 @lowers_float(L.BatchNormalization)
