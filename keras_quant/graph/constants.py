@@ -101,12 +101,24 @@ def _divide(shape, constant, constant_first):
 
 @_arithmetic("Maximum")
 def _maximum(shape, constant, constant_first):
-    return [layers.QuantClip(low=_scalar(constant))]
+    array = array_of(constant)
+    return [layers.QuantClip(low=float(array.reshape(())))] if array.size == 1 else _beyond(1.0, shape, array)
 
 
 @_arithmetic("Minimum")
 def _minimum(shape, constant, constant_first):
-    return [layers.QuantClip(high=_scalar(constant))]
+    array = array_of(constant)
+    return [layers.QuantClip(high=float(array.reshape(())))] if array.size == 1 else _beyond(-1.0, shape, array)
+
+
+def _beyond(sign, shape, array):
+    """`array + sign · relu(sign · (x - array))`: the larger of the two, or, with -1.0, the smaller one."""
+    if not per_channel(array, shape):
+        raise UnsupportedLayerError(
+            f"on int8 it takes a tensor and one number, or one a channel. Received: shape {array.shape} beside {shape}"
+        )
+    limits = _flat(array)
+    return [layers.QuantRescaling(sign, -sign * limits), keras.layers.ReLU(), layers.QuantRescaling(sign, limits)]
 
 
 @_arithmetic("Power")

@@ -128,6 +128,9 @@ ON_XNNPACK = {
     "arithmetic_with_arrays": lambda: functional(
         lambda x: (x + np.arange(864.0).reshape(12, 12, 6) / 500) * np.ones((12, 1, 6))
     ),
+    "extremes_with_a_value_a_channel": lambda: functional(
+        lambda x: ops.maximum(x, np.linspace(-1, 0.5, 6)) - ops.minimum(np.linspace(-0.5, 1, 6), x)
+    ),
     "reductions": lambda: functional(
         lambda x: ops.mean(x, (1, 2), True) * ops.max(x, -1, True) + ops.sum(x, 2, True) - ops.min(x, 1, True)
     ),
