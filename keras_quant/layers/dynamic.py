@@ -36,6 +36,8 @@ class _Dynamic:
     """
 
     kernel_axes = ()
+    # As in `QuantWeighted`.
+    takes_groups = False
 
     def __init__(self, *args, policy="dynamic_int8", **kwargs):
         super().__init__(*args, **kwargs)
@@ -119,14 +121,14 @@ class DynamicDense(_Dynamic, keras.layers.Dense):
     """
 
     kernel_axes = (0,)
+    takes_groups = True
 
     def build(self, input_shape):
         if self.kernel_quantizer.group_size is not None:
-            self.check_groups(input_shape[-1])
+            self._check_groups(input_shape[-1])
         super().build(input_shape)
 
-    def check_groups(self, inputs):
-        """Whether there is a kernel for the scales by group."""
+    def _check_groups(self, inputs):
         size, bits = self.kernel_quantizer.group_size, self.kernel_quantizer.bits
         if size % 32 or inputs % size or bits > 4:
             raise UnsupportedLayerError(

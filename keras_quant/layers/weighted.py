@@ -31,6 +31,8 @@ class QuantWeighted(QuantLayer):
     fuses_activation = True
     # Axes of the kernel that one output channel spans.
     kernel_axes = (0, 1, 2)
+    # Whether its kernel's scales may be by group of inputs.
+    takes_groups = False
 
     def __init__(self, *args, kernel_quantizer=None, batch_norm=None, input_scale=1.0, **kwargs):
         super().__init__(*args, **kwargs)
@@ -149,7 +151,7 @@ class QuantWeighted(QuantLayer):
 
 def create_weight_ranges(layer):
     """Make the variables that the quantizer of a layer's kernel has."""
-    if layer.kernel_quantizer.group_size is not None and not hasattr(layer, "check_groups"):
+    if layer.kernel_quantizer.group_size is not None and not layer.takes_groups:
         raise UnsupportedLayerError(
             f"Layer '{layer.name}' ({type(layer).__name__}) has no kernel with scales by group: Dense layers with weights "
             "of 4 bits and dynamic activations have. Use scales by channel, or for Dense a policy like 'dynamic_int4'. "
