@@ -7,14 +7,19 @@ import subprocess
 import sys
 import tempfile
 
+import keras
 import numpy as np
 import pytest
 
+import keras_quant as kq
+from keras_quant.tflite import Runtime
 from keras_quant.tflite.writer import parse
-from tests.runtimes.shipped import differences, operators_in, single_operators, whole
+from tests.helpers import images, sequential
+from tests.runtimes.shipped import SAMPLES, File, differences, operators_in, single_operators, whole
 
 # One process makes the networks for all.
 pytestmark = pytest.mark.xdist_group("shipped")
+L = keras.layers
 HERE = pathlib.Path(__file__).parent
 DOCUMENT = HERE.parents[1] / "docs/runtimes.md"
 # Kept from run to run.
@@ -24,6 +29,7 @@ OLD_PYTHONS = ["python3.11", "python3.10", "python3.9"]
 RUNTIMES = {
     "tflite-runtime==2.14.0": (OLD_PYTHONS, "numpy<2"),
     "ai-edge-litert==1.0.1": (OLD_PYTHONS, "numpy<2"),
+    "ai-edge-litert==2.1.0": ([sys.executable], "numpy"),
     "ai-edge-litert": ([sys.executable], "numpy"),
 }
 
@@ -80,7 +86,7 @@ def documented():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if "litert" in name])
+@pytest.mark.parametrize("runtime", ["ai-edge-litert==1.0.1", "ai-edge-litert"])
 def test_networks_compute_the_same_on_the_oldest_and_the_newest_litert(runtime, shipped_networks, tmp_path):
     """Every output, and every tensor inside."""
     files = [whole(name, path, x) for name, (_, path, x) in shipped_networks.items()]
@@ -89,6 +95,18 @@ def test_networks_compute_the_same_on_the_oldest_and_the_newest_litert(runtime, 
         assert not isinstance(outputs, str), f"{file.name}: {outputs}"
         differ = differences(file.outputs, outputs)[0]
         assert differ == 0 or otherwise & set(operators_in(parse(file.content))), f"{file.name}: {differ}"
+
+
+@pytest.mark.slow
+def test_the_first_litert_with_scales_by_group_computes_the_same(tmp_path):
+    policy = kq.Policy("int4", "dynamic", kernel_quantizer=kq.quantizers.AbsMax(granularity="group", group_size=32))
+    x = images(SAMPLES, (96,))
+    qmodel = kq.quantize(sequential(L.Dense(64, activation="relu"), L.Dense(5), shape=(96,)), policy)
+    kq.export(qmodel, tmp_path / "m.tflite")
+    content = (tmp_path / "m.tflite").read_bytes()
+    file = File("by_group", content, [x], Runtime(content).run([x]))
+    (outputs,) = run(python_with("ai-edge-litert==2.1.0"), [file], tmp_path)
+    np.testing.assert_array_equal(outputs[0], file.outputs[0])
 
 
 @pytest.mark.slow
