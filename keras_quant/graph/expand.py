@@ -1,8 +1,10 @@
 """Operations that other operations amount to become those, each with one output."""
 
 import dataclasses
+import math
 
 import keras
+import numpy as np
 from keras import tree
 from keras.src.ops import core, image, nn, numpy
 
@@ -141,6 +143,32 @@ def _gated_linear_unit(node):
     sigmoid = _then(node, nn.Sigmoid(), "sigmoid", gate.output)
     product = Node(numpy.Multiply(), node.path, (value.output, sigmoid.output), {}, node.output)
     return [value, gate, sigmoid, product]
+
+
+@_expands(nn, "Softmax")
+@_expands(keras.layers, "Softmax")
+def _softmax(node):
+    """Over axes that are not the last one, these are moved there and made one."""
+    x, rank = node.inputs[0], len(node.inputs[0].shape)
+    axes = [axis % rank for axis in tree.flatten(node.operation.axis)]
+    if axes == [rank - 1] or 0 in axes or len(node.inputs) > 1:
+        return [node]
+    others = [axis for axis in range(1, rank) if axis not in axes]
+    order = np.array([*others, *axes])
+    kept, joined = ([x.shape[axis] for axis in chosen] for chosen in (others, axes))
+    steps = [
+        ("moved", keras.layers.Permute(order.tolist())),
+        ("joined", keras.layers.Reshape((*kept, math.prod(joined)))),
+        ("softmax", keras.layers.Softmax()),
+        ("parted", keras.layers.Reshape((*kept, *joined))),
+        ("moved_back", keras.layers.Permute((np.argsort(order) + 1).tolist())),
+    ]
+    idle = ["moved", "moved_back"] * (sorted(order) == order.tolist()) + ["joined", "parted"] * (len(axes) == 1)
+    nodes = []
+    for name, layer in steps:
+        if name not in idle:
+            nodes.append(_then(node, layer, name, nodes[-1].output if nodes else x))
+    return [*nodes[:-1], dataclasses.replace(nodes[-1], path=node.path, outputs=node.outputs)]
 
 
 @_expands(image, "CropImages")

@@ -247,11 +247,21 @@ def _output_spec(operation, args, kwargs):
     fill = lambda x: _symbol(x, keras.KerasTensor) if isinstance(x, Value) else x
     args, kwargs = tree.map_structure(fill, (args, kwargs))
     spec = operation.compute_output_spec(*args, **kwargs)
-    if isinstance(operation, Reshape) and None in spec.shape[1:]:
-        # Keras gives up on -1 behind an open batch, `reshape(x, (shape(x)[0], -1, 8))`.
-        sample = reshaped(args[0].shape, operation.newshape)
+    if isinstance(operation, (Reshape, keras.layers.EinsumDense)) and None in spec.shape[1:]:
+        sample = _sample_shape(operation, args[0].shape)
         spec = spec if sample is None else keras.KerasTensor((spec.shape[0], *sample), dtype=spec.dtype)
     return spec
+
+
+def _sample_shape(operation, shape):
+    """The output's shape without the batch, where Keras leaves dimensions open that follow from the input's; or `None`."""
+    if isinstance(operation, Reshape):
+        return reshaped(shape, operation.newshape)  # -1 behind an open batch: `reshape(x, (shape(x)[0], -1, 8))`
+    if "..." in operation.equation:
+        return None
+    operands, _, outputs = operation.equation.replace(" ", "").partition("->")
+    sizes = dict(zip(operands.replace(",", ""), (*shape, *operation.kernel.shape)))
+    return [sizes[label] for label in outputs[1:]]
 
 
 def _symbol(value, make=lambda shape, dtype: keras.Input(batch_shape=shape, dtype=dtype, name="traced")):

@@ -78,6 +78,27 @@ def test_operations_of_operations_ship_on_xnnpack(name, tmp_path):
     assert report.partitions == 1 and report.off_xnnpack == ()
 
 
+SOFTMAXES = {
+    "of_rows": lambda x: ops.softmax(x, axis=1),
+    "of_places": L.Softmax(axis=(1, 2)),
+    "of_columns_and_channels": L.Softmax(axis=[2, 3]),
+    "in_attention_over_places": L.MultiHeadAttention(2, 3),
+}
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmax_over_any_axes_ships(name, tmp_path):
+    build = SOFTMAXES[name]
+    model = functional((lambda x: build(x, x)) if "attention" in name else build, (6, 5, 4))
+    _, report = quantize_and_ship(model, tmp_path)
+    assert {operator.name for operator in report.off_xnnpack} == {"SOFTMAX", "QUANTIZE"}
+
+
+def test_a_softmax_over_the_batch_is_refused():
+    with pytest.raises(kq.UnsupportedLayerError, match="SOFTMAX runs over the last axis"):
+        kq.quantize(functional(lambda x: ops.softmax(x, axis=0)))
+
+
 @pytest.mark.skipif(not hasattr(L, "AdaptiveAveragePooling2D"), reason="this Keras has no adaptive pooling")
 def test_adaptive_pooling_with_windows_of_several_sizes_is_refused():
     with pytest.raises(kq.UnsupportedLayerError, match="AdaptiveAveragePooling2D"):
