@@ -164,11 +164,7 @@ def _softmax(node):
         ("moved_back", keras.layers.Permute((np.argsort(order) + 1).tolist())),
     ]
     idle = ["moved", "moved_back"] * (sorted(order) == order.tolist()) + ["joined", "parted"] * (len(axes) == 1)
-    nodes = []
-    for name, layer in steps:
-        if name not in idle:
-            nodes.append(_then(node, layer, name, nodes[-1].output if nodes else x))
-    return [*nodes[:-1], dataclasses.replace(nodes[-1], path=node.path, outputs=node.outputs)]
+    return _chain(node, [(name, layer) for name, layer in steps if name not in idle], x)
 
 
 @_expands(image, "CropImages")
@@ -191,6 +187,46 @@ def _margins(node, what):
     return margins
 
 
+@_expands(image, "ExtractPatches")
+def _extract_patches(node):
+    """Patches side by side, as a vision transformer cuts them, are only moved; of others each place is a slice."""
+    x, operation = node.inputs[0], node.operation
+    size, dilation = _pair(operation.size), _pair(operation.dilation_rate)
+    strides = _pair(operation.strides or size)
+    if len(x.shape) != 4 or len(size) != 2 or operation.data_format != "channels_last":
+        return [node]
+    counts = node.output.shape[1:3]
+    ends = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(counts, strides, size, dilation)]
+    missing = [max(end - length, 0) for end, length in zip(ends, x.shape[1:3])]
+    padding = [(m // 2, m - m // 2) for m in missing]
+    padded = [_then(node, keras.layers.ZeroPadding2D(padding), "padded", x)] if any(missing) else []
+    x = padded[0].output if padded else x
+    if size == strides and dilation == (1, 1):
+        return [*padded, *_side_by_side(node, x, size, counts)]
+    step = lambda begin, axis: slice(begin, begin + (counts[axis] - 1) * strides[axis] + 1, strides[axis])
+    places = [
+        _then(node, numpy.GetItem(), f"{i}_{j}", x, (slice(None), step(i * dilation[0], 0), step(j * dilation[1], 1)))
+        for i, j in np.ndindex(*size)
+    ]
+    return [*padded, *places, _join(node, [place.output for place in places], 3)]
+
+
+def _side_by_side(node, x, size, counts):
+    (rows, columns), (height, width), channels = counts, size, x.shape[3]
+    rest = [(0, x.shape[1] - rows * height), (0, x.shape[2] - columns * width)]
+    steps = [
+        ("cropped", keras.layers.Cropping2D(rest)),
+        ("split", keras.layers.Reshape((rows, height, columns, width * channels))),
+        ("moved", keras.layers.Permute((1, 3, 2, 4))),
+        ("joined", keras.layers.Reshape((rows, columns, height * width * channels))),
+    ]
+    return _chain(node, steps if np.any(rest) else steps[1:], x)
+
+
+def _pair(value):
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
 @_expands(keras.layers, "AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D")
 def _adaptive_average(node):
     return _adaptive_pooling(node, {3: keras.layers.AveragePooling1D, 4: keras.layers.AveragePooling2D})
@@ -209,6 +245,14 @@ def _adaptive_pooling(node, classes):
     window = [size // wanted for size, wanted in zip(before, after)]
     layer = classes[len(before) + 2](window[0] if len(window) == 1 else window)
     return [dataclasses.replace(node, operation=layer)]
+
+
+def _chain(node, steps, x):
+    """Nodes of (name, operation), each of the one before; the last one makes what `node` makes."""
+    nodes = []
+    for name, operation in steps:
+        nodes.append(_then(node, operation, name, nodes[-1].output if nodes else x))
+    return [*nodes[:-1], dataclasses.replace(nodes[-1], path=node.path, outputs=node.outputs)]
 
 
 def _then(node, operation, name, *args):

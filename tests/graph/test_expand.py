@@ -65,6 +65,11 @@ EXPANDED = {
     "crop_images_from_the_end": lambda x: ops.image.crop_images(
         x, bottom_cropping=3, right_cropping=0, target_height=8, target_width=7
     ),
+    "patches": lambda x: ops.image.extract_patches(x, 4),
+    "patches_that_leave_a_rest": lambda x: ops.image.extract_patches(x, (5, 2)),
+    "patches_of_a_padded_image": lambda x: ops.image.extract_patches(x, 5, padding="same"),
+    "patches_that_overlap": lambda x: ops.image.extract_patches(x, 3, strides=(2, 1), padding="same"),
+    "patches_with_gaps": lambda x: ops.image.extract_patches(x, 2, strides=1, dilation_rate=2),
     "pad_images": lambda x: ops.image.pad_images(x, 1, 2, target_height=16, target_width=15),
 }
 for _name in ("AdaptiveAveragePooling2D", "AdaptiveMaxPooling2D"):
