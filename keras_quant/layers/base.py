@@ -387,6 +387,10 @@ class QuantComposite(GridInputs):
         shape = self.compute_output_shape(tree.map_structure(lambda x: x.shape, inputs))
         return annotate(keras.KerasTensor(shape, dtype="float32"), self.last_part.output_quantizer)
 
+    # A float layer's own way would look for the kernel that here is a part's.
+    save_own_variables = keras.layers.Layer.save_own_variables
+    load_own_variables = keras.layers.Layer.load_own_variables
+
 
 class EndsInProduct(QuantComposite):
     """Mixin for a composite whose last part is `self.product`, which owns the output's quantizer and shape."""

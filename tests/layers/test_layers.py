@@ -99,6 +99,9 @@ def test_built_by_hand_calibrated_and_shipped(name, tmp_path):
     x = [images(shape=i.shape[1:], seed=s) for s, i in enumerate(model.inputs)]
     kq.calibrate(model, x, verbose=0)
     ship(model, tmp_path, x)
+    model.save(tmp_path / "model.keras")
+    kq.export(keras.models.load_model(tmp_path / "model.keras"), tmp_path / "loaded.tflite")
+    assert (tmp_path / "loaded.tflite").read_bytes() == (tmp_path / "model.tflite").read_bytes()
 
 
 @pytest.mark.parametrize("name", CLASSES)
