@@ -12,6 +12,7 @@ from keras_quant.graph import (
     lift_weights,
     merge_rescalings,
     place,
+    scale_inner_softmaxes,
     trace,
 )
 from keras_quant.graph.ends import widen_ends
@@ -27,6 +28,7 @@ PASSES = (
     fuse_activations,
     merge_rescalings,
     fuse_input_scales,
+    scale_inner_softmaxes,
 )
 FALLBACKS = (None, "float")
 

@@ -7,6 +7,7 @@ from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.halves import settle_halves
 from keras_quant.graph.place import place
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
+from keras_quant.graph.softmax import scale_inner_softmaxes
 from keras_quant.graph.trace import trace
 from keras_quant.graph.weights import join_biases, lift_weights
 
@@ -23,6 +24,7 @@ __all__ = [
     "lift_weights",
     "merge_rescalings",
     "place",
+    "scale_inner_softmaxes",
     "settle_halves",
     "trace",
 ]

@@ -77,6 +77,14 @@ def quantized_layer(node, name, policy):
         ) from error
 
 
+def only_moves(node, policy):
+    """Whether the quantized layer of a node would only move its input's integers."""
+    try:
+        return getattr(quantized_layer(node, "probe", policy), "keeps_grid", False)
+    except UnsupportedLayerError:
+        return False
+
+
 def inputs_of(node):
     """What the quantized layer of a node is called with: a `Value`, or a list of them."""
     values = node.inputs

@@ -8,7 +8,7 @@ from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.constants import layers_with_constant
 from keras_quant.graph.keep import keep_float
-from keras_quant.graph.operations import inputs_of, quantized_layer
+from keras_quant.graph.operations import inputs_of, only_moves, quantized_layer
 from keras_quant.layers import FloatEntrance, QuantIdentity, Quantize, annotation, is_quantized
 from keras_quant.layers.weighted import fit_weight_ranges
 
@@ -113,14 +113,7 @@ def _policy_of(node, placed):
     own = placed.precision_of(node.inputs[0]) if node.inputs and not node.named else None
     if own is None or own.storage == node.policy.storage:
         return node.policy
-    return own if _only_moves(node, policies.get("int8") if own.computes_in_float else own) else node.policy
-
-
-def _only_moves(node, policy):
-    try:
-        return getattr(quantized_layer(node, "probe", policy), "keeps_grid", False)
-    except UnsupportedLayerError:
-        return False
+    return own if only_moves(node, policies.get("int8") if own.computes_in_float else own) else node.policy
 
 
 def _quantized(node, name, policy, placed):

@@ -12,7 +12,8 @@ from keras_quant.integer.params import INT8_MAX
 def softmax(x, y):
     """`q_y = round(e_j · (1 / (Σ e · s_y))) + z_y` with `e_j = float32(exp(float32(-s_x)·(max - q_j)))`, over the last axis.
 
-    Sums run left to right in float32. `round` takes halves away from zero. The output grid is fixed: (1/256, -128).
+    Sums run left to right in float32. `round` takes halves away from zero.
+    Of a whole model's output the grid is (1/256, -128).
 
     Args:
         x: `Quantized` of `(..., classes)`.

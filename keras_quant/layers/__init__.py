@@ -3,6 +3,7 @@
 from keras_quant.layers.activation import (
     QuantActivation,
     QuantHardSiLU,
+    QuantInnerSoftmax,
     QuantSigmoid,
     QuantSiLU,
     QuantSoftmax,

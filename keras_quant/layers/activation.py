@@ -89,6 +89,22 @@ class QuantSoftmax(_FromLogits, keras.layers.Softmax):
         return integer.softmax(x, y)
 
 
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantInnerSoftmax(QuantSoftmax):
+    """A softmax that the model goes on computing with, as attention does: its grid ends at the largest probability seen.
+
+    The steps of the fixed grid are 1/256, and no more than that is what each of 256 tokens has.
+
+    Args: those of `keras.layers.Softmax`, and `output_quantizer`.
+    """
+
+    fixed_grid = None
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.output_quantizer.bounds = (0.0, 1.0)
+
+
 class _Gated(EndsInProduct):
     """Mixin: `x · gate(x)`.
 

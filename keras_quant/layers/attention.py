@@ -3,7 +3,7 @@
 import keras
 
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.layers.activation import QuantSoftmax
+from keras_quant.layers.activation import QuantInnerSoftmax
 from keras_quant.layers.affine import QuantRescaling
 from keras_quant.layers.base import QuantComposite
 from keras_quant.layers.matmul import QuantEinsum
@@ -25,7 +25,7 @@ class QuantDotProductAttention(QuantComposite, keras.layers.Layer):
         super().__init__(**kwargs)
         self.scale = scale
         self.scores = QuantEinsum("btnh,bsnh->bnts", name=f"{self.name}_scores")
-        self.softmax = QuantSoftmax(name=f"{self.name}_softmax")
+        self.softmax = QuantInnerSoftmax(name=f"{self.name}_softmax")
         self.weighted = QuantEinsum("bnts,bsnh->btnh", output_quantizer=output_quantizer, name=f"{self.name}_weighted")
 
     def build_parts(self, input_shape):

@@ -11,6 +11,7 @@ from keras_quant.layers import (
     QuantClip,
     QuantELU,
     QuantGELU,
+    QuantInnerSoftmax,
     Quantize,
     QuantLeakyReLU,
     QuantMaximum,
@@ -101,7 +102,7 @@ def relu(lowering, layer, x, output):
     return Made(lowering.node("Relu", [lowering.real(x)]), x.first)
 
 
-@lowers(QuantSoftmax)
+@lowers(QuantSoftmax, QuantInnerSoftmax)
 def softmax(lowering, layer, x, output):
     return Made(lowering.node("Softmax", [lowering.real(x, False)], axis=-1))
 

@@ -1,7 +1,7 @@
 """Rules for activations that no kernel fuses: LOGISTIC, TANH, SOFTMAX."""
 
 from keras_quant.integer import QuantParams
-from keras_quant.layers import QuantSigmoid, QuantSoftmax, QuantTanh
+from keras_quant.layers import QuantInnerSoftmax, QuantSigmoid, QuantSoftmax, QuantTanh
 from keras_quant.tflite.lower import lowers
 from keras_quant.tflite.writer import TensorType
 
@@ -20,12 +20,13 @@ def tanh(lowering, layer, x, output):
     return y
 
 
-@lowers(QuantSoftmax)
+@lowers(QuantSoftmax, QuantInnerSoftmax)
 def softmax(lowering, layer, x, output):
     """SOFTMAX from int8 to int16, and QUANTIZE, which only moves the zero point and clamps 256 to 255.
 
     From int8 to int8 LiteRT computes SOFTMAX on 64-bit Arm with a table of 16-bit integers instead of float32, and a few
-    outputs come out a step apart. To int16 it has one kernel for all processors. TensorFlow 2.3 has it, for all we know.
+    outputs come out a step apart. To int16 it has one kernel for all processors, with any scale. TensorFlow 2.3 has it, for
+    all we know.
     """
     y = lowering.activation(output)
     wide = lowering.activation(output, "int16", params=QuantParams(y.scale, 0), kind=TensorType.INT16)

@@ -112,11 +112,21 @@ def test_softmax_to_int16_is_the_same_everywhere(arm, wide):
     assert (differ, largest) == (0, 0) if wide else (differ > 0 and largest == 1)
 
 
-def softmax_file(classes, scale, wide):
+@pytest.mark.parametrize("step", [1 / 255, 0.3 / 255, 0.01 / 255])
+def test_softmax_of_any_scale_is_the_same_everywhere(arm, step):
+    for classes in (2, 16, 200):
+        for scale in (0.01, 0.1, 0.7):
+            x = np.random.default_rng(classes).normal(0, 60, (200, classes)).round().clip(-128, 127).astype(np.int8)
+            content = softmax_file(classes, scale, True, step)
+            (here,), (there,) = Runtime(content).run([x]), arm.runtime(content).run([x])
+            np.testing.assert_array_equal(here, there)
+
+
+def softmax_file(classes, scale, wide, step=1 / 256):
     writer = Writer(batch_size=None)
     x = writer.activation("x", (classes,), scale, 3)
-    y = writer.activation("y", (classes,), 1 / 256, -128)
-    out = writer.activation("wide", (classes,), 1 / 256, 0, TensorType.INT16) if wide else y
+    y = writer.activation("y", (classes,), step, -128)
+    out = writer.activation("wide", (classes,), step, 0, TensorType.INT16) if wide else y
     writer.operator("SOFTMAX", [x], out, 2, (2, 3, 0), "SoftmaxOptions", beta=1.0)
     if wide:
         writer.operator("QUANTIZE", [out], y, 1, (1, 14, 0), "QuantizeOptions")

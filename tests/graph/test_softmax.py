@@ -1,0 +1,59 @@
+import keras
+import pytest
+from keras import ops
+
+import keras_quant as kq
+from tests.helpers import assert_near_float, functional, images, quantize_and_ship, ship
+
+L = keras.layers
+WORDS = (40, 8)
+
+
+def softmaxes(qmodel):
+    return [layer for layer in qmodel._flatten_layers() if isinstance(layer, kq.layers.QuantSoftmax)]
+
+
+INSIDE = {
+    "attention": lambda x: L.MultiHeadAttention(2, 4)(x, x),
+    "operations": lambda x: ops.matmul(ops.softmax(ops.matmul(x, L.Permute((2, 1))(x)) * 0.1), x),
+    "pooling_by_weights": lambda x: ops.sum(x * L.Softmax(axis=1)(L.Dense(1)(x)), axis=1),
+    "both_heads": lambda x: L.Activation("softmax")(L.Dropout(0.1)(L.Activation("softmax")(x)) * x),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_steps_inside_a_model_are_as_small_as_its_probabilities(name, tmp_path):
+    qmodel, _ = quantize_and_ship(functional(INSIDE[name], WORDS), tmp_path)
+    first = softmaxes(qmodel)[0]
+    assert isinstance(first, kq.layers.QuantInnerSoftmax)
+    assert first.output_quantizer.params().scale < 1 / 256
+
+
+ENDS = {
+    "softmax": lambda x: L.Softmax()(x),
+    "moved": lambda x: L.Reshape((8, 40))(L.Identity()(ops.softmax(x))),
+    "of_two_outputs": lambda x: [y := L.Activation("softmax")(x), L.Dense(3)(y)],
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_probabilities_that_leave_the_model_keep_the_format_s_grid(name):
+    (layer,) = softmaxes(kq.quantize(functional(ENDS[name], WORDS), "int8", images(shape=WORDS)))
+    assert type(layer) is kq.layers.QuantSoftmax
+
+
+def test_activations_of_4_bits_keep_the_fixed_grid():
+    (layer,) = softmaxes(kq.quantize(functional(INSIDE["operations"], WORDS), "w4a4", images(shape=WORDS)))
+    assert type(layer) is kq.layers.QuantSoftmax
+
+
+@pytest.mark.parametrize("high", [1.0, 0.3, 1 / 256, 0.002, 1e-5])
+def test_every_scale_ships_and_what_lies_above_it_is_clipped(high, tmp_path):
+    x = images(64, (100,), seed=3) * 4
+    layer = kq.layers.QuantInnerSoftmax()
+    inputs = keras.Input((100,))
+    qmodel = keras.Model(inputs, layer(inputs))
+    kq.calibrate(qmodel, x)
+    layer.output_quantizer.set_range(0.0, high)
+    ship(qmodel, tmp_path, x)
+    assert_near_float(keras.Model(inputs, ops.minimum(ops.softmax(inputs), high)), qmodel, x)
