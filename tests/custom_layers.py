@@ -78,3 +78,28 @@ class Parallel(L.Layer):
 
     def call(self, x):
         return ops.concatenate([branch(x) for branch in self.branches], axis=-1)
+
+
+class Patches(L.Layer):
+    """An image as a sequence of its patches."""
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, images):
+        batch, height, width, channels = ops.shape(images)
+        patches = ops.image.extract_patches(images, self.size)
+        return ops.reshape(patches, (batch, height // self.size * (width // self.size), self.size**2 * channels))
+
+
+class PatchEncoder(L.Layer):
+    """Patches, projected, with a vector for each place added."""
+
+    def __init__(self, count, units, **kwargs):
+        super().__init__(**kwargs)
+        self.count = count
+        self.project, self.place = L.Dense(units), L.Embedding(count, units)
+
+    def call(self, patches):
+        return self.project(patches) + self.place(ops.expand_dims(ops.arange(self.count), 0))

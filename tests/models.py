@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.custom_layers import ConvUnit, InvertedResidual, Parallel, SqueezeExcite
+from tests.custom_layers import ConvUnit, InvertedResidual, Parallel, PatchEncoder, Patches, SqueezeExcite
 
 L, ops = keras.layers, keras.ops
 MODELS = []
@@ -308,3 +308,15 @@ class _Encoder(keras.Model):
 def subclassed_inside_functional():
     x = image()
     return keras.Model(x, head(_Encoder()(x)))
+
+
+@model
+def vision_transformer():
+    x = image(12)
+    y = PatchEncoder(9, 8)(Patches(4)(x))
+    for _ in range(2):
+        normed = L.LayerNormalization(epsilon=1e-6)(y)
+        y = L.Add()([L.MultiHeadAttention(2, 4, dropout=0.1)(normed, normed), y])
+        normed = L.LayerNormalization(epsilon=1e-6)(y)
+        y = L.Add()([L.Dropout(0.1)(L.Dense(8)(L.Dense(16, activation="gelu")(normed))), y])
+    return keras.Model(x, L.Dense(4)(L.Flatten()(L.LayerNormalization(epsilon=1e-6)(y))))
