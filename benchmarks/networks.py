@@ -68,6 +68,31 @@ def unet(size=128):
     return _sane(keras.Model(inputs, L.Conv2D(4, 1)(x), name="unet"))
 
 
+@keras.saving.register_keras_serializable(package="benchmarks")
+class Positions(keras.layers.Layer):
+    """A trained vector for each place of a sequence, added."""
+
+    def build(self, input_shape):
+        self.vectors = self.add_weight(name="vectors", shape=input_shape[1:], initializer="random_normal")
+
+    def call(self, inputs):
+        return inputs + self.vectors
+
+
+def vision_transformer(size=32, patch=4, units=64, heads=4, blocks=4, classes=10):
+    """Keras's example of one, small; its input is pixels from 0 to 255."""
+    x = inputs = keras.Input((size, size, 3))
+    x = keras.ops.image.extract_patches(L.Rescaling(1 / 127.5, -1)(x), patch)
+    x = Positions()(L.Dense(units)(L.Reshape(((size // patch) ** 2, 3 * patch**2))(x)))
+    for _ in range(blocks):
+        y = L.LayerNormalization(epsilon=1e-6)(x)
+        x = x + L.MultiHeadAttention(heads, units // heads)(y, y)
+        y = L.LayerNormalization(epsilon=1e-6)(x)
+        x = x + L.Dense(units)(L.Dense(2 * units, activation="gelu")(y))
+    x = L.GlobalAveragePooling1D()(L.LayerNormalization(epsilon=1e-6)(x))
+    return keras.Model(inputs, L.Dense(classes)(x), name="vision_transformer")
+
+
 def chain(length):
     """Convolutions one after the other, normalized so that a long chain neither fades nor explodes."""
     x = inputs = keras.Input((16, 16, 8))
