@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 from keras import tree
-from keras.src.ops import core, image, nn, numpy
+from keras.src.ops import core, image, linalg, nn, numpy
 
 from keras_quant.graph.graph import Node, Value
 
@@ -129,6 +129,16 @@ def _variance(node):
 def _deviation(node):
     variance = _then(node, numpy.Var(node.operation.axis, node.operation.keepdims), "variance", node.inputs[0])
     return [*_variance(variance), Node(numpy.Sqrt(), node.path, (variance.output,), {}, node.output)]
+
+
+@_expands(linalg, "Norm")
+def _norm(node):
+    """The Euclidean one: the root of the sum of squares."""
+    x, axes, order = node.inputs[0], node.operation.axis, node.operation.ord
+    if axes is None or order not in ((None, 2) if len(axes) == 1 else (None, "fro")):
+        return [node]
+    total = numpy.Sum(axes, keepdims=node.operation.keepdims)
+    return _chain(node, [("square", numpy.Square()), ("sum", total), ("root", numpy.Sqrt())], x)
 
 
 @_expands(nn, "Glu")

@@ -59,6 +59,8 @@ EXPANDED = {
     "var": lambda x: ops.var(x, axis=-1),
     "var_of_images": lambda x: ops.var(x, axis=[1, 2], keepdims=True),
     "std": lambda x: ops.std(x, axis=-1, keepdims=True),
+    "norm": lambda x: x / ops.norm(x, axis=-1, keepdims=True),
+    "norm_of_images": lambda x: ops.norm(x, "fro", axis=(1, 2)),
     "glu": lambda x: keras.activations.glu(x),
     "glu_of_rows": lambda x: keras.activations.glu(x, axis=1),
     "crop_images": lambda x: ops.image.crop_images(x, 1, 2, target_height=8, target_width=7),
