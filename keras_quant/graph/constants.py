@@ -102,13 +102,15 @@ def _divide(shape, constant, constant_first):
 @_arithmetic("Maximum")
 def _maximum(shape, constant, constant_first):
     array = array_of(constant)
-    return [layers.QuantClip(low=float(array.reshape(())))] if array.size == 1 else _beyond(1.0, shape, array)
+    clips = array.size == 1 and array.max() <= 0
+    return [layers.QuantClip(low=float(array.max()))] if clips else _beyond(1.0, shape, array)
 
 
 @_arithmetic("Minimum")
 def _minimum(shape, constant, constant_first):
     array = array_of(constant)
-    return [layers.QuantClip(high=float(array.reshape(())))] if array.size == 1 else _beyond(-1.0, shape, array)
+    clips = array.size == 1 and array.min() >= 0
+    return [layers.QuantClip(high=float(array.min()))] if clips else _beyond(-1.0, shape, array)
 
 
 def _beyond(sign, shape, array):

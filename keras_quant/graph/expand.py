@@ -131,6 +131,17 @@ def _deviation(node):
     return [*_variance(variance), Node(numpy.Sqrt(), node.path, (variance.output,), {}, node.output)]
 
 
+@_expands(numpy, "Clip")
+def _clip(node):
+    """Bounds with zero outside, or one a channel, are what `maximum` and `minimum` have forms for."""
+    bounds = node.operation.x_min, node.operation.x_max
+    low, high = (0.0 if bound is None else np.asarray(bound) for bound in bounds)
+    if np.ndim(low) == np.ndim(high) == 0 and low <= 0 <= high:
+        return [node]
+    steps = [("low", numpy.Maximum(), bounds[0]), ("high", numpy.Minimum(), bounds[1])]
+    return _chain(node, [step for step in steps if step[2] is not None], node.inputs[0])
+
+
 @_expands(linalg, "Norm")
 def _norm(node):
     """The Euclidean one: the root of the sum of squares."""
@@ -258,10 +269,10 @@ def _adaptive_pooling(node, classes):
 
 
 def _chain(node, steps, x):
-    """Nodes of (name, operation), each of the one before; the last one makes what `node` makes."""
+    """Nodes of (name, operation, constants it also takes), each of the one before; the last makes what `node` makes."""
     nodes = []
-    for name, operation in steps:
-        nodes.append(_then(node, operation, name, nodes[-1].output if nodes else x))
+    for name, operation, *constants in steps:
+        nodes.append(_then(node, operation, name, nodes[-1].output if nodes else x, *constants))
     return [*nodes[:-1], dataclasses.replace(nodes[-1], path=node.path, outputs=node.outputs)]
 
 
