@@ -103,3 +103,30 @@ class PatchEncoder(L.Layer):
 
     def call(self, patches):
         return self.project(patches) + self.place(ops.expand_dims(ops.arange(self.count), 0))
+
+
+class PositionEmbedding(L.Layer):
+    """A vector for each place of a sequence, repeated for each sample, as KerasHub's layer of this name makes it."""
+
+    def __init__(self, count, **kwargs):
+        super().__init__(**kwargs)
+        self.count = count
+
+    def build(self, input_shape):
+        self.vectors = self.add_weight(shape=(self.count, input_shape[-1]), initializer="glorot_uniform", name="vectors")
+
+    def call(self, inputs):
+        shape = ops.shape(inputs)
+        return ops.broadcast_to(ops.slice(ops.convert_to_tensor(self.vectors), (0, 0), shape[1:]), shape)
+
+
+class SequencePooling(L.Layer):
+    """A sum over the sequence, with weights that attend to it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attend = L.Dense(1)
+
+    def call(self, x):
+        weights = ops.transpose(ops.softmax(self.attend(x), axis=1), (0, 2, 1))
+        return ops.squeeze(ops.matmul(weights, x), 1)

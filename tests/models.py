@@ -4,7 +4,16 @@ import keras
 import numpy as np
 import pytest
 
-from tests.custom_layers import ConvUnit, InvertedResidual, Parallel, PatchEncoder, Patches, SqueezeExcite
+from tests.custom_layers import (
+    ConvUnit,
+    InvertedResidual,
+    Parallel,
+    PatchEncoder,
+    Patches,
+    PositionEmbedding,
+    SequencePooling,
+    SqueezeExcite,
+)
 
 L, ops = keras.layers, keras.ops
 MODELS = []
@@ -320,3 +329,23 @@ def vision_transformer():
         normed = L.LayerNormalization(epsilon=1e-6)(y)
         y = L.Add()([L.Dropout(0.1)(L.Dense(8)(L.Dense(16, activation="gelu")(normed))), y])
     return keras.Model(x, L.Dense(4)(L.Flatten()(L.LayerNormalization(epsilon=1e-6)(y))))
+
+
+@slow_model
+def compact_transformer():
+    x = image(16)
+    y = L.MaxPooling2D(3, 2, "same")(L.Conv2D(8, 3, activation="relu", use_bias=False)(x))
+    y = ops.reshape(y, (-1, ops.shape(y)[1] * ops.shape(y)[2], ops.shape(y)[-1]))
+    y = PositionEmbedding(y.shape[1])(y) + y
+    normed = L.LayerNormalization()(y)
+    y = L.Add()([L.MultiHeadAttention(2, 4)(normed, normed), y])
+    return keras.Model(x, L.Dense(4)(SequencePooling()(L.LayerNormalization()(y))))
+
+
+@model
+def siamese_by_distance():
+    a, b = image(), image()
+    tower = keras.Sequential([L.Conv2D(4, 5, activation="tanh"), L.AveragePooling2D(2), L.Flatten(), L.Dense(8, "tanh")])
+    squares = lambda pair: ops.sum(ops.square(pair[0] - pair[1]), axis=1, keepdims=True)
+    distance = L.Lambda(lambda pair: ops.sqrt(ops.maximum(squares(pair), keras.config.epsilon())))
+    return keras.Model([a, b], L.Dense(1, "sigmoid")(L.BatchNormalization()(distance([tower(a), tower(b)]))))

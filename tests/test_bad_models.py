@@ -129,6 +129,15 @@ def test_an_output_that_does_not_depend_on_the_input():
         kq.quantize(functional(lambda x: NumberOut(name="odd")(x), shape=(8, 8, 3)))
 
 
+def test_a_constant_as_output_of_the_model():
+    class Constant(L.Layer):
+        def call(self, x):
+            return ops.ones((1, 4))
+
+    with pytest.raises(kq.QuantizationError, match="an output that does not depend on its input"):
+        kq.quantize(functional(lambda x: [x * 2, Constant()(x)], shape=(4,)))
+
+
 @pytest.mark.parametrize("cls", [L.Dropout, L.GaussianNoise])
 def test_a_layer_forced_to_act_in_inference(cls):
     with pytest.raises(kq.UnsupportedLayerError, match="'odd'.*`training=True`"):

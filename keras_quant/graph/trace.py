@@ -1,9 +1,11 @@
 """Any Keras model → the flat graph of its leaves, without a change to the model."""
 
+import contextlib
 import inspect
 
 import keras
 from keras import tree
+from keras.src import backend
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
@@ -41,6 +43,8 @@ def trace(model, keep_float=False):
     inputs, structure = _model_inputs(model)
     tracer = _Tracer(keep_float)
     outputs = tracer.open(model, (tree.pack_sequence_as(structure, inputs),), {}, prefix="")
+    if not all(isinstance(x, Value) for x in tree.flatten(outputs)):
+        raise QuantizationError(f"Model '{model.name}' has an output that does not depend on its input. Leave it out.")
     return Graph(inputs, outputs, _output_names(model, outputs), tracer.nodes, structure)
 
 
@@ -169,7 +173,7 @@ class _Tracer:
             if "training" in inspect.signature(operation.call).parameters:
                 # As in inference, whatever the default is; `None` lets the layers inside know their own caller's flag.
                 symbolic_kwargs["training"] = training
-            with NoAssignments():
+            with NoAssignments(), _open_batch():
                 outputs = operation.call(*symbolic_args, **symbolic_kwargs)
             _check_outputs(outputs)
             return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training)
@@ -186,12 +190,12 @@ class _Tracer:
         """Visit the keras nodes that lead from `symbols` to `outputs`."""
         known = {id(symbol): value for symbol, value in zip(symbols, values)}
         fill = lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else x
-        for node in _nodes_between(known, tree.flatten(outputs)):
+        for node in _nodes_between(known, [x for x in tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]):
             args, kwargs = tree.map_structure(fill, (node.arguments.args, node.arguments.kwargs))
             results = self.visit(node.operation, args, kwargs, prefix, training)
             for symbol, value in zip(node.outputs, tree.flatten(results)):
                 known[id(symbol)] = value
-        return tree.map_structure(lambda x: known[id(x)], outputs)
+        return tree.map_structure(fill, outputs)
 
     def _leaf(self, operation, args, kwargs, prefix, training):
         path = prefix + operation.name
@@ -205,6 +209,20 @@ class _Tracer:
         operation = operation.layer if isinstance(operation, KernelCall) else operation
         self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
+
+
+@contextlib.contextmanager
+def _open_batch():
+    """What is no tensor of the graph has one sample when it is repeated for each of an open batch.
+
+    So `broadcast_to(positions, shape(x))`, of which Keras makes a tensor here and now, is a constant beside `x`.
+    """
+    repeat = backend.numpy.broadcast_to
+    backend.numpy.broadcast_to = lambda x, shape: repeat(x, [1 if size is None else size for size in shape])
+    try:
+        yield
+    finally:
+        backend.numpy.broadcast_to = repeat
 
 
 def _is_whole(operation, nodes, keep_float):
@@ -238,7 +256,8 @@ def _flat_inputs(functional, inputs):
 
 
 def _check_outputs(outputs):
-    strange = [x for x in tree.flatten(outputs) if not isinstance(x, keras.KerasTensor)]
+    """A tensor that was made here and now, such as positions, is a constant for the layers behind."""
+    strange = [x for x in tree.flatten(outputs) if not (isinstance(x, keras.KerasTensor) or keras.ops.is_tensor(x))]
     if strange:
         raise TypeError(f"`call` returns something that does not depend on its input. Received: {type(strange[0]).__name__}")
 
