@@ -105,6 +105,26 @@ class PatchEncoder(L.Layer):
         return self.project(patches) + self.place(ops.expand_dims(ops.arange(self.count), 0))
 
 
+class ClassToken(L.Layer):
+    """A vector before each sequence; `repeat` says how it is repeated for each sample."""
+
+    def __init__(self, repeat="tile", **kwargs):
+        super().__init__(**kwargs)
+        self.repeat = repeat
+
+    def build(self, input_shape):
+        self.token = self.add_weight(shape=(1, 1, input_shape[-1]), initializer="glorot_uniform", name="token")
+
+    def call(self, x):
+        batch, _, units = ops.shape(x)
+        repeated = {
+            "tile": lambda: ops.tile(self.token, (batch, 1, 1)),
+            "repeat": lambda: ops.repeat(self.token, batch, axis=0),
+            "broadcast": lambda: ops.broadcast_to(self.token, (batch, 1, units)),
+        }
+        return ops.concatenate([repeated[self.repeat](), x], axis=1)
+
+
 class PositionEmbedding(L.Layer):
     """A vector for each place of a sequence, repeated for each sample, as KerasHub's layer of this name makes it."""
 

@@ -93,8 +93,33 @@ def _hstack(node):
 
 @_expands(numpy, "Concatenate")
 def _concatenate(node):
-    """Of a single tensor it is that tensor."""
-    return [node] if len(tree.flatten(node.args)) > 1 else [_join(node, node.inputs, node.operation.axis)]
+    """Of a single tensor it is that tensor; constants, such as a class token, are added to the room that padding makes."""
+    operands, axis = tree.flatten(node.args), node.operation.axis
+    first = next((i for i, x in enumerate(operands) if isinstance(x, Value)), None)
+    if first is None or all(isinstance(x, Value) for x in operands):
+        return [node] if len(operands) > 1 else [_join(node, node.inputs, axis)]
+    nodes, values, group = [], [], operands[:first]
+    for x, following in zip(operands[first:], [*operands[first + 1 :], None]):
+        group.append(x)
+        if following is None or isinstance(following, Value):
+            nodes.extend(_padded(node, group, axis, len(values)))
+            values.append(nodes[-1].output if len(group) > 1 else x)
+            group = []
+    return [*nodes, _join(node, values, axis)]
+
+
+def _padded(node, group, axis, index):
+    """One tensor and constants before and behind it, as a padded tensor and a sum; nothing without constants."""
+    if len(group) == 1:
+        return []
+    place, x = next((i, operand) for i, operand in enumerate(group) if isinstance(operand, Value))
+    rank = len(x.shape)
+    arrays = [np.zeros((1, *x.shape[1:])) if operand is x else keras.ops.convert_to_numpy(operand) for operand in group]
+    widths = [[0, 0] for _ in range(rank)]
+    widths[axis % rank] = [sum(a.shape[axis] for a in part) for part in (arrays[:place], arrays[place + 1 :])]
+    room = _then(node, numpy.Pad(widths), f"room_{index}", x)
+    constant = np.concatenate([np.broadcast_to(a, (1, *a.shape[1:])) for a in arrays], axis).astype("float32")
+    return [room, _then(node, numpy.Add(), f"with_constants_{index}", room.output, constant)]
 
 
 def _join_expanded(node, axis):

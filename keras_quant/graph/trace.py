@@ -217,12 +217,16 @@ def _open_batch():
 
     So `broadcast_to(positions, shape(x))`, of which Keras makes a tensor here and now, is a constant beside `x`.
     """
-    repeat = backend.numpy.broadcast_to
-    backend.numpy.broadcast_to = lambda x, shape: repeat(x, [1 if size is None else size for size in shape])
+    repeating = {name: getattr(backend.numpy, name) for name in ("broadcast_to", "repeat", "tile")}
+    one = lambda size: 1 if size is None else size
+    once = lambda sizes: list(map(one, sizes)) if isinstance(sizes, (list, tuple)) else one(sizes)
+    for name, function in repeating.items():
+        setattr(backend.numpy, name, lambda x, sizes, *args, f=function, **kwargs: f(x, once(sizes), *args, **kwargs))
     try:
         yield
     finally:
-        backend.numpy.broadcast_to = repeat
+        for name, function in repeating.items():
+            setattr(backend.numpy, name, function)
 
 
 def _is_whole(operation, nodes, keep_float):

@@ -5,6 +5,7 @@ from keras import ops
 
 import keras_quant as kq
 from keras_quant.graph import expand, trace
+from tests.custom_layers import ClassToken
 from tests.helpers import functional, images, quantize_and_ship, ship
 
 L = keras.layers
@@ -55,6 +56,16 @@ def test_an_operation_that_splits_the_same_tensor_twice():
     assert len({node.path for node in nodes}) == len(nodes) == 5
 
 
+def with_class_token(how):
+    return lambda x: ClassToken(how)(L.Reshape((144, 6))(x))
+
+
+class Framed(L.Layer):
+    def call(self, x):
+        row = ops.broadcast_to(np.ones((1, 12, 6), "float32"), (ops.shape(x)[0], 1, 12, 6))
+        return ops.concatenate([row, x, 2 * row, ops.relu(x), -row, row / 2], axis=1)
+
+
 EXPANDED = {
     "var": lambda x: ops.var(x, axis=-1),
     "var_of_images": lambda x: ops.var(x, axis=[1, 2], keepdims=True),
@@ -71,6 +82,8 @@ EXPANDED = {
     "crop_images_from_the_end": lambda x: ops.image.crop_images(
         x, bottom_cropping=3, right_cropping=0, target_height=8, target_width=7
     ),
+    "rows_of_constants": lambda x: Framed()(x),
+    **{f"class_token_{how}": with_class_token(how) for how in ("tile", "repeat", "broadcast")},
     "patches": lambda x: ops.image.extract_patches(x, 4),
     "patches_that_leave_a_rest": lambda x: ops.image.extract_patches(x, (5, 2)),
     "patches_of_a_padded_image": lambda x: ops.image.extract_patches(x, 5, padding="same"),
