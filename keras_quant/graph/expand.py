@@ -95,9 +95,12 @@ def _hstack(node):
 def _concatenate(node):
     """Of a single tensor it is that tensor; constants, such as a class token, are added to the room that padding makes."""
     operands, axis = tree.flatten(node.args), node.operation.axis
-    first = next((i for i, x in enumerate(operands) if isinstance(x, Value)), None)
-    if first is None or all(isinstance(x, Value) for x in operands):
+    constants = [x for x in operands if not isinstance(x, Value)]
+    if not constants:
         return [node] if len(operands) > 1 else [_join(node, node.inputs, axis)]
+    if axis % len(node.output.shape) == 0 or any(x.shape[0] != 1 for x in constants):
+        return [node]
+    first = next(i for i, x in enumerate(operands) if isinstance(x, Value))
     nodes, values, group = [], [], operands[:first]
     for x, following in zip(operands[first:], [*operands[first + 1 :], None]):
         group.append(x)
@@ -118,7 +121,7 @@ def _padded(node, group, axis, index):
     widths = [[0, 0] for _ in range(rank)]
     widths[axis % rank] = [sum(a.shape[axis] for a in part) for part in (arrays[:place], arrays[place + 1 :])]
     room = _then(node, numpy.Pad(widths), f"room_{index}", x)
-    constant = np.concatenate([np.broadcast_to(a, (1, *a.shape[1:])) for a in arrays], axis).astype("float32")
+    constant = np.concatenate(arrays, axis).astype("float32")
     return [room, _then(node, numpy.Add(), f"with_constants_{index}", room.output, constant)]
 
 

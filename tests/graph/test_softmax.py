@@ -29,6 +29,17 @@ def test_steps_inside_a_model_are_as_small_as_its_probabilities(name, tmp_path):
     assert first.output_quantizer.params().scale < 1 / 256
 
 
+def test_attention_that_is_spread_keeps_its_signal():
+    """With 144 tokens the fixed grid leaves two steps to each; the report says what that costs."""
+    x = images(8, (144, 32)) / 4
+    qmodel = kq.quantize(functional(lambda x: L.MultiHeadAttention(2, 8)(x, x), (144, 32)), "int8", x)
+    sqnr = lambda: {row.kind: row.local_sqnr for row in kq.report(qmodel, x).layers}["QuantInnerSoftmax"]
+    assert sqnr() > 35
+    (layer,) = softmaxes(qmodel)
+    layer.output_quantizer.set_range(0.0, 255 / 256)
+    assert sqnr() < 20
+
+
 ENDS = {
     "softmax": lambda x: L.Softmax()(x),
     "moved": lambda x: L.Reshape((8, 40))(L.Identity()(ops.softmax(x))),
