@@ -150,6 +150,8 @@ def rows(seconds, base, peaks=None):
         processor, wall = np.median(values, axis=0) * 1e3
         row = {"": name, "processor ms": float(processor), "wall ms": float(wall)}
         row["processor ratio"], row["wall ratio"] = map(float, np.median(values / seconds[base], axis=0))
+        if FUSED in seconds:
+            row["to fused BN"] = float(np.median(values / seconds[FUSED], axis=0)[0])
         if peaks:
             row["peak MB"] = peaks[name]
             row["memory ratio"] = peaks[name] / peaks[base]
