@@ -52,9 +52,10 @@ def test_computed_indices_are_refused():
         kq.quantize(keras.Model([x, indices], ops.take(x, indices, axis=1)))
 
 
-def test_joining_a_constant_is_refused():
+@pytest.mark.parametrize("samples, axis", [(2, -1), (1, 0)])
+def test_joining_a_constant_of_several_samples_or_along_the_batch_is_refused(samples, axis):
     with pytest.raises(kq.UnsupportedLayerError, match=r"Operation 'concatenate\w*' .*constant operand"):
-        kq.quantize(functional(lambda x: ops.concatenate([x, np.zeros((1, 12, 12, 1), "float32")], axis=-1)))
+        kq.quantize(functional(lambda x: ops.concatenate([x, np.zeros((samples, 12, 12, 6), "float32")], axis=axis)))
 
 
 def test_taking_nothing_is_refused():
