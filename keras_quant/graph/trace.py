@@ -207,6 +207,8 @@ class _Tracer:
             raise untraceable(operation, path, error) from error
         outputs = tree.map_structure(lambda x: Value(tuple(x.shape), x.dtype, path, annotation(x)), spec)
         operation = operation.layer if isinstance(operation, KernelCall) else operation
+        if isinstance(operation, Reshape) and None in operation.newshape and None not in spec.shape[1:]:
+            operation = Reshape((-1, *spec.shape[1:]))  # TensorFlow takes no `None` where the operation runs on its own
         self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
 

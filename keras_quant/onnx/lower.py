@@ -8,10 +8,10 @@ that nothing comes between a pair and its operator.
 from keras import ops, tree
 
 from keras_quant.errors import ExportError
-from keras_quant.graph import trace
+from keras_quant.graph import expand, trace
 from keras_quant.graph.graph import Value, in_inference
 from keras_quant.graph.rules import Rules
-from keras_quant.layers import Quantize, QuantLayer
+from keras_quant.layers import Quantize, QuantLayer, is_quantized
 from keras_quant.onnx.builder import DTYPES
 from keras_quant.onnx.file import LARGEST
 from keras_quant.onnx.floats import Layers, convert
@@ -70,6 +70,7 @@ def lower(qmodel, opset, batch_size=None, storage="uint8", input_type=None, larg
         CalibrationError: for a layer whose range was never set.
     """
     graph = trace(qmodel, keep_float=True)
+    graph = graph if is_quantized(qmodel) else expand(graph)
     check(qmodel, graph)
     _check_opset(graph, opset)
     lowering = Lowering(opset, batch_size, storage, largest)
