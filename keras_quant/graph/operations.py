@@ -132,6 +132,12 @@ def _check_tensors_only(node):
     others = [x for x in keras.tree.flatten(node.args) if not isinstance(x, Value)]
     if others:
         raise UnsupportedLayerError(
-            f"Operation '{node.path}' ({type(node.operation).__name__}){location(node)} has a constant operand; only "
-            f"tensors have a quantized form there. Use a Rescaling layer. {WAYS_OUT} Received: {others[0]!r}"
+            f"Operation '{node.path}' ({type(node.operation).__name__}){location(node)} has a constant operand, "
+            f"which its quantized form does not take there. {WAYS_OUT} Received: {_described(others[0])}"
         )
+
+
+def _described(constant):
+    """An array by its shape: its values would fill the screen."""
+    shape = getattr(constant, "shape", ())
+    return f"{type(constant).__name__} of shape {tuple(shape)}" if shape else repr(constant)
