@@ -53,6 +53,21 @@ def test_probabilities_that_leave_the_model_keep_the_format_s_grid(name):
     assert type(layer) is kq.layers.QuantSoftmax
 
 
+Q = kq.quantizers
+QUANTIZERS = {name: name for name in ("lsq", "lsq+", "pact", "symmetric")}
+QUANTIZERS |= {"power of two": Q.MovingAverage(power_of_two=True), "narrow": Q.MovingAverage(narrow=True)}
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_every_quantizer_of_outputs_ships_after_training(name, tmp_path):
+    x = images(shape=WORDS)
+    policy = kq.Policy("int8", "int8", output_quantizer=QUANTIZERS[name])
+    qmodel = kq.quantize(functional(INSIDE["operations"], WORDS), policy, x)
+    qmodel.compile("adam", "mse")
+    qmodel.fit(x, x, verbose=0)
+    ship(qmodel, tmp_path, x)
+
+
 def test_activations_of_4_bits_keep_the_fixed_grid():
     (layer,) = softmaxes(kq.quantize(functional(INSIDE["operations"], WORDS), "w4a4", images(shape=WORDS)))
     assert type(layer) is kq.layers.QuantSoftmax
