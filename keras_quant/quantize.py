@@ -8,7 +8,9 @@ from keras_quant.graph import (
     fuse_batch_norms,
     fuse_input_scales,
     join_biases,
+    keep_integers,
     lift_constants,
+    lift_tables,
     lift_weights,
     merge_rescalings,
     place,
@@ -21,6 +23,8 @@ from keras_quant.policy import as_map
 
 PASSES = (
     expand,
+    lift_tables,
+    keep_integers,
     lift_weights,
     join_biases,
     lift_constants,
