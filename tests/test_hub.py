@@ -1,0 +1,20 @@
+"""Models of keras_hub, small: quantized, trained for a step, exported, equal to the runtime (`benchmarks/hub.py`)."""
+
+import pathlib
+import sys
+
+import pytest
+
+pytest.importorskip("keras_hub", reason="the extra `hub` is not installed")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import hub
+import hub_models
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", hub_models.MODELS)
+def test_model_ships(name):
+    found = hub.measure(name, converter=False)
+    assert found["differ"] == 0 and found["outputs"] > 0
+    assert found["sqnr"] > hub_models.LEAST_SQNR.get(name, 25)
