@@ -1,7 +1,9 @@
 """Rule for concatenation: CONCATENATION, with a QUANTIZE before each input that lies on another grid."""
 
+import dataclasses
+
 from keras_quant.layers import QuantConcatenate
-from keras_quant.tflite.lower import lowers
+from keras_quant.tflite.lower import lowers, params_of
 from keras_quant.tflite.relu import requantize
 from keras_quant.tflite.writer import TensorType
 
@@ -29,7 +31,7 @@ def join(lowering, tensors, y, output, axis):
 def _part(lowering, tensors, y, output, axis):
     shape = list(tensors[0].shape[1:])
     shape[axis - 1] = sum(t.shape[axis] for t in tensors)
-    part = lowering.writer.activation(f"{output.name}/part", shape, y.scale, y.zero_point, y.kind)
+    part = lowering.activation(dataclasses.replace(output, params=params_of(y)), "part", shape)
     return _concatenate(lowering, tensors, part, axis)
 
 

@@ -82,8 +82,8 @@ def geometry(layer):
 
 
 def _two(sizes):
-    """Sizes along height and width of what may have a width only."""
-    return (1,) * (2 - len(sizes)) + tuple(sizes)
+    """Sizes along height and width of what may have a width only, or a depth before them."""
+    return (1, *sizes)[-2:]
 
 
 def _image_kernel(weights):
@@ -132,7 +132,19 @@ def convolution(lowering, output, x, weights, y, groups=1, **fields):
 @lowers(QuantConvolution)
 @_on_images
 def conv_2d(lowering, layer, x, output, y):
-    weights = layer.folded_weights(params_of(x), output.params)
+    return convolve(lowering, layer, x, output, y, layer.folded_weights(params_of(x), output.params))
+
+
+def convolve(lowering, layer, x, output, y, weights):
+    """A convolution layer over images, in the form that suits its weights.
+
+    Args:
+        lowering: `Lowering`.
+        layer: `QuantConvolution`, of whose geometry height and width count.
+        x, y: `Tensor`s `(n, h, w, c)` of input and output.
+        output: `Output` of the rule.
+        weights: `FoldedWeights` with a kernel `([h,] w, c / groups, filters)`.
+    """
     if layer.kernel_quantizer.stored_bits <= 4 and layer.groups == 1 and x.kind == TensorType.INT8:
         kernel = _image_kernel(weights)
         rows = kernel.reshape(-1, kernel.shape[-1])
@@ -233,12 +245,16 @@ def depthwise_conv_2d(lowering, layer, x, output, y):
 @lowers(QuantTransposedConvolution)
 @_on_images
 def transpose_conv(lowering, layer, x, output, y):
+    return convolve_transposed(lowering, layer, x, output, y, layer.folded_weights(params_of(x), output.params))
+
+
+def convolve_transposed(lowering, layer, x, output, y, weights):
+    """TRANSPOSE_CONV; args as of `convolve`, with a kernel `([h,] w, filters, c)`."""
     if lowering.writer.batch_size is None:
         raise ExportError(
             f"Layer '{output.name}': TRANSPOSE_CONV carries its whole output shape, so the batch cannot stay open. "
             "Export with a `batch_size`."
         )
-    weights = layer.folded_weights(params_of(x), output.params)
     fields = geometry(layer)
     dilation = fields.pop("dilationHFactor"), fields.pop("dilationWFactor")
     strides = fields["strideH"], fields["strideW"]

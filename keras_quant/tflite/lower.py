@@ -60,11 +60,13 @@ class Output:
         name: of the tensor: the layer's path.
         shape: without the batch.
         params: `QuantParams` of its grid, as tensors; `None` for real numbers.
+        rows: how many places of the first dimension a sample takes: the images of a volume, say, that lie in the batch.
     """
 
     name: str
     shape: tuple
     params: QuantParams
+    rows: int = 1
 
 
 class Lowering:
@@ -93,13 +95,14 @@ class Lowering:
         name = f"{output.name}/{name}" if name else output.name
         shape = output.shape if shape is None else shape
         if params is None:
-            return self.writer.real(name, shape)
+            return self.writer.real(name, shape, output.rows)
         return self.writer.activation(
             name,
             shape,
             ops.convert_to_numpy(params.scale),
             ops.convert_to_numpy(params.zero_point),
             _KINDS[params.type.storage] if kind is None else kind,
+            output.rows,
         )
 
     def real(self, x):
@@ -141,10 +144,12 @@ class Lowering:
 
     def reshape(self, x, output, shape, name="reshape"):
         """RESHAPE to `shape` (without the batch), on the input's grid; nothing where the shape is right already."""
-        if tuple(x.shape[1:]) == tuple(shape):
+        if tuple(x.shape) == ((self.writer.batch_size or 1) * output.rows, *shape):
             return x
-        made = self.activation(output, name, shape, params_of(x))
-        first = -1 if self.writer.batch_size is None else self.writer.batch_size
+        # A tensor on no grid stays on none, whatever grid the output has.
+        on = dataclasses.replace(output, params=params_of(x))
+        made = self.activation(on, name, shape)
+        first = -1 if self.writer.batch_size is None else made.shape[0]
         wanted = self.ints(output, f"{name}_shape", [first, *shape])
         self.operator("RESHAPE", [x, wanted], made, 1, (1, 5, 0), "ReshapeOptions", newShape=[first, *shape])
         return made

@@ -57,7 +57,7 @@ class Writer:
         self.names, self.operands = set(), {}
         self.metadata = {}
 
-    def activation(self, name, shape, scale, zero_point, kind=TensorType.INT8):
+    def activation(self, name, shape, scale, zero_point, kind=TensorType.INT8, rows=1):
         """Add a tensor of integers that is computed at run time; `shape` without the batch.
 
         Args:
@@ -65,17 +65,18 @@ class Writer:
             shape: without the batch dimension.
             scale, zero_point: of its grid.
             kind: `TensorType` of the integers.
+            rows: how many places of the first dimension a sample takes.
 
         Returns:
             `Tensor`.
         """
         scale, zero_point = np.float32(scale), int(zero_point)
-        index, name, full = self._computed(name, shape, kind, [scale], [zero_point])
+        index, name, full = self._computed(name, shape, kind, [scale], [zero_point], rows)
         return Tensor(index, name, full, scale, zero_point, kind)
 
-    def real(self, name, shape):
+    def real(self, name, shape, rows=1):
         """Add a float32 tensor that is computed at run time; args and return value as of `activation`."""
-        return Tensor(*self._computed(name, shape, TensorType.FLOAT32, None, None), kind=TensorType.FLOAT32)
+        return Tensor(*self._computed(name, shape, TensorType.FLOAT32, None, None, rows), kind=TensorType.FLOAT32)
 
     def unpacked(self, name, shape):
         """Add a float32 tensor that an operator makes of a constant; `shape` is whole."""
@@ -86,8 +87,8 @@ class Writer:
         """Add an int32 tensor that is computed at run time; args and return value as of `activation`."""
         return Tensor(*self._computed(name, shape, TensorType.INT32, None, None), kind=TensorType.INT32)
 
-    def _computed(self, name, shape, kind, scales, zero_points):
-        full = (self.batch_size or 1, *shape)
+    def _computed(self, name, shape, kind, scales, zero_points, rows=1):
+        full = ((self.batch_size or 1) * rows, *shape)
         index, name = self._tensor(name, full, kind, 0, scales, zero_points)
         if self.batch_size is None:
             self.graph.tensors[index].shapeSignature = [-1, *shape]

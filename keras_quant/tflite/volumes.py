@@ -1,0 +1,235 @@
+"""Rules for layers of volumes, by operators of images: XNNPACK has none of three dimensions on int8.
+
+The images of a volume lie in the batch, each with its neighbours in depth beside it on channels:
+
+    (n, d, h, w, c) ──windows along depth──► (n, d', h·w, kd·c) ──RESHAPE──► (n·d', h, w, kd·c) ──CONV_2D──► (n·d', h', w', f)
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_quant.layers import (
+    QuantAveragePooling3D,
+    QuantConv3D,
+    QuantConv3DTranspose,
+    QuantCropping3D,
+    QuantGlobalAveragePooling3D,
+    QuantGlobalMaxPooling3D,
+    QuantMaxPooling3D,
+    QuantZeroPadding3D,
+)
+from keras_quant.tflite.conv import Padding, convolve, convolve_transposed, depthwise, fused_activation, padding
+from keras_quant.tflite.lower import lowers, params_of
+from keras_quant.tflite.pooling import global_average, global_maximum, pool_images
+from keras_quant.tflite.reshape import cut, pad
+from keras_quant.tflite.windows import Axis, axes, axis, windows_of_rows
+
+
+@lowers(QuantConv3D)
+def conv_3d(lowering, layer, x, output):
+    weights = layer.folded_weights(params_of(x), output.params)
+    depth, height, width = axes(layer, x.shape[1:-1], output.shape[:-1])
+    if layer.groups == x.shape[-1] > 1 and width.dilation == 1:
+        return _by_channel(lowering, layer, x, output, weights, (depth, height, width))
+    x = images(lowering, x, output, depth, layer.groups)
+    frames = frames_of(output, depth.outputs)
+    weights = dataclasses.replace(weights, kernel=image_kernel(weights.kernel))
+    y = convolve(lowering, layer, x, frames, lowering.activation(frames), weights)
+    return lowering.reshape(y, output, output.shape)
+
+
+def images(lowering, x, output, depth, groups=1):
+    """The images of a volume as a batch, the windows along depth on channels.
+
+    Args:
+        lowering: `Lowering`.
+        x: `Tensor` `(n, d, h, w, c)`.
+        output: `Output` of the rule.
+        depth: `Axis`.
+        groups: of channels, each with its own window.
+
+    Returns:
+        `Tensor` `(n·d', h, w, groups·kd·c/groups)` on the grid of `x`.
+    """
+    _, _, height, width, channels = x.shape
+    own = dataclasses.replace(output, params=params_of(x))
+    if (depth.taps, depth.stride) != (1, 1):
+        x = lowering.reshape(x, own, (depth.size, height * width * groups, channels // groups), "planes")
+        x = pad(lowering, x, own, [depth.padding, (0, 0), (0, 0)], "deep")
+        x = windows_of_rows(lowering, x, own, depth)
+    return lowering.reshape(x, frames_of(own, depth.outputs), (height, width, depth.taps * channels), "images")
+
+
+def frames_of(output, depth):
+    """The `Output` of which each volume is `depth` images in the batch."""
+    return dataclasses.replace(output, shape=output.shape[1:], rows=output.rows * depth)
+
+
+def image_kernel(kernel):
+    """A kernel `(kd, h, w, c, f)` over `images`: `(h, w, kd·c, f)`."""
+    kernel = ops.convert_to_numpy(kernel).transpose(1, 2, 0, 3, 4)
+    return kernel.reshape(*kernel.shape[:2], -1, kernel.shape[-1])
+
+
+def _side_by_side(lowering, x, output, places):
+    """The images of each window side by side: as `images`, but `(n·d', h, w·kd, c)`, with the zeros around it written out.
+
+    A window of `(kd, kh, kw)` is one of `(kh, kw·kd)` then, and each channel stays one.
+    """
+    depth, *image = places
+    channels = x.shape[-1]
+    x = images(lowering, x, output, depth)
+    frames = frames_of(dataclasses.replace(output, params=params_of(x)), depth.outputs)
+    border = [(a.before, max((a.outputs - 1) * a.stride + a.reach - a.before - a.size, 0)) for a in image]
+    x = pad(lowering, x, frames, [*border, (0, 0)], "bordered")
+    _, height, width, _ = x.shape
+    return lowering.reshape(x, frames, (height, width * depth.taps, channels), "side_by_side")
+
+
+def _by_channel(lowering, layer, x, output, weights, places):
+    """A convolution with a group for each channel."""
+    depth, height, width = places
+    kernel = ops.convert_to_numpy(weights.kernel).transpose(1, 2, 0, 3, 4)
+    kernel = kernel.reshape(height.taps, width.taps * depth.taps, x.shape[-1], -1)
+    weights = dataclasses.replace(weights, kernel=kernel)
+    fields = {"fusedActivationFunction": fused_activation(layer), "dilationHFactor": height.dilation}
+    return _depthwise(lowering, x, output, weights, places, **fields)
+
+
+def _depthwise(lowering, x, output, weights, places, **fields):
+    """DEPTHWISE_CONV_2D of a kernel `(kh, kw·kd, c, multiplier)` over images side by side."""
+    depth, height, width = places
+    x = _side_by_side(lowering, x, output, places)
+    frames = frames_of(output, depth.outputs)
+    strides = {"strideH": height.stride, "strideW": width.stride * depth.taps}
+    y = lowering.activation(frames)
+    y = depthwise(lowering, frames, x, weights, y, padding=Padding.VALID, **strides, **fields)
+    return lowering.reshape(y, output, output.shape)
+
+
+@lowers(QuantConv3DTranspose)
+def conv_3d_transpose(lowering, layer, x, output):
+    """All images that lie between two strides at once, as channels of one TRANSPOSE_CONV, and then one after the other."""
+    weights, phases = layer.folded_weights(params_of(x), output.params), Phases.of(layer, x.shape[1], output.shape[0])
+    x = images(lowering, x, output, phases.axis)
+    frames = frames_of(output, phases.axis.outputs)
+    every = {name: ops.tile(getattr(weights, name), phases.stride) for name in ("bias", "scale", "multiplier")}
+    weights = dataclasses.replace(weights, kernel=phases.kernel(ops.convert_to_numpy(weights.kernel)), **every)
+    y = lowering.activation(frames, shape=(*frames.shape[:-1], phases.stride * frames.shape[-1]))
+    return phases.in_order(lowering, convolve_transposed(lowering, layer, x, frames, y, weights), output)
+
+
+@dataclasses.dataclass(frozen=True)
+class Phases:
+    """A transposed convolution along depth as a plain one, with the filters of all places between two strides.
+
+    With stride s, `y[s·q + r] = Σ_t x[q - t]·w[s·t + r]`: one window of x for the s places `r`.
+
+    Attributes:
+        axis: `Axis` of the windows, their last element `x[q]`.
+        stride, dilation: of the layer.
+        skipped: how much of what the windows give lies before the output.
+    """
+
+    axis: Axis
+    stride: int
+    dilation: int
+    skipped: int
+
+    @classmethod
+    def of(cls, layer, size, wanted):
+        """The phases of a layer along the first of its axes, from `size` to `wanted` images."""
+        stride, dilation = layer.strides[0], layer.dilation_rate[0]
+        reach = (layer.kernel_size[0] - 1) * dilation + 1
+        # As TensorFlow pads.
+        skipped = max((size - 1) * stride + reach - wanted, 0) // 2 if layer.padding == "same" else 0
+        first, last = skipped // stride, (skipped + wanted - 1) // stride
+        taps = math.ceil(reach / stride)
+        return cls(Axis(size, last - first + 1, taps, 1, 1, taps - 1 - first), stride, dilation, skipped - first * stride)
+
+    def kernel(self, kernel):
+        """A kernel `(kd, h, w, filters, c)` as `(h, w, stride·filters, taps·c)`, for `images` along `axis`."""
+        taps, stride = self.axis.taps, self.stride
+        spread = np.zeros((taps * stride, *kernel.shape[1:]), kernel.dtype)
+        spread[: (len(kernel) - 1) * self.dilation + 1 : self.dilation] = kernel
+        height, width, filters, channels = kernel.shape[1:]
+        # The last tap meets the first image of the window.
+        split = np.flip(spread.reshape(taps, stride, height, width, filters, channels), 0)
+        return split.transpose(2, 3, 1, 4, 0, 5).reshape(height, width, stride * filters, taps * channels)
+
+    def in_order(self, lowering, y, output):
+        """`(n·q, h, w, stride·f)` as `(n, d, h, w, f)`."""
+        depth, height, width, filters = output.shape
+        frames = dataclasses.replace(output, rows=output.rows * self.axis.outputs)
+        if self.stride > 1:
+            y = lowering.reshape(y, frames, (height * width, self.stride, filters), "phases")
+            moved = lowering.activation(frames, "moved", (self.stride, height * width, filters))
+            order = lowering.ints(output, "order", [0, 2, 1, 3])
+            lowering.operator("TRANSPOSE", [y, order], moved, 2, (1, 14, 0), "TransposeOptions")
+            y = moved
+        y = lowering.reshape(y, output, (self.axis.outputs * self.stride, height * width, filters), "deep")
+        y = cut(lowering, y, output, [(self.skipped, self.skipped + depth), (0, height * width), (0, filters)], "depth")
+        return lowering.reshape(y, output, output.shape)
+
+
+@lowers(QuantMaxPooling3D)
+def max_pool_3d(lowering, layer, x, output):
+    return pool_volume(lowering, layer, x, output, "MAX_POOL_2D")
+
+
+def pool_volume(lowering, layer, x, output, name):
+    """A pooling operator over images, and then over depth."""
+    (deep, *window), (step, *strides) = layer.pool_size, layer.strides
+    depth, height, width, channels = output.shape
+    frames = frames_of(output, x.shape[1])
+    x = lowering.reshape(x, frames, x.shape[2:], "images")
+    pooled = pool_images(lowering, x, frames, name, window, strides, padding(layer))
+    planes = dataclasses.replace(output, shape=(depth, height * width, channels))
+    x = lowering.reshape(pooled, planes, (frames.rows // output.rows, height * width, channels), "planes")
+    x = pool_images(lowering, x, planes, name, (deep, 1), (step, 1), padding(layer))
+    return lowering.reshape(x, output, output.shape)
+
+
+@lowers(QuantAveragePooling3D)
+def average_pool_3d(lowering, layer, x, output):
+    if layer.form == "mean":
+        return _over_all(lowering, x, output, global_average)
+    weights = layer.folded_weights(params_of(x), output.params, x.shape[-1])
+    sizes = zip(x.shape[1:-1], output.shape[:-1], layer.pool_size, layer.strides)
+    places = [axis(*size, same=layer.padding == "same") for size in sizes]
+    depth, height, width = places
+    # All taps are alike, so their order is no matter.
+    kernel = ops.reshape(weights.kernel, (height.taps, width.taps * depth.taps, x.shape[-1], 1))
+    return _depthwise(lowering, x, output, dataclasses.replace(weights, kernel=kernel), places)
+
+
+@lowers(QuantGlobalAveragePooling3D)
+def global_average_pool_3d(lowering, layer, x, output):
+    return _over_all(lowering, x, output, global_average)
+
+
+@lowers(QuantGlobalMaxPooling3D)
+def global_max_pool_3d(lowering, layer, x, output):
+    return _over_all(lowering, x, output, global_maximum)
+
+
+def _over_all(lowering, x, output, reduction):
+    """A reduction over depth, height and width: over an image of all of them, which every runtime has."""
+    depth, height, width, channels = x.shape[1:]
+    x = lowering.reshape(x, output, (depth * height, width, channels), "image")
+    flat = dataclasses.replace(output, shape=(channels,))
+    return lowering.reshape(reduction(lowering, x, flat, keepdims=False), output, output.shape)
+
+
+@lowers(QuantZeroPadding3D)
+def zero_padding_3d(lowering, layer, x, output):
+    return pad(lowering, x, output, [*layer.padding, (0, 0)])
+
+
+@lowers(QuantCropping3D)
+def cropping_3d(lowering, layer, x, output):
+    begins = [*(before for before, _ in layer.cropping), 0]
+    return cut(lowering, x, output, [(begin, begin + size) for begin, size in zip(begins, output.shape)])
