@@ -1,4 +1,7 @@
-"""MEAN and SUM, and the sums of windows. (MAX_POOL_2D, REDUCE_MAX and REDUCE_MIN keep scale and zero point: the extreme of the integers.)"""
+"""MEAN and SUM, and the sums of windows.
+
+(MAX_POOL_2D, REDUCE_MAX and REDUCE_MIN keep scale and zero point: the extreme of the integers.)
+"""
 
 import functools
 import math

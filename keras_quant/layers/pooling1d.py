@@ -65,7 +65,7 @@ class QuantGlobalAveragePooling1D(QuantOverImageWithGrid, keras.layers.GlobalAve
 
 
 def _pooling(*classes):
-    """The function for `computes`: which of the classes it is, of sequences, images or volumes, the operation's input tells."""
+    """The function for `computes`: whether it is of sequences, images or volumes, the operation's input tells."""
 
     def factory(operation, args, **arguments):
         cls = classes[len(args[0].shape) - 3]

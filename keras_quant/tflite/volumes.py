@@ -2,7 +2,7 @@
 
 The images of a volume lie in the batch, each with its neighbours in depth beside it on channels:
 
-    (n, d, h, w, c) ──windows along depth──► (n, d', h·w, kd·c) ──RESHAPE──► (n·d', h, w, kd·c) ──CONV_2D──► (n·d', h', w', f)
+    (n, d, h, w, c) ──windows along depth──► (n, d', h·w, kd·c) ──RESHAPE──► (n·d', h, w, kd·c) ──CONV_2D──► …
 """
 
 import dataclasses
@@ -15,11 +15,9 @@ from keras_quant.layers import (
     QuantAveragePooling3D,
     QuantConv3D,
     QuantConv3DTranspose,
-    QuantCropping3D,
     QuantGlobalAveragePooling3D,
     QuantGlobalMaxPooling3D,
     QuantMaxPooling3D,
-    QuantZeroPadding3D,
 )
 from keras_quant.tflite.conv import Padding, convolve, convolve_transposed, depthwise, fused_activation, padding
 from keras_quant.tflite.lower import lowers, params_of
@@ -222,14 +220,3 @@ def _over_all(lowering, x, output, reduction):
     x = lowering.reshape(x, output, (depth * height, width, channels), "image")
     flat = dataclasses.replace(output, shape=(channels,))
     return lowering.reshape(reduction(lowering, x, flat, keepdims=False), output, output.shape)
-
-
-@lowers(QuantZeroPadding3D)
-def zero_padding_3d(lowering, layer, x, output):
-    return pad(lowering, x, output, [*layer.padding, (0, 0)])
-
-
-@lowers(QuantCropping3D)
-def cropping_3d(lowering, layer, x, output):
-    begins = [*(before for before, _ in layer.cropping), 0]
-    return cut(lowering, x, output, [(begin, begin + size) for begin, size in zip(begins, output.shape)])
