@@ -14,7 +14,8 @@ from keras_quant.quantizers.weight import integers_and_scale
 from keras_quant.tflite.conv import Padding, geometry
 from keras_quant.tflite.float_elementwise import activate, before_activation, has_float_rule, scale_and_shift
 from keras_quant.tflite.lower import Output, lowers_float
-from keras_quant.tflite.volumes import Phases, frames_of, image_kernel, images
+from keras_quant.tflite.phases import Phases
+from keras_quant.tflite.volumes import frames_of, image_kernel, images, in_order, phase_kernel
 from keras_quant.tflite.windows import axes
 
 L = keras.layers
@@ -135,13 +136,13 @@ def transpose_conv(lowering, layer, inputs, output):
 def transpose_conv_3d(lowering, layer, inputs, output):
     _check_transposed(lowering, layer, output)
     (x,) = inputs
-    phases = Phases.of(layer, x.shape[1], output.shape[0])
+    phases = Phases.of(layer, -3, x.shape[1], output.shape[0])
     frames = frames_of(output, phases.axis.outputs)
     frames = dataclasses.replace(frames, shape=(*frames.shape[:-1], phases.stride * frames.shape[-1]))
     bias = None if layer.bias is None else np.tile(ops.convert_to_numpy(layer.bias), phases.stride)
-    kernel = phases.kernel(ops.convert_to_numpy(layer.kernel))
-    y = _transposed(lowering, layer, images(lowering, x, output, phases.axis), frames, kernel, bias)
-    return phases.in_order(lowering, y, output)
+    x = images(lowering, x, output, phases.axis)
+    y = _transposed(lowering, layer, x, frames, phase_kernel(phases, layer.kernel), bias)
+    return in_order(lowering, y, output, phases)
 
 
 def _check_transposed(lowering, layer, output):

@@ -6,9 +6,7 @@ The images of a volume lie in the batch, each with its neighbours in depth besid
 """
 
 import dataclasses
-import math
 
-import numpy as np
 from keras import ops
 
 from keras_quant.layers import (
@@ -19,11 +17,20 @@ from keras_quant.layers import (
     QuantGlobalMaxPooling3D,
     QuantMaxPooling3D,
 )
-from keras_quant.tflite.conv import Padding, convolve, convolve_transposed, depthwise, fused_activation, padding
+from keras_quant.tflite.conv import (
+    Padding,
+    convolve,
+    convolve_transposed,
+    depthwise,
+    fused_activation,
+    of_every_phase,
+    padding,
+)
 from keras_quant.tflite.lower import lowers, params_of
+from keras_quant.tflite.phases import Phases
 from keras_quant.tflite.pooling import global_average, global_maximum, pool_images
 from keras_quant.tflite.reshape import cut, pad
-from keras_quant.tflite.windows import Axis, axes, axis, windows_of_rows
+from keras_quant.tflite.windows import axes, axis, windows_of_rows
 
 
 @lowers(QuantConv3D)
@@ -81,7 +88,7 @@ def _side_by_side(lowering, x, output, places):
     channels = x.shape[-1]
     x = images(lowering, x, output, depth)
     frames = frames_of(dataclasses.replace(output, params=params_of(x)), depth.outputs)
-    border = [(a.before, max((a.outputs - 1) * a.stride + a.reach - a.before - a.size, 0)) for a in image]
+    border = [(a.before, max(a.missing, 0)) for a in image]
     x = pad(lowering, x, frames, [*border, (0, 0)], "bordered")
     _, height, width, _ = x.shape
     return lowering.reshape(x, frames, (height, width * depth.taps, channels), "side_by_side")
@@ -111,66 +118,35 @@ def _depthwise(lowering, x, output, weights, places, **fields):
 @lowers(QuantConv3DTranspose)
 def conv_3d_transpose(lowering, layer, x, output):
     """All images that lie between two strides at once, as channels of one TRANSPOSE_CONV, and then one after the other."""
-    weights, phases = layer.folded_weights(params_of(x), output.params), Phases.of(layer, x.shape[1], output.shape[0])
+    weights, phases = layer.folded_weights(params_of(x), output.params), Phases.of(layer, -3, x.shape[1], output.shape[0])
     x = images(lowering, x, output, phases.axis)
     frames = frames_of(output, phases.axis.outputs)
-    every = {name: ops.tile(getattr(weights, name), phases.stride) for name in ("bias", "scale", "multiplier")}
-    weights = dataclasses.replace(weights, kernel=phases.kernel(ops.convert_to_numpy(weights.kernel)), **every)
+    weights = of_every_phase(weights, phases.stride, phase_kernel(phases, weights.kernel))
     y = lowering.activation(frames, shape=(*frames.shape[:-1], phases.stride * frames.shape[-1]))
-    return phases.in_order(lowering, convolve_transposed(lowering, layer, x, frames, y, weights), output)
+    return in_order(lowering, convolve_transposed(lowering, layer, x, frames, y, weights), output, phases)
 
 
-@dataclasses.dataclass(frozen=True)
-class Phases:
-    """A transposed convolution along depth as a plain one, with the filters of all places between two strides.
+def phase_kernel(phases, kernel):
+    """A kernel `(kd, h, w, filters, c)` over `images` along `phases.axis`: `(h, w, stride·filters, taps·c)`."""
+    _, height, width, filters, channels = kernel.shape
+    split = phases.split(ops.convert_to_numpy(kernel), 0).transpose(2, 3, 1, 4, 0, 5)
+    return split.reshape(height, width, phases.stride * filters, phases.axis.taps * channels)
 
-    With stride s, `y[s·q + r] = Σ_t x[q - t]·w[s·t + r]`: one window of x for the s places `r`.
 
-    Attributes:
-        axis: `Axis` of the windows, their last element `x[q]`.
-        stride, dilation: of the layer.
-        skipped: how much of what the windows give lies before the output.
-    """
-
-    axis: Axis
-    stride: int
-    dilation: int
-    skipped: int
-
-    @classmethod
-    def of(cls, layer, size, wanted):
-        """The phases of a layer along the first of its axes, from `size` to `wanted` images."""
-        stride, dilation = layer.strides[0], layer.dilation_rate[0]
-        reach = (layer.kernel_size[0] - 1) * dilation + 1
-        # As TensorFlow pads.
-        skipped = max((size - 1) * stride + reach - wanted, 0) // 2 if layer.padding == "same" else 0
-        first, last = skipped // stride, (skipped + wanted - 1) // stride
-        taps = math.ceil(reach / stride)
-        return cls(Axis(size, last - first + 1, taps, 1, 1, taps - 1 - first), stride, dilation, skipped - first * stride)
-
-    def kernel(self, kernel):
-        """A kernel `(kd, h, w, filters, c)` as `(h, w, stride·filters, taps·c)`, for `images` along `axis`."""
-        taps, stride = self.axis.taps, self.stride
-        spread = np.zeros((taps * stride, *kernel.shape[1:]), kernel.dtype)
-        spread[: (len(kernel) - 1) * self.dilation + 1 : self.dilation] = kernel
-        height, width, filters, channels = kernel.shape[1:]
-        # The last tap meets the first image of the window.
-        split = np.flip(spread.reshape(taps, stride, height, width, filters, channels), 0)
-        return split.transpose(2, 3, 1, 4, 0, 5).reshape(height, width, stride * filters, taps * channels)
-
-    def in_order(self, lowering, y, output):
-        """`(n·q, h, w, stride·f)` as `(n, d, h, w, f)`."""
-        depth, height, width, filters = output.shape
-        frames = dataclasses.replace(output, rows=output.rows * self.axis.outputs)
-        if self.stride > 1:
-            y = lowering.reshape(y, frames, (height * width, self.stride, filters), "phases")
-            moved = lowering.activation(frames, "moved", (self.stride, height * width, filters))
-            order = lowering.ints(output, "order", [0, 2, 1, 3])
-            lowering.operator("TRANSPOSE", [y, order], moved, 2, (1, 14, 0), "TransposeOptions")
-            y = moved
-        y = lowering.reshape(y, output, (self.axis.outputs * self.stride, height * width, filters), "deep")
-        y = cut(lowering, y, output, [(self.skipped, self.skipped + depth), (0, height * width), (0, filters)], "depth")
-        return lowering.reshape(y, output, output.shape)
+def in_order(lowering, y, output, phases):
+    """`(n·q, h, w, stride·f)` as `(n, d, h, w, f)`."""
+    depth, height, width, filters = output.shape
+    frames = frames_of(output, phases.axis.outputs)
+    if phases.stride > 1:
+        y = lowering.reshape(y, frames, (height * width, phases.stride, filters), "phases")
+        moved = lowering.activation(frames, "moved", (phases.stride, height * width, filters))
+        order = lowering.ints(output, "order", [0, 2, 1, 3])
+        lowering.operator("TRANSPOSE", [y, order], moved, 2, (1, 14, 0), "TransposeOptions")
+        y = moved
+    y = lowering.reshape(y, output, (phases.axis.outputs * phases.stride, height * width, filters), "deep")
+    own = phases.skipped, phases.skipped + depth
+    y = cut(lowering, y, output, [own, (0, height * width), (0, filters)], "depth")
+    return lowering.reshape(y, output, output.shape)
 
 
 @lowers(QuantMaxPooling3D)

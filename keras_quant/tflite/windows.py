@@ -42,6 +42,11 @@ class Axis:
         return (self.taps - 1) * self.dilation + 1
 
     @property
+    def missing(self):
+        """Zeros that the last window takes behind the image; below zero for places that no window sees."""
+        return (self.outputs - 1) * self.stride + self.reach - self.before - self.size
+
+    @property
     def offsets(self):
         """For each tap, the block of `stride` places that it begins in, and its place there."""
         return [divmod(tap * self.dilation, self.stride) for tap in range(self.taps)]
@@ -82,8 +87,7 @@ def axes(layer, image, outputs):
 def axis(size, outputs, taps, stride, dilation=1, same=False):
     """The `Axis` of these sizes, with the zeros of "same" padding or none."""
     made = Axis(size, outputs, taps, stride, dilation, 0)
-    missing = max((outputs - 1) * stride + made.reach - size, 0)
-    return dataclasses.replace(made, before=missing // 2) if same else made
+    return dataclasses.replace(made, before=max(made.missing, 0) // 2) if same else made
 
 
 def pays(height, width, weights, bits):
