@@ -252,7 +252,7 @@ VOLUMES = {
     "transpose3d_valid": lambda: volume(L.Conv3DTranspose(5, (4, 1, 2), strides=(3, 1, 2), activation="relu")),
     "transpose3d_small_kernel": lambda: volume(L.Conv3DTranspose(5, 1, 2, padding="same"), L.Conv3DTranspose(3, 2, 3)),
     "max_pooling3d": lambda: volume(L.MaxPooling3D(3, 2, padding="same"), L.MaxPooling3D((1, 2, 2))),
-    "max_pooling3d_along_axes": lambda: volume(L.MaxPooling3D((2, 1, 1)), L.MaxPooling3D((1, 2, 1), (2, 1, 2))),
+    "max_pooling3d_along_axes": lambda: volume(L.MaxPooling3D((2, 1, 1)), L.MaxPooling3D((1, 2, 1)), L.MaxPooling3D(1, 2)),
     "average_pooling3d": lambda: volume(L.AveragePooling3D(2), L.Conv3D(4, 1), L.AveragePooling3D((2, 3, 3), 1)),
     "average_pooling3d_padded": lambda: volume(L.AveragePooling3D(3, 1, "same"), L.AveragePooling3D((2, 3, 2), 2, "same")),
     "average_pooling3d_of_all": lambda: volume(L.AveragePooling3D((6, 8, 8)), L.Flatten(), L.Dense(3)),
