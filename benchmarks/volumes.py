@@ -49,14 +49,17 @@ def rows(threads, repeats):
         keras.utils.set_random_seed(0)
         model = make()
         x = np.random.default_rng(0).standard_normal((4, *model.input_shape[1:])).astype("float32")
-        files = {"int8": latency.exported(model, x), "float": latency.converted(model)}
-        files["ours float"] = latency.exported(model, x, "float32")
+        files = {"int8": latency.exported(model, x), "ours float": latency.exported(model, x, "float32")}
+        try:
+            files["float"] = latency.converted(model)
+        except Exception as error:  # the format has no pooling of volumes; that is a result
+            print(f"{name}: the converter failed: {str(error).splitlines()[0][:100]}")
         seconds = latency.measure(files, threads, repeats)
         row = {"": name}
-        for file in files:
-            row[f"{file} ms"] = float(np.median(seconds[file][:, 1]) * 1e3)
-        row["int8 / float"] = latency.ratio(seconds["int8"], seconds["float"], 1)
-        row["ours float / float"] = latency.ratio(seconds["ours float"], seconds["float"], 1)
+        for file in ("int8", "ours float", "float"):
+            row[f"{file} ms"] = float(np.median(seconds[file][:, 1]) * 1e3) if file in seconds else "-"
+        for file in ("int8", "ours float"):
+            row[f"{file} / float"] = latency.ratio(seconds[file], seconds["float"], 1) if "float" in seconds else "-"
         row["differ"] = differing(model, x)
         yield row
 
