@@ -320,6 +320,118 @@ def subclassed_inside_functional():
     return keras.Model(x, head(_Encoder()(x)))
 
 
+def volume(depth=8, size=16, channels=1):
+    return keras.Input((depth, size, size, channels))
+
+
+@model
+def c3d():
+    """As for actions in clips of video."""
+    x = inputs = volume(8, 16, 3)
+    x = L.MaxPooling3D((1, 2, 2))(L.Conv3D(6, 3, padding="same", activation="relu")(x))
+    x = L.MaxPooling3D()(L.Conv3D(8, 3, padding="same", activation="relu")(x))
+    x = L.MaxPooling3D(padding="same")(L.Conv3D(8, 3, activation="relu")(L.ZeroPadding3D((0, 1, 1))(x)))
+    x = L.Dropout(0.5)(L.Dense(16, activation="relu")(L.Flatten()(x)))
+    return keras.Model(inputs, L.Dense(5, activation="softmax")(x))
+
+
+@slow_model
+def scans_of_lungs():
+    """keras.io's classification of CT scans."""
+    x = inputs = volume(24, 24)
+    for filters in (8, 8, 12):
+        x = L.Conv3D(filters, 3, activation="relu")(x)
+        x = L.BatchNormalization()(L.MaxPool3D((2, 2, 2) if filters < 12 else (1, 2, 2))(x))
+    x = L.Dropout(0.3)(L.Dense(16, activation="relu")(L.GlobalAveragePooling3D()(x)))
+    return keras.Model(inputs, L.Dense(1, activation="sigmoid")(x))
+
+
+def volume_unit(x, filters, kernel=3, **options):
+    return L.ReLU()(L.BatchNormalization()(L.Conv3D(filters, kernel, padding="same", **options)(x)))
+
+
+def u_net_of_volumes(up):
+    x = inputs = volume()
+    down = []
+    for filters in (4, 6):
+        x = volume_unit(volume_unit(x, filters), filters)
+        down.append(x)
+        x = L.MaxPooling3D()(x)
+    x = L.SpatialDropout3D(0.1)(volume_unit(x, 8))
+    for skip in reversed(down):
+        x = volume_unit(L.Concatenate()([up(x, skip.shape[-1]), skip]), skip.shape[-1])
+    return keras.Model(inputs, L.Conv3D(2, 1, activation="softmax")(x))
+
+
+@slow_model
+def v_net():
+    return u_net_of_volumes(lambda x, filters: L.Conv3DTranspose(filters, 2, strides=2)(x))
+
+
+@slow_model
+def u_net_of_volumes_with_upsampling():
+    return u_net_of_volumes(lambda x, filters: L.UpSampling3D()(x))
+
+
+@slow_model
+def residual_volumes():
+    x = inputs = volume(8, 16, 2)
+    x = volume_unit(x, 6, (3, 5, 5), strides=(1, 2, 2))
+    for filters, strides in ((6, 1), (8, 2)):
+        y = L.BatchNormalization()(L.Conv3D(filters, 3, padding="same")(volume_unit(x, filters, strides=strides)))
+        x = x if strides == 1 else L.Conv3D(filters, 1, strides=strides)(x)
+        x = L.ReLU()(L.Add()([x, y]))
+    gate = L.Dense(8, activation="sigmoid")(L.GlobalAveragePooling3D(keepdims=True)(x))
+    return keras.Model(inputs, L.Dense(4)(L.GlobalMaxPooling3D()(L.Multiply()([x, gate]))))
+
+
+class _Conv2Plus1D(L.Layer):
+    def __init__(self, filters, kernel_size, padding="same", **kwargs):
+        super().__init__(**kwargs)
+        depth, height, width = kernel_size
+        spatial = L.Conv3D(filters, (1, height, width), padding=padding)
+        self.steps = keras.Sequential([spatial, L.Conv3D(filters, (depth, 1, 1), padding=padding)])
+
+    def call(self, x):
+        return self.steps(x)
+
+
+class _ResizeFrames(L.Layer):
+    """keras.io's, whose einops merge the frames into the batch; here each frame is resized by itself."""
+
+    def __init__(self, height, width, **kwargs):
+        super().__init__(**kwargs)
+        self.resize = L.Resizing(height, width)
+
+    def call(self, video):
+        return ops.stack([self.resize(frame) for frame in ops.unstack(video, axis=1)], axis=1)
+
+
+class _ResidualMain(L.Layer):
+    def __init__(self, filters, kernel_size, **kwargs):
+        super().__init__(**kwargs)
+        convolution = lambda: _Conv2Plus1D(filters, kernel_size)
+        self.steps = keras.Sequential(
+            [convolution(), L.LayerNormalization(), L.ReLU(), convolution(), L.LayerNormalization()]
+        )
+
+    def call(self, x):
+        return self.steps(x)
+
+
+@slow_model
+def video_classification():
+    """keras.io's and TensorFlow's, with convolutions of (2+1) dimensions."""
+    x = inputs = keras.Input((6, 16, 16, 3))
+    x = _ResizeFrames(8, 8)(L.ReLU()(L.BatchNormalization()(_Conv2Plus1D(6, (3, 7, 7))(x))))
+    for filters in (6, 8):
+        y = _ResidualMain(filters, (3, 3, 3))(x)
+        if filters != x.shape[-1]:
+            x = L.LayerNormalization()(L.Dense(filters)(x))
+        x = L.Add()([x, y])
+    return keras.Model(inputs, L.Dense(4)(L.Flatten()(L.GlobalAveragePooling3D()(x))))
+
+
 @model
 def vision_transformer():
     x = image(12)

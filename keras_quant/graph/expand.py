@@ -281,23 +281,23 @@ def _pair(value):
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-@_expands(keras.layers, "AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D")
+@_expands(keras.layers, *(f"AdaptiveAveragePooling{rank}D" for rank in (1, 2, 3)))
 def _adaptive_average(node):
-    return _adaptive_pooling(node, {3: keras.layers.AveragePooling1D, 4: keras.layers.AveragePooling2D})
+    return _adaptive_pooling(node, "AveragePooling")
 
 
-@_expands(keras.layers, "AdaptiveMaxPooling1D", "AdaptiveMaxPooling2D")
+@_expands(keras.layers, *(f"AdaptiveMaxPooling{rank}D" for rank in (1, 2, 3)))
 def _adaptive_maximum(node):
-    return _adaptive_pooling(node, {3: keras.layers.MaxPooling1D, 4: keras.layers.MaxPooling2D})
+    return _adaptive_pooling(node, "MaxPooling")
 
 
-def _adaptive_pooling(node, classes):
+def _adaptive_pooling(node, name):
     """Pooling with windows of one size, where the output divides the input; else nothing that a kernel does."""
     before, after = node.inputs[0].shape[1:-1], node.output.shape[1:-1]
     if any(size % wanted for size, wanted in zip(before, after)):
         return [node]
     window = [size // wanted for size, wanted in zip(before, after)]
-    layer = classes[len(before) + 2](window[0] if len(window) == 1 else window)
+    layer = getattr(keras.layers, f"{name}{len(window)}D")(window[0] if len(window) == 1 else window)
     return [dataclasses.replace(node, operation=layer)]
 
 

@@ -9,6 +9,9 @@ from keras_quant.graph.graph import Value
 from keras_quant.layers import dynamic_class
 from keras_quant.policy import dtype_of
 
+# TensorFlow pools volumes in float32 only.
+WITHOUT_HALF = (keras.layers.MaxPooling3D, keras.layers.AveragePooling3D)
+
 
 def keep_float(node, name, policy, placed):
     """Call a copy of a node's float operation; a quantized layer that reads it quantizes its output.
@@ -22,6 +25,8 @@ def keep_float(node, name, policy, placed):
         placed: what stands so far; layer and outputs are added.
     """
     key, dtype = id(node.operation), None if policy is None else dtype_of(policy)
+    if dtype is not None and isinstance(node.operation, WITHOUT_HALF):
+        dtype = "float32"
     first = key not in placed.layers
     if first:
         dynamic = policy is not None and policy.activations == "dynamic"

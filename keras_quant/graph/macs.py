@@ -52,7 +52,7 @@ def _variables(node):
     return [x for x in keras.tree.flatten((node.args, node.kwargs)) if isinstance(x, keras.Variable)]
 
 
-@_counts(QuantTransposedConvolution, keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)
+@_counts(QuantTransposedConvolution, *(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3)))
 def _transposed(layer, node):
     return math.prod(layer.kernel.shape) * _places(node.inputs[0])
 

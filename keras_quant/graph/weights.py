@@ -125,7 +125,7 @@ def built(layer, shape, weights):
 
 
 def _convolution(operation, shape, classes, *args, **options):
-    """A convolution of images or of sequences, whichever the shape says."""
+    """A convolution of sequences, images or volumes, whichever the shape says."""
     strides, dilation = (
         value if isinstance(value, int) or len(value) == len(shape) - 2 else value[0]
         for value in (operation.strides, operation.dilation_rate)
@@ -137,7 +137,7 @@ def _convolution(operation, shape, classes, *args, **options):
 @_becomes_layers(nn, "Conv")
 def _conv(operation, shape, kernel):
     *window, _, filters = kernel.shape
-    classes = {3: L.Conv1D, 4: L.Conv2D}
+    classes = {3: L.Conv1D, 4: L.Conv2D, 5: L.Conv3D}
     return [(_convolution(operation, shape, classes, filters, window), {"kernel": kernel})]
 
 
@@ -158,7 +158,7 @@ def _separable_conv(operation, shape, depthwise_kernel, pointwise_kernel):
 @_becomes_layers(nn, "ConvTranspose")
 def _conv_transpose(operation, shape, kernel):
     *window, filters, _ = kernel.shape
-    classes = {3: L.Conv1DTranspose, 4: L.Conv2DTranspose}
+    classes = {3: L.Conv1DTranspose, 4: L.Conv2DTranspose, 5: L.Conv3DTranspose}
     layer = _convolution(operation, shape, classes, filters, window, output_padding=operation.output_padding)
     return [(layer, {"kernel": kernel})]
 

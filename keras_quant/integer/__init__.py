@@ -19,7 +19,7 @@ from keras_quant.integer import int16
 from keras_quant.integer.activation import logistic, tanh
 from keras_quant.integer.add import add, subtract
 from keras_quant.integer.arithmetic import kernels
-from keras_quant.integer.conv import conv_2d, depthwise_conv_2d, transpose_conv
+from keras_quant.integer.conv import conv_2d, depthwise_conv_2d, transpose_conv, weighted_windows
 from keras_quant.integer.dense import fully_connected
 from keras_quant.integer.elu import elu
 from keras_quant.integer.gelu import gelu
@@ -27,7 +27,7 @@ from keras_quant.integer.halves import products_part, sums_part
 from keras_quant.integer.matmul import batch_matmul
 from keras_quant.integer.multiply import multiply
 from keras_quant.integer.params import Quantized, QuantParams, activation_range, to_grid
-from keras_quant.integer.pooling import mean, sum
+from keras_quant.integer.pooling import mean, sum, window_sums
 from keras_quant.integer.relu import leaky_relu, requantize
 from keras_quant.integer.resize import nearest_indices, resize_bilinear, resize_nearest
 from keras_quant.integer.softmax import softmax
@@ -67,4 +67,6 @@ __all__ = [
     "tanh",
     "to_grid",
     "transpose_conv",
+    "weighted_windows",
+    "window_sums",
 ]

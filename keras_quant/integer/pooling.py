@@ -1,5 +1,9 @@
-"""MEAN and SUM. (MAX_POOL_2D, REDUCE_MAX and REDUCE_MIN keep scale and zero point: the extreme of the integers.)"""
+"""MEAN and SUM, and the sums of windows.
 
+(MAX_POOL_2D, REDUCE_MAX and REDUCE_MIN keep scale and zero point: the extreme of the integers.)
+"""
+
+import functools
 import math
 
 from keras import ops
@@ -51,3 +55,24 @@ def _wide(value):
 
 def _float32(value):
     return ops.cast(value, "float32")
+
+
+def window_sums(x, window, strides, padding):
+    """The sum over each window, one axis after the other.
+
+    Args:
+        x: tensor `(n, *places, c)`.
+        window, strides: an integer for each of the places' axes.
+        padding: "valid" or "same", with zeros.
+    """
+    for axis, (taps, stride) in enumerate(zip(window, strides), 1):
+        size = x.shape[axis]
+        count = -(-size // stride) if padding == "same" else (size - taps) // stride + 1
+        reach = (count - 1) * stride + 1
+        missing = max(reach + taps - 1 - size, 0)
+        if missing:
+            widths = [(missing // 2, missing - missing // 2) if a == axis else (0, 0) for a in range(len(x.shape))]
+            x = ops.pad(x, widths)
+        before = (slice(None),) * axis
+        x = functools.reduce(ops.add, [x[(*before, slice(tap, tap + reach, stride))] for tap in range(taps)])
+    return x

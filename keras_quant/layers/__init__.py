@@ -25,6 +25,7 @@ from keras_quant.layers.concatenate import QuantConcatenate
 from keras_quant.layers.constant import QuantAddConstant, QuantMultiplyConstant
 from keras_quant.layers.conv import QuantConv2D, QuantConv2DTranspose, QuantDepthwiseConv2D, QuantSeparableConv2D
 from keras_quant.layers.conv1d import QuantConv1D, QuantConv1DTranspose, QuantDepthwiseConv1D, QuantSeparableConv1D
+from keras_quant.layers.conv3d import QuantConv3D, QuantConv3DTranspose
 from keras_quant.layers.dense import QuantDense
 from keras_quant.layers.depth_to_space import QuantDepthToSpace, QuantSpaceToDepth
 from keras_quant.layers.divide import QuantDivide
@@ -37,6 +38,7 @@ from keras_quant.layers.dropout import (
     QuantIdentity,
     QuantSpatialDropout1D,
     QuantSpatialDropout2D,
+    QuantSpatialDropout3D,
     QuantStochasticDepth,
 )
 from keras_quant.layers.dynamic import DynamicConv2D, DynamicDense, dynamic_class
@@ -70,6 +72,12 @@ from keras_quant.layers.pooling1d import (
     QuantGlobalMaxPooling1D,
     QuantMaxPooling1D,
 )
+from keras_quant.layers.pooling3d import (
+    QuantAveragePooling3D,
+    QuantGlobalAveragePooling3D,
+    QuantGlobalMaxPooling3D,
+    QuantMaxPooling3D,
+)
 from keras_quant.layers.prelu import QuantPReLU
 from keras_quant.layers.reduce import QuantMax, QuantMean, QuantMin, QuantSum
 from keras_quant.layers.refused import refuses
@@ -95,3 +103,4 @@ from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, Quan
 from keras_quant.layers.slice import QuantSlice
 from keras_quant.layers.table import QuantPower, QuantTable
 from keras_quant.layers.upsampling import QuantUpSampling2D
+from keras_quant.layers.volume import QuantCropping3D, QuantUpSampling3D, QuantZeroPadding3D

@@ -39,6 +39,7 @@ def _identity(float_class):
 QuantDropout = _identity(keras.layers.Dropout)
 QuantSpatialDropout1D = _identity(keras.layers.SpatialDropout1D)
 QuantSpatialDropout2D = _identity(keras.layers.SpatialDropout2D)
+QuantSpatialDropout3D = _identity(keras.layers.SpatialDropout3D)
 QuantAlphaDropout = _identity(keras.layers.AlphaDropout)
 QuantGaussianDropout = _identity(keras.layers.GaussianDropout)
 QuantGaussianNoise = _identity(keras.layers.GaussianNoise)

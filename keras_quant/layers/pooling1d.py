@@ -8,6 +8,7 @@ from keras_quant.layers.pooling import (
     QuantGlobalMaxPooling2D,
     QuantMaxPooling2D,
 )
+from keras_quant.layers.pooling3d import QuantAveragePooling3D, QuantMaxPooling3D
 from keras_quant.layers.registry import computes, quantizes
 from keras_quant.layers.sequence import QuantOverImage, QuantOverImageWithGrid
 
@@ -63,16 +64,16 @@ class QuantGlobalAveragePooling1D(QuantOverImageWithGrid, keras.layers.GlobalAve
         return QuantGlobalAveragePooling2D(output_quantizer=self._output_quantizer, name=name)
 
 
-def _pooling(of_sequences, of_images):
-    """The function for `computes`: which of two classes it is, the operation's input tells."""
+def _pooling(*classes):
+    """The function for `computes`: whether it is of sequences, images or volumes, the operation's input tells."""
 
     def factory(operation, args, **arguments):
-        cls = of_sequences if len(args[0].shape) == 3 else of_images
+        cls = classes[len(args[0].shape) - 3]
         strides, layout = operation.strides, operation.data_format
         return cls(operation.pool_size, strides, operation.padding, data_format=layout, **arguments)
 
     return factory
 
 
-computes("nn.MaxPool")(_pooling(QuantMaxPooling1D, QuantMaxPooling2D))
-computes("nn.AveragePool")(_pooling(QuantAveragePooling1D, QuantAveragePooling2D))
+computes("nn.MaxPool")(_pooling(QuantMaxPooling1D, QuantMaxPooling2D, QuantMaxPooling3D))
+computes("nn.AveragePool")(_pooling(QuantAveragePooling1D, QuantAveragePooling2D, QuantAveragePooling3D))

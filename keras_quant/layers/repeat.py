@@ -23,6 +23,9 @@ class QuantRepeat(QuantGather, keras.layers.Layer):
         super().__init__(**kwargs)
         self.repeats, self.axis = np.asarray(repeats).tolist(), axis
 
+    def float_call(self, inputs):
+        return ops.repeat(inputs, self.repeats, self.axis)
+
     def picks(self, shape):
         (axis,) = axes_of(self.axis, len(shape), self.name)
         return {axis: np.repeat(np.arange(shape[axis]), self.repeats)}

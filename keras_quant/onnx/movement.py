@@ -5,6 +5,7 @@ import numpy as np
 from keras_quant.layers import (
     QuantConcatenate,
     QuantCropping2D,
+    QuantCropping3D,
     QuantDepthToSpace,
     QuantFlatten,
     QuantPad,
@@ -12,6 +13,7 @@ from keras_quant.layers import (
     QuantReshape,
     QuantSpaceToDepth,
     QuantZeroPadding2D,
+    QuantZeroPadding3D,
 )
 from keras_quant.layers.gather import QuantGather
 from keras_quant.onnx.lower import lowers
@@ -35,7 +37,7 @@ def permute(lowering, layer, x, output):
     return Made(lowering.node("Transpose", [lowering.real(x, False)], perm=[0, *layer.dims]))
 
 
-@lowers(QuantZeroPadding2D)
+@lowers(QuantZeroPadding2D, QuantZeroPadding3D)
 def zero_padding(lowering, layer, x, output):
     return _pad(lowering, x, output, [*layer.padding, (0, 0)])
 
@@ -60,10 +62,10 @@ def _pad(lowering, x, output, widths):
     return lowering.quantized(value, output.name, output.shape, output.params, x.first, padded=(x, widths))
 
 
-@lowers(QuantCropping2D)
+@lowers(QuantCropping2D, QuantCropping3D)
 def cropping(lowering, layer, x, output):
-    (top, _), (left, _) = layer.cropping
-    picks = {1: np.arange(top, top + output.shape[0]), 2: np.arange(left, left + output.shape[1])}
+    sizes = enumerate(zip(layer.cropping, output.shape), 1)
+    picks = {axis: np.arange(before, before + size) for axis, ((before, _), size) in sizes}
     return Made(_picked(lowering, lowering.real(x), x.shape, picks, x.rank, x.first), x.first)
 
 

@@ -6,16 +6,18 @@ import numpy as np
 from keras_quant.errors import ExportError
 from keras_quant.integer import nearest_indices
 from keras_quant.layers import (
-    QuantAveragePooling2D,
-    QuantGlobalAveragePooling2D,
-    QuantGlobalMaxPooling2D,
     QuantMax,
-    QuantMaxPooling2D,
     QuantMean,
     QuantMin,
     QuantResize,
     QuantSum,
     QuantUpSampling2D,
+)
+from keras_quant.layers.pooling import (
+    QuantAveragePooling,
+    QuantGlobalAveragePooling,
+    QuantGlobalMaxPooling,
+    QuantMaxPooling,
 )
 from keras_quant.onnx.conv import in_order, pads_of
 from keras_quant.onnx.lower import lowers, lowers_float
@@ -26,12 +28,12 @@ _REDUCTIONS = {QuantMean: "ReduceMean", QuantSum: "ReduceSum", QuantMin: "Reduce
 _AXES_SINCE = {"ReduceSum": 13, "ReduceMean": 18, "ReduceMax": 18, "ReduceMin": 18}
 
 
-@lowers(QuantMaxPooling2D)
+@lowers(QuantMaxPooling)
 def max_pool(lowering, layer, x, output):
     return _pool(lowering, layer, x, "MaxPool")
 
 
-@lowers(QuantAveragePooling2D)
+@lowers(QuantAveragePooling)
 def average_pool(lowering, layer, x, output):
     """Over the whole window where a product by the counts follows, else over its part on the image."""
     if layer.form == "mean":
@@ -47,12 +49,12 @@ def _pool(lowering, layer, x, operator, **attributes):
     return Made(y, True)
 
 
-@lowers(QuantGlobalMaxPooling2D)
+@lowers(QuantGlobalMaxPooling)
 def global_max_pool(lowering, layer, x, output):
     return _of_image(lowering, "GlobalMaxPool", x, output)
 
 
-@lowers(QuantGlobalAveragePooling2D)
+@lowers(QuantGlobalAveragePooling)
 def global_average_pool(lowering, layer, x, output):
     return _of_image(lowering, "GlobalAveragePool", x, output)
 

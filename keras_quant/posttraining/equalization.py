@@ -7,6 +7,7 @@ from keras_quant import layers
 from keras_quant.errors import QuantizationError
 from keras_quant.layers.conv import QuantTransposedConvolution
 from keras_quant.layers.dropout import QuantIdentityInInference
+from keras_quant.layers.pooling import QuantMaxPooling
 from keras_quant.layers.weighted import QuantWeighted
 from keras_quant.posttraining import windows
 from keras_quant.posttraining.method import Change, Method, register
@@ -15,7 +16,7 @@ from keras_quant.quantizers import Distribution, ranges
 from keras_quant.quantizers.weight import on_grid
 
 # What a positive factor of each channel passes through.
-PASSES = (layers.QuantMaxPooling2D, layers.QuantZeroPadding2D, QuantIdentityInInference)
+PASSES = (QuantMaxPooling, layers.QuantZeroPadding2D, layers.QuantZeroPadding3D, QuantIdentityInInference)
 # Channels that are never used, and inputs that hardly count, need no larger factor.
 LARGEST_RATIO = 64.0
 

@@ -1,7 +1,9 @@
 """Rule for concatenation: CONCATENATION, with a QUANTIZE before each input that lies on another grid."""
 
+import dataclasses
+
 from keras_quant.layers import QuantConcatenate
-from keras_quant.tflite.lower import lowers
+from keras_quant.tflite.lower import lowers, params_of
 from keras_quant.tflite.relu import requantize
 from keras_quant.tflite.writer import TensorType
 
@@ -29,7 +31,7 @@ def join(lowering, tensors, y, output, axis):
 def _part(lowering, tensors, y, output, axis):
     shape = list(tensors[0].shape[1:])
     shape[axis - 1] = sum(t.shape[axis] for t in tensors)
-    part = lowering.writer.activation(f"{output.name}/part", shape, y.scale, y.zero_point, y.kind)
+    part = lowering.activation(dataclasses.replace(output, params=params_of(y)), "part", shape)
     return _concatenate(lowering, tensors, part, axis)
 
 
@@ -43,5 +45,6 @@ def on_grid(lowering, x, y, output, index):
     """Operand number `index` of a rule, by QUANTIZE if it is not on the grid of `y` yet."""
     if (x.scale, x.zero_point, x.kind) == (y.scale, y.zero_point, y.kind):
         return x
-    target = lowering.writer.activation(f"{output.name}/input_{index}", x.shape[1:], y.scale, y.zero_point, y.kind)
+    grid = y.scale, y.zero_point, y.kind
+    target = lowering.writer.activation(f"{output.name}/input_{index}", x.shape[1:], *grid, lowering.rows_of(x))
     return requantize(lowering, x, target)

@@ -8,10 +8,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from keras import activations, ops
 
-from keras_quant.errors import ExportError
 from keras_quant.layers import QuantConv1D
 from keras_quant.layers.conv import QuantConvolution, QuantDepthwiseConvolution, QuantTransposedConvolution
 from keras_quant.tflite.lower import lowers, params_of
+from keras_quant.tflite.phases import Phases
+from keras_quant.tflite.reshape import cut, pad
 from keras_quant.tflite.windows import axes, pays, windows
 from keras_quant.tflite.writer import TensorType
 
@@ -82,8 +83,8 @@ def geometry(layer):
 
 
 def _two(sizes):
-    """Sizes along height and width of what may have a width only."""
-    return (1,) * (2 - len(sizes)) + tuple(sizes)
+    """Sizes along height and width of what may have a width only, or a depth before them."""
+    return (1, *sizes)[-2:]
 
 
 def _image_kernel(weights):
@@ -132,7 +133,19 @@ def convolution(lowering, output, x, weights, y, groups=1, **fields):
 @lowers(QuantConvolution)
 @_on_images
 def conv_2d(lowering, layer, x, output, y):
-    weights = layer.folded_weights(params_of(x), output.params)
+    return convolve(lowering, layer, x, output, y, layer.folded_weights(params_of(x), output.params))
+
+
+def convolve(lowering, layer, x, output, y, weights):
+    """A convolution layer over images, in the form that suits its weights.
+
+    Args:
+        lowering: `Lowering`.
+        layer: `QuantConvolution`, of whose geometry height and width count.
+        x, y: `Tensor`s `(n, h, w, c)` of input and output.
+        output: `Output` of the rule.
+        weights: `FoldedWeights` with a kernel `([h,] w, c / groups, filters)`.
+    """
     if layer.kernel_quantizer.stored_bits <= 4 and layer.groups == 1 and x.kind == TensorType.INT8:
         kernel = _image_kernel(weights)
         rows = kernel.reshape(-1, kernel.shape[-1])
@@ -233,12 +246,16 @@ def depthwise_conv_2d(lowering, layer, x, output, y):
 @lowers(QuantTransposedConvolution)
 @_on_images
 def transpose_conv(lowering, layer, x, output, y):
+    return convolve_transposed(lowering, layer, x, output, y, layer.folded_weights(params_of(x), output.params))
+
+
+def convolve_transposed(lowering, layer, x, output, y, weights):
+    """TRANSPOSE_CONV, which carries its whole output shape; with an open batch a CONV_2D of all phases.
+
+    Args: as of `convolve`, with a kernel `([h,] w, filters, c)`.
+    """
     if lowering.writer.batch_size is None:
-        raise ExportError(
-            f"Layer '{output.name}': TRANSPOSE_CONV carries its whole output shape, so the batch cannot stay open. "
-            "Export with a `batch_size`."
-        )
-    weights = layer.folded_weights(params_of(x), output.params)
+        return _convolve_phases(lowering, layer, x, output, y, weights)
     fields = geometry(layer)
     dilation = fields.pop("dilationHFactor"), fields.pop("dilationWFactor")
     strides = fields["strideH"], fields["strideW"]
@@ -255,6 +272,36 @@ def transpose_conv(lowering, layer, x, output, y):
         **fields,
     )
     return y
+
+
+def _convolve_phases(lowering, layer, x, output, y, weights):
+    """Each window of the input gives the places of the output between two strides, which are put in order behind it."""
+    _, height, width, filters = y.shape
+    sizes = zip((-2, -1), x.shape[1:3], (height, width))
+    down, across = (Phases.of(layer, place, size, wanted) for place, size, wanted in sizes)
+    border = [(phases.axis.before, max(phases.axis.missing, 0)) for phases in (down, across)]
+    x = pad(lowering, x, dataclasses.replace(output, params=params_of(x)), [*border, (0, 0)], "bordered")
+    kernel = across.split(down.split(_image_kernel(weights), 0), 2).transpose(0, 2, 5, 1, 3, 4)
+    kernel = kernel.reshape(*kernel.shape[:3], -1)
+    weights = of_every_phase(weights, down.stride * across.stride, kernel)
+    rows, columns = (size - taps + 1 for size, taps in zip(x.shape[1:3], kernel.shape))
+    made = lowering.activation(output, "phases", (rows, columns, kernel.shape[-1]))
+    convolution(lowering, output, x, weights, made, fusedActivationFunction=fused_activation(layer))
+    if down.stride > 1:
+        made = lowering.reshape(made, output, (rows, columns, down.stride, across.stride * filters), "rows")
+        moved = lowering.activation(output, "moved", (rows, down.stride, columns, across.stride * filters))
+        order = lowering.ints(output, "order", [0, 1, 3, 2, 4])
+        lowering.operator("TRANSPOSE", [made, order], moved, 2, (1, 14, 0), "TransposeOptions")
+        made = moved
+    made = lowering.reshape(made, output, (rows * down.stride, columns * across.stride, filters), "in_order")
+    ranges = [(phases.skipped, phases.skipped + size) for phases, size in ((down, height), (across, width))]
+    return cut(lowering, made, output, [*ranges, (0, filters)], "image")
+
+
+def of_every_phase(weights, phases, kernel):
+    """`FoldedWeights` whose filters are there once for each phase, with the kernel of all of them."""
+    every = {name: ops.tile(getattr(weights, name), phases) for name in ("bias", "scale", "multiplier")}
+    return dataclasses.replace(weights, kernel=kernel, **every)
 
 
 def _with_holes(dilation, kernel):

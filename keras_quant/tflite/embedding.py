@@ -20,7 +20,7 @@ def embedding(lowering, layer, x, output):
     # GATHER picks rows as they are packed, whatever type its output is given; only DEQUANTIZE and CAST to float unpack them.
     rows = lowering.activation(output, "rows", kind=TensorType.INT4)
     lowering.operator("GATHER", [table.index, index], rows, *table.version, "GatherOptions", axis=0)
-    real = lowering.writer.real(f"{output.name}/real_rows", output.shape)
+    real = lowering.writer.real(f"{output.name}/real_rows", output.shape, output.rows)
     lowering.operator("DEQUANTIZE", [rows], real, 6, (2, 16, 0))
     return lowering.quantized(real, y)
 

@@ -43,7 +43,8 @@ def output_tensor(lowering, name, x, wanted):
     if wanted == "float32":
         return lowering.real(x)
     if wanted == "uint8" and x.kind == TensorType.INT8:
-        y = lowering.writer.activation(f"{x.name}/uint8", x.shape[1:], x.scale, x.zero_point + 128, TensorType.UINT8)
+        grid = x.scale, x.zero_point + 128, TensorType.UINT8
+        y = lowering.writer.activation(f"{x.name}/uint8", x.shape[1:], *grid, lowering.rows_of(x))
         return lowering.quantized(x, y)
     _check(wanted, x.kind, f"Output '{name}'", "output")
     return x

@@ -9,10 +9,12 @@ from keras_quant.errors import ExportError
 from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.layers.registry import float_classes
 from keras_quant.tflite.conv import fused_code, padding
+from keras_quant.tflite.gather import repeat
 from keras_quant.tflite.lower import NAMES, lowers_float
 from keras_quant.tflite.pooling import pool
 from keras_quant.tflite.reduce import reduce
-from keras_quant.tflite.reshape import cut, pad
+from keras_quant.tflite.reshape import crop, pad
+from keras_quant.tflite.volumes import pool_volume
 from keras_quant.tflite.writer import Tensor
 
 L, A = keras.layers, keras.activations
@@ -193,6 +195,34 @@ def average_pool(lowering, layer, inputs, output):
     return pool(lowering, *inputs, y, "AVERAGE_POOL_2D", layer.pool_size, layer.strides, padding(layer))
 
 
+@lowers_float(L.MaxPooling3D)
+def max_pool_3d(lowering, layer, inputs, output):
+    return pool_volume(lowering, layer, *inputs, output, "MAX_POOL_2D")
+
+
+@lowers_float(L.AveragePooling3D)
+def average_pool_3d(lowering, layer, inputs, output):
+    return pool_volume(lowering, layer, *inputs, output, "AVERAGE_POOL_2D")
+
+
+@lowers_float(L.UpSampling3D)
+def upsampling_3d(lowering, layer, inputs, output):
+    (x,) = inputs
+    for axis, times in zip((3, 2, 1), reversed(layer.size)):
+        x = repeat(lowering, x, output, axis, times) if times > 1 else x
+    return x
+
+
+@lowers_float(L.GlobalAveragePooling3D)
+def global_average_pool_3d(lowering, layer, inputs, output):
+    return reduce(lowering, *inputs, output, "MEAN", 1, (1, 6, 0), (1, 2, 3), layer.keepdims)
+
+
+@lowers_float(L.GlobalMaxPooling3D)
+def global_max_pool_3d(lowering, layer, inputs, output):
+    return reduce(lowering, *inputs, output, "REDUCE_MAX", 1, (1, 14, 0), (1, 2, 3), layer.keepdims)
+
+
 @lowers_float(L.GlobalAveragePooling2D)
 def global_average_pool(lowering, layer, inputs, output):
     return reduce(lowering, *inputs, output, "MEAN", 1, (1, 6, 0), (1, 2), layer.keepdims)
@@ -216,16 +246,14 @@ def transpose(lowering, layer, inputs, output):
     return y
 
 
-@lowers_float(L.ZeroPadding2D)
+@lowers_float(L.ZeroPadding2D, L.ZeroPadding3D)
 def zero_padding(lowering, layer, inputs, output):
     return pad(lowering, *inputs, output, [*layer.padding, (0, 0)])
 
 
-@lowers_float(L.Cropping2D)
+@lowers_float(L.Cropping2D, L.Cropping3D)
 def cropping(lowering, layer, inputs, output):
-    (top, _), (left, _) = layer.cropping
-    height, width, channels = output.shape
-    return cut(lowering, *inputs, output, [(top, top + height), (left, left + width), (0, channels)])
+    return crop(lowering, layer, *inputs, output)
 
 
 @lowers_float(*float_classes(QuantIdentityInInference), L.Identity)

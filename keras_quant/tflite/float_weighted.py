@@ -1,5 +1,6 @@
 """Rules for float layers with weights: in float32, in float16, and in integers with activations quantized at run time."""
 
+import dataclasses
 import types
 
 import keras
@@ -13,6 +14,9 @@ from keras_quant.quantizers.weight import integers_and_scale
 from keras_quant.tflite.conv import Padding, geometry
 from keras_quant.tflite.float_elementwise import activate, before_activation, has_float_rule, scale_and_shift
 from keras_quant.tflite.lower import Output, lowers_float
+from keras_quant.tflite.phases import Phases
+from keras_quant.tflite.volumes import frames_of, image_kernel, images, in_order, phase_kernel
+from keras_quant.tflite.windows import axes
 
 L = keras.layers
 
@@ -74,6 +78,20 @@ def conv_2d(lowering, layer, inputs, output):
     return _weighted(lowering, layer, output, "CONV_2D", operands, version, since, "Conv2DOptions", **geometry(layer))
 
 
+@lowers_float(L.Conv3D)
+def conv_3d(lowering, layer, inputs, output):
+    """As on int8, by a CONV_2D over images: it stays on XNNPACK and takes about half the time of CONV_3D."""
+    (x,) = inputs
+    depth, *_ = axes(layer, x.shape[1:-1], output.shape[:-1])
+    frames = frames_of(output, depth.outputs)
+    kernel = _weights(lowering, layer, output, "kernel", image_kernel(layer.kernel).transpose(3, 0, 1, 2))
+    operands = [images(lowering, x, output, depth, layer.groups), kernel]
+    operands.append(_bias(lowering, layer, output, layer.filters, layer.bias))
+    version, since = (1, (1, 5, 0)) if layer.groups == 1 else (6, (2, 9, 0))
+    y = _weighted(lowering, layer, frames, "CONV_2D", operands, version, since, "Conv2DOptions", **geometry(layer))
+    return lowering.reshape(y, output, output.shape)
+
+
 @lowers_float(L.DepthwiseConv2D)
 def depthwise_conv_2d(lowering, layer, inputs, output):
     return _depthwise(lowering, layer, *inputs, output, layer.kernel, layer.bias)
@@ -110,14 +128,37 @@ def separable_conv_2d(lowering, layer, inputs, output):
 
 @lowers_float(L.Conv2DTranspose)
 def transpose_conv(lowering, layer, inputs, output):
-    if lowering.writer.batch_size is None or tuple(layer.dilation_rate) != (1, 1):
+    _check_transposed(lowering, layer, output)
+    return _transposed(lowering, layer, *inputs, output, layer.kernel, layer.bias)
+
+
+@lowers_float(L.Conv3DTranspose)
+def transpose_conv_3d(lowering, layer, inputs, output):
+    _check_transposed(lowering, layer, output)
+    (x,) = inputs
+    phases = Phases.of(layer, -3, x.shape[1], output.shape[0])
+    frames = frames_of(output, phases.axis.outputs)
+    frames = dataclasses.replace(frames, shape=(*frames.shape[:-1], phases.stride * frames.shape[-1]))
+    bias = None if layer.bias is None else np.tile(ops.convert_to_numpy(layer.bias), phases.stride)
+    x = images(lowering, x, output, phases.axis)
+    y = _transposed(lowering, layer, x, frames, phase_kernel(phases, layer.kernel), bias)
+    return in_order(lowering, y, output, phases)
+
+
+def _check_transposed(lowering, layer, output):
+    if lowering.writer.batch_size is None or any(rate != 1 for rate in layer.dilation_rate):
         raise ExportError(
             f"Layer '{output.name}': a float TRANSPOSE_CONV has no dilation and carries its whole output shape, so the "
             "batch cannot stay open. Export with a `batch_size`."
         )
-    kernel = _weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).transpose(2, 0, 1, 3))
-    shape = lowering.ints(output, "shape", (lowering.writer.batch_size, *output.shape))
-    operands = [shape, kernel, *inputs, _bias(lowering, layer, output, layer.filters, layer.bias)]
+
+
+def _transposed(lowering, layer, x, output, kernel, bias):
+    """TRANSPOSE_CONV with a kernel `(h, w, filters, c)`."""
+    filters = kernel.shape[2]
+    kernel = _weights(lowering, layer, output, "kernel", ops.convert_to_numpy(kernel).transpose(2, 0, 1, 3))
+    shape = lowering.ints(output, "shape", (lowering.writer.batch_size * output.rows, *output.shape))
+    operands = [shape, kernel, x, _bias(lowering, layer, output, filters, bias)]
     fields = geometry(layer)
     del fields["dilationHFactor"], fields["dilationWFactor"]
     version, since = (3, (2, 3, 0)) if layer.activation is keras.activations.linear else (4, (2, 13, 0))

@@ -59,7 +59,7 @@ def _pick(lowering, x, output, axis, indices):
     if np.array_equal(indices, np.arange(size)):
         return x
     if size > 1 and count % size == 0 and np.array_equal(indices, np.repeat(np.arange(size), count // size)):
-        return _repeat(lowering, x, output, axis, count // size)
+        return repeat(lowering, x, output, axis, count // size)
     if step is not None and abs(step) > 1:
         x = _every(lowering, x, output, axis, abs(step), count)
         return _pick(lowering, x, output, axis, np.arange(count)[:: int(np.sign(step))])
@@ -138,7 +138,7 @@ def _with_axis(x, axis, count):
     return (*x.shape[1:axis], count, *x.shape[axis + 1 :])
 
 
-def _repeat(lowering, x, output, axis, times):
+def repeat(lowering, x, output, axis, times):
     """Each element several times: copies side by side in memory of what lies behind the axis."""
     shape = _with_axis(x, axis, x.shape[axis] * times)
     outer, inner = _around(x, axis)

@@ -1,6 +1,7 @@
 """Leaf graph of a quantized model → operators: the driver, and the registry of rules."""
 
 import dataclasses
+import functools
 
 import numpy as np
 from keras import ops, tree
@@ -71,12 +72,14 @@ class Output:
         shape: without the batch.
         params: `QuantParams` of its grid, as tensors; `None` for real numbers, and for integers and booleans on none.
         dtype: of the Keras tensor, where there is no grid.
+        rows: how many places of the first dimension a sample takes: the images of a volume, say, that lie in the batch.
     """
 
     name: str
     shape: tuple
     params: QuantParams
     dtype: str = "float32"
+    rows: int = 1
 
     @property
     def kind(self):
@@ -111,13 +114,15 @@ class Lowering:
         shape = output.shape if shape is None else shape
         if params is None:
             kind = output.kind if kind is None else kind
-            return self.writer.real(name, shape) if kind == TensorType.FLOAT32 else self.writer.integers(name, shape, kind)
+            make = self.writer.real if kind == TensorType.FLOAT32 else functools.partial(self.writer.integers, kind=kind)
+            return make(name, shape, rows=output.rows)
         return self.writer.activation(
             name,
             shape,
             ops.convert_to_numpy(params.scale),
             ops.convert_to_numpy(params.zero_point),
             KINDS[params.type.storage] if kind is None else kind,
+            output.rows,
         )
 
     def real(self, x):
@@ -127,7 +132,7 @@ class Lowering:
         if x.scale is None:
             return self.cast(x, TensorType.FLOAT32)
         if (x.index, "real") not in self.moved:
-            y = self.writer.real(f"{x.name}/dequantized", x.shape[1:])
+            y = self.writer.real(f"{x.name}/dequantized", x.shape[1:], self.rows_of(x))
             self.operator("DEQUANTIZE", [x], y, *((3, (2, 1, 0)) if x.kind == TensorType.INT16 else (2, (1, 14, 0))))
             self.moved[x.index, "real"] = y
         return self.moved[x.index, "real"]
@@ -137,9 +142,8 @@ class Lowering:
         if x.kind == kind:
             return x
         if (x.index, kind) not in self.moved:
-            name = f"{x.name}/{NAMES[kind]}"
-            real = kind == TensorType.FLOAT32
-            y = self.writer.real(name, x.shape[1:]) if real else self.writer.integers(name, x.shape[1:], kind)
+            like = Output(f"{x.name}/{NAMES[kind]}", x.shape[1:], None, rows=self.rows_of(x))
+            y = self.activation(like, kind=kind)
             self.operator("CAST", [x], y, 1, (1, 5, 0), "CastOptions", inDataType=x.kind, outDataType=kind)
             self.moved[x.index, kind] = y
         return self.moved[x.index, kind]
@@ -154,6 +158,10 @@ class Lowering:
             )
             self.moved[key] = y
         return self.moved[key]
+
+    def rows_of(self, x):
+        """How many places of the first dimension of a tensor a sample takes."""
+        return x.shape[0] // (self.writer.batch_size or 1)
 
     def ints(self, output, name, values):
         """A constant int32 operand."""
@@ -174,10 +182,12 @@ class Lowering:
 
     def reshape(self, x, output, shape, name="reshape"):
         """RESHAPE to `shape` (without the batch), on the input's grid; nothing where the shape is right already."""
-        if tuple(x.shape[1:]) == tuple(shape):
+        if tuple(x.shape) == ((self.writer.batch_size or 1) * output.rows, *shape):
             return x
-        made = self.activation(output, name, shape, params_of(x))
-        first = -1 if self.writer.batch_size is None else self.writer.batch_size
+        # A tensor on no grid stays on none, whatever grid the output has.
+        on = dataclasses.replace(output, params=params_of(x))
+        made = self.activation(on, name, shape)
+        first = -1 if self.writer.batch_size is None else made.shape[0]
         wanted = self.ints(output, f"{name}_shape", [first, *shape])
         self.operator("RESHAPE", [x, wanted], made, 1, (1, 5, 0), "ReshapeOptions", newShape=[first, *shape])
         return made

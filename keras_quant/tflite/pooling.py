@@ -50,31 +50,48 @@ def _mean_int16(lowering, x, output, window, strides, padding, shape):
 
 @lowers(QuantMaxPooling2D)
 def max_pool_2d(lowering, layer, x, output):
-    if tuple(layer.pool_size) == (1, 1) and x.kind == TensorType.INT8:
-        return _every_nth(lowering, layer, x, output)
-    return pool(lowering, x, lowering.activation(output), "MAX_POOL_2D", layer.pool_size, layer.strides, padding(layer))
+    return pool_images(lowering, x, output, "MAX_POOL_2D", layer.pool_size, layer.strides, padding(layer))
 
 
-def _every_nth(lowering, layer, x, output):
+def pool_images(lowering, x, output, name, window, strides, padding):
+    """A pooling operator, or what it amounts to where the window is a single element."""
+    if tuple(window) == tuple(strides) == (1, 1):
+        return x
+    if tuple(window) == (1, 1) and x.kind == TensorType.INT8:
+        return _every_nth(lowering, x, output, strides)
+    return pool(lowering, x, lowering.activation(output), name, window, strides, padding)
+
+
+def _every_nth(lowering, x, output, strides):
     """Every n-th pixel: a depthwise convolution with weight 1, exact on the input's own grid."""
     channels = x.shape[-1]
     ones, zeros = np.ones(channels, np.float32), np.zeros(channels)
     weights = FoldedWeights(np.ones((1, 1, channels, 1), np.float32), zeros, ones, ones)
     y = lowering.activation(output)
-    return depthwise(lowering, output, x, weights, y, strideH=layer.strides[0], strideW=layer.strides[1])
+    return depthwise(lowering, output, x, weights, y, strideH=strides[0], strideW=strides[1])
 
 
 @lowers(QuantGlobalMaxPooling2D)
 def global_max_pool(lowering, layer, x, output):
-    return reduce(lowering, x, output, "REDUCE_MAX", 2, (1, 14, 0), (1, 2), layer.keepdims)
+    return global_maximum(lowering, x, output, layer.keepdims)
+
+
+def global_maximum(lowering, x, output, keepdims):
+    """The maximum over an image."""
+    return reduce(lowering, x, output, "REDUCE_MAX", 2, (1, 14, 0), (1, 2), keepdims)
 
 
 @lowers(QuantGlobalAveragePooling2D)
 def global_average_pool(lowering, layer, x, output):
+    return global_average(lowering, x, output, layer.keepdims)
+
+
+def global_average(lowering, x, output, keepdims):
+    """The mean over an image."""
     if x.kind == TensorType.INT16:
         image = x.shape[1:3]
         return _mean_int16(lowering, x, output, image, image, Padding.VALID, (1, 1, x.shape[-1]))
-    return reduce(lowering, x, output, "MEAN", 2, (1, 14, 0), (1, 2), layer.keepdims)
+    return reduce(lowering, x, output, "MEAN", 2, (1, 14, 0), (1, 2), keepdims)
 
 
 @lowers(QuantAveragePooling2D)

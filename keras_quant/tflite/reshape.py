@@ -1,6 +1,14 @@
 """Rules for layers that only move data: RESHAPE, TRANSPOSE, PAD, STRIDED_SLICE; identities become nothing."""
 
-from keras_quant.layers import QuantCropping2D, QuantFlatten, QuantPermute, QuantReshape, QuantZeroPadding2D
+from keras_quant.layers import (
+    QuantCropping2D,
+    QuantCropping3D,
+    QuantFlatten,
+    QuantPermute,
+    QuantReshape,
+    QuantZeroPadding2D,
+    QuantZeroPadding3D,
+)
 from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.tflite.lower import lowers
 
@@ -23,16 +31,15 @@ def transpose(lowering, layer, x, output):
     return y
 
 
-@lowers(QuantZeroPadding2D)
+@lowers(QuantZeroPadding2D, QuantZeroPadding3D)
 def zero_padding(lowering, layer, x, output):
     return pad(lowering, x, output, [*layer.padding, (0, 0)])
 
 
-@lowers(QuantCropping2D)
-def cropping(lowering, layer, x, output):
-    (top, _), (left, _) = layer.cropping
-    height, width, channels = output.shape
-    return cut(lowering, x, output, [(top, top + height), (left, left + width), (0, channels)])
+@lowers(QuantCropping2D, QuantCropping3D)
+def crop(lowering, layer, x, output):
+    begins = [*(before for before, _ in layer.cropping), 0]
+    return cut(lowering, x, output, [(begin, begin + size) for begin, size in zip(begins, output.shape)])
 
 
 def pad(lowering, x, output, widths, name=None):

@@ -47,7 +47,7 @@ def steps(lowering, entries, x, output):
         multiplier=None,
     )
     x = lowering.reshape(x, output, (*pixels, 1), "values")
-    jumps = lowering.writer.activation(f"{output.name}/steps", (*pixels, units), unit_scale, INT8_MIN)
+    jumps = lowering.writer.activation(f"{output.name}/steps", (*pixels, units), unit_scale, INT8_MIN, rows=output.rows)
     lowering.layers[jumps.name] = lowering.path
     convolution(lowering, output, x, jump, jumps)
     shape = (*pixels, 1)
@@ -71,7 +71,8 @@ def _gather(lowering, entries, x, output):
     """CAST, ADD, GATHER: `table[q + 128]`."""
     y = lowering.activation(output)
     table = lowering.writer.constant(f"{output.name}/table", entries, y.scale, zero_point=y.zero_point)
-    wide, index = (lowering.writer.integers(f"{output.name}/{name}", x.shape[1:]) for name in ("wide", "index"))
+    make = lambda name: lowering.writer.integers(f"{output.name}/{name}", x.shape[1:], rows=output.rows)
+    wide, index = map(make, ("wide", "index"))
     lowering.operator(
         "CAST", [x], wide, 1, (1, 5, 0), "CastOptions", inDataType=TensorType.INT8, outDataType=TensorType.INT32
     )

@@ -37,6 +37,16 @@ class Axis:
     before: int
 
     @property
+    def reach(self):
+        """Places from the first tap to the last."""
+        return (self.taps - 1) * self.dilation + 1
+
+    @property
+    def missing(self):
+        """Zeros that the last window takes behind the image; below zero for places that no window sees."""
+        return (self.outputs - 1) * self.stride + self.reach - self.before - self.size
+
+    @property
     def offsets(self):
         """For each tap, the block of `stride` places that it begins in, and its place there."""
         return [divmod(tap * self.dilation, self.stride) for tap in range(self.taps)]
@@ -62,20 +72,22 @@ class Axis:
 
 
 def axes(layer, image, outputs):
-    """The `Axis` of height and that of width.
+    """The `Axis` of each of the last axes, as many as there are sizes.
 
     Args:
-        layer: `QuantConvolution` of an image, or of a sequence.
-        image, outputs: height and width of its input and of its output.
+        layer: convolution of a volume, of an image, or of a sequence, whose height is 1.
+        image, outputs: sizes of its input and of its output, of an image height and width.
     """
-    made = []
-    of_an_image = lambda values: (1,) * (2 - len(values)) + tuple(values)
-    geometry = zip(image, outputs, *map(of_an_image, (layer.kernel_size, layer.strides, layer.dilation_rate)))
-    for size, count, taps, stride, dilation in geometry:
-        missing = (count - 1) * stride + (taps - 1) * dilation + 1 - size
-        before = max(missing, 0) // 2 if layer.operator_padding == "same" else 0
-        made.append(Axis(size, count, taps, stride, dilation, before))
-    return made
+    last = lambda values: ((1,) * len(image) + tuple(values))[-len(image) :]
+    same = getattr(layer, "operator_padding", layer.padding) == "same"
+    geometry = zip(image, outputs, *map(last, (layer.kernel_size, layer.strides, layer.dilation_rate)))
+    return [axis(size, count, taps, stride, dilation, same) for size, count, taps, stride, dilation in geometry]
+
+
+def axis(size, outputs, taps, stride, dilation=1, same=False):
+    """The `Axis` of these sizes, with the zeros of "same" padding or none."""
+    made = Axis(size, outputs, taps, stride, dilation, 0)
+    return dataclasses.replace(made, before=max(made.missing, 0) // 2) if same else made
 
 
 def pays(height, width, weights, bits):
@@ -105,11 +117,25 @@ def windows(lowering, x, output, height, width):
         cut(lowering, blocks, output, [(0, rows), (block, block + width.outputs), _share(place, channels)], "column")
         for block, place in width.offsets
     ]
-    x = _joined(lowering, parts, output, "wide")
-    channels = x.shape[-1]
-    blocks = lowering.reshape(x, output, (height.blocks, height.stride * width.outputs, channels), "rows")
+    return windows_of_rows(lowering, _joined(lowering, parts, output, "wide"), output, height)
+
+
+def windows_of_rows(lowering, x, output, height):
+    """The windows along the first axis after the batch.
+
+    Args:
+        lowering: `Lowering`.
+        x: `Tensor` `(n, rows, inner, c)`, padded.
+        output: `Output` on the grid of `x`.
+        height: `Axis` of the rows.
+
+    Returns:
+        `Tensor` `(n, rows', inner, taps·c)`.
+    """
+    _, _, inner, channels = x.shape
+    blocks = lowering.reshape(x, output, (height.blocks, height.stride * inner, channels), "rows")
     parts = [
-        cut(lowering, blocks, output, [(block, block + height.outputs), _share(place, width.outputs), (0, channels)], "row")
+        cut(lowering, blocks, output, [(block, block + height.outputs), _share(place, inner), (0, channels)], "row")
         for block, place in height.offsets
     ]
     return _joined(lowering, parts, output, "windows")

@@ -60,7 +60,7 @@ class Writer:
         self.names, self.operands = set(), {}
         self.metadata = {}
 
-    def activation(self, name, shape, scale, zero_point, kind=TensorType.INT8):
+    def activation(self, name, shape, scale, zero_point, kind=TensorType.INT8, rows=1):
         """Add a tensor of integers that is computed at run time; `shape` without the batch.
 
         Args:
@@ -68,29 +68,30 @@ class Writer:
             shape: without the batch dimension.
             scale, zero_point: of its grid.
             kind: `TensorType` of the integers.
+            rows: how many places of the first dimension a sample takes.
 
         Returns:
             `Tensor`.
         """
         scale, zero_point = np.float32(scale), int(zero_point)
-        index, name, full = self._computed(name, shape, kind, [scale], [zero_point])
+        index, name, full = self._computed(name, shape, kind, [scale], [zero_point], rows)
         return Tensor(index, name, full, scale, zero_point, kind)
 
-    def real(self, name, shape):
+    def real(self, name, shape, rows=1):
         """Add a float32 tensor that is computed at run time; args and return value as of `activation`."""
-        return Tensor(*self._computed(name, shape, TensorType.FLOAT32, None, None), kind=TensorType.FLOAT32)
+        return Tensor(*self._computed(name, shape, TensorType.FLOAT32, None, None, rows), kind=TensorType.FLOAT32)
 
     def unpacked(self, name, shape):
         """Add a float32 tensor that an operator makes of a constant; `shape` is whole."""
         index, name = self._tensor(name, shape, TensorType.FLOAT32, 0, None, None)
         return Tensor(index, name, tuple(shape), kind=TensorType.FLOAT32)
 
-    def integers(self, name, shape, kind=TensorType.INT32):
+    def integers(self, name, shape, kind=TensorType.INT32, rows=1):
         """Add a tensor of integers or booleans on no grid; args and return value as of `activation`."""
-        return Tensor(*self._computed(name, shape, kind, None, None), kind=kind)
+        return Tensor(*self._computed(name, shape, kind, None, None, rows), kind=kind)
 
-    def _computed(self, name, shape, kind, scales, zero_points):
-        full = (self.batch_size or 1, *shape)
+    def _computed(self, name, shape, kind, scales, zero_points, rows=1):
+        full = ((self.batch_size or 1) * rows, *shape)
         index, name = self._tensor(name, full, kind, 0, scales, zero_points)
         if self.batch_size is None:
             self.graph.tensors[index].shapeSignature = [-1, *shape]

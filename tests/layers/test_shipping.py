@@ -230,6 +230,51 @@ ON_XNNPACK |= {
     "upsampling1d": lambda: sequence(L.UpSampling1D(3), L.Conv1D(4, 3), L.UpSampling1D(2)),
 }
 
+VOLUME = (6, 8, 8, 4)
+
+
+def volume(*layers):
+    return sequential(*layers, shape=VOLUME)
+
+
+VOLUMES = {
+    "conv3d": lambda: volume(L.Conv3D(6, 3, padding="same"), L.BatchNormalization(), L.ReLU(), L.Conv3D(4, 2, strides=2)),
+    "conv3d_uneven": lambda: volume(L.Conv3D(5, (2, 3, 1), (2, 1, 2), activation="relu6"), L.Conv3D(3, 1, strides=2)),
+    "conv3d_same_strided": lambda: volume(L.Conv3D(5, 3, strides=2, padding="same", use_bias=False)),
+    "conv3d_dilated": lambda: volume(L.Conv3D(5, 3, dilation_rate=2, padding="same", activation="tanh")),
+    "conv3d_grouped": lambda: volume(L.Conv3D(6, 3, groups=2, padding="same")),
+    "conv3d_by_channel": lambda: volume(
+        L.Conv3D(8, (3, 3, 2), 2, groups=4, padding="same", activation="relu"), L.Conv3D(8, (1, 2, 3), groups=8)
+    ),
+    "conv3d_in_two_steps": lambda: volume(L.Conv3D(6, (1, 3, 3)), L.Conv3D(6, (7, 1, 1), padding="same"), L.ReLU()),
+    "transpose3d": lambda: volume(L.Conv3DTranspose(5, 2, strides=2), L.BatchNormalization(), L.ReLU()),
+    "transpose3d_same": lambda: volume(L.Conv3DTranspose(5, 3, strides=2, padding="same"), L.Conv3DTranspose(4, 3)),
+    "transpose3d_valid": lambda: volume(L.Conv3DTranspose(5, (4, 1, 2), strides=(3, 1, 2), activation="relu")),
+    "transpose3d_small_kernel": lambda: volume(L.Conv3DTranspose(5, 1, 2, padding="same"), L.Conv3DTranspose(3, 2, 3)),
+    "max_pooling3d": lambda: volume(L.MaxPooling3D(3, 2, padding="same"), L.MaxPooling3D((1, 2, 2))),
+    "max_pooling3d_along_axes": lambda: volume(L.MaxPooling3D((2, 1, 1)), L.MaxPooling3D((1, 2, 1)), L.MaxPooling3D(1, 2)),
+    "average_pooling3d": lambda: volume(L.AveragePooling3D(2), L.Conv3D(4, 1), L.AveragePooling3D((2, 3, 3), 1)),
+    "average_pooling3d_padded": lambda: volume(L.AveragePooling3D(3, 1, "same"), L.AveragePooling3D((2, 3, 2), 2, "same")),
+    "average_pooling3d_of_all": lambda: volume(L.AveragePooling3D((6, 8, 8)), L.Flatten(), L.Dense(3)),
+    "pooling3d_operations": lambda: functional(lambda x: ops.average_pool(ops.max_pool(x, 2), (1, 2, 2), 1), VOLUME),
+    "global_pooling3d": lambda: functional(
+        lambda x: L.Concatenate()([L.GlobalAveragePooling3D()(x), L.Flatten()(L.GlobalMaxPooling3D(keepdims=True)(x))]),
+        VOLUME,
+    ),
+    "padding_and_cropping3d": lambda: volume(
+        L.ZeroPadding3D(((1, 0), (2, 1), (0, 3))), L.Conv3D(4, 3), L.Cropping3D(((0, 1), (1, 0), (2, 1)))
+    ),
+    "upsampling3d": lambda: volume(L.UpSampling3D(2), L.SpatialDropout3D(0.1), L.UpSampling3D((1, 3, 2))),
+    "bn_alone_on_volumes": lambda: volume(L.ReLU(), L.BatchNormalization(), L.Conv3D(3, 1)),
+    "movement_of_volumes": lambda: functional(
+        lambda x: L.Concatenate(axis=1)([L.Permute((1, 3, 2, 4))(x), L.Add()([x, L.Conv3D(1, 1)(x)])])[:, 1:, ::2], VOLUME
+    ),
+    "normalizations_of_volumes": lambda: volume(
+        L.LayerNormalization(), L.Conv3D(4, 1), L.GroupNormalization(2), L.PReLU("uniform", shared_axes=[1, 2, 3])
+    ),
+}
+ON_XNNPACK |= VOLUMES
+
 # Keras 3.5 computes other shapes than it says there, and has no hard tanh yet.
 if hasattr(keras.activations, "hard_tanh"):
     ON_XNNPACK |= {
@@ -274,6 +319,7 @@ VARIANTS = """conv_valid_uneven depthwise_dilated depthwise_large depthwise_mult
     upsampling1d upsampling_nearest_large resizing_cropped resizing_nearest_down padding_and_cropping1d selu
     softplus mish hard_tanh prelu_of_little_below_zero concatenate_rows stack_one stack_unstacked unstack
     split_at take_one tile_often repeat_unevenly slice_steps_back slice_new_axes flip_vector pad_symmetric""".split()
+VARIANTS += [name for name in VOLUMES if name not in ("conv3d", "transpose3d", "max_pooling3d", "average_pooling3d")]
 
 
 @pytest.mark.lowest

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 
 from keras_quant.graph import trace
-from keras_quant.layers import DynamicConv2D, DynamicDense, QuantLayer, QuantPad, QuantZeroPadding2D
+from keras_quant.layers import DynamicConv2D, DynamicDense, QuantLayer, QuantPad, QuantZeroPadding2D, QuantZeroPadding3D
 from keras_quant.layers.affine import QuantAffine
 from keras_quant.layers.conv import QuantTransposedConvolution
 from keras_quant.layers.weighted import QuantWeighted
@@ -26,7 +26,7 @@ def same(qmodel, path, tflite):
     ours, theirs = activations_of_onnx(path), activations_of_tflite(qmodel, tflite)
     shared = ours.keys() & theirs.keys()
     # Zeros around an image join the convolution behind it.
-    padding = {n.path for n in graph.nodes if isinstance(n.operation, (QuantPad, QuantZeroPadding2D))}
+    padding = {n.path for n in graph.nodes if isinstance(n.operation, (QuantPad, QuantZeroPadding2D, QuantZeroPadding3D))}
     assert theirs.keys() - ours.keys() <= padding, theirs.keys() - ours.keys()
     for name in shared:
         assert ours[name] == theirs[name], (name, ours[name], theirs[name])
@@ -127,6 +127,8 @@ def same_constant(ours, theirs, layer, part):
     (scale, zero, values), (wanted_scale, wanted_zero, wanted) = ours, theirs
     assert zero == 0 and np.all(wanted_zero == 0), (layer.name, part)
     if isinstance(layer, QuantTransposedConvolution):
+        if layer.rank == 3:
+            wanted_scale, wanted = of_one_image(wanted_scale, wanted, layer, part)
         scale, values = of_one_phase(scale, values, wanted, layer, part)
     elif part == "kernel":
         # MatMulInteger takes the units last.
@@ -135,6 +137,20 @@ def same_constant(ours, theirs, layer, part):
         values = np.moveaxis(values, 1, -1)
     np.testing.assert_array_equal(scale, wanted_scale, layer.name)
     np.testing.assert_array_equal(values.reshape(wanted.shape), wanted, layer.name)
+
+
+def of_one_image(scale, wanted, layer, part):
+    """What TRANSPOSE_CONV holds once for each image between two strides in depth: the kernel as `(filters, *window, c)`."""
+    stride = layer.strides[0]
+    assert np.array_equal(scale, np.tile(scale[: layer.filters], stride))
+    if part == "bias":
+        return scale[: layer.filters], wanted[: layer.filters]
+    taps = wanted.shape[-1] // layer.kernel.shape[-1]
+    split = np.flip(wanted.reshape(stride, layer.filters, *wanted.shape[1:3], taps, -1), 4)
+    whole = split.transpose(1, 4, 0, 2, 3, 5).reshape(layer.filters, taps * stride, *wanted.shape[1:3], -1)
+    reach = (layer.kernel_size[0] - 1) * layer.dilation_rate[0] + 1
+    assert np.count_nonzero(whole[:, reach:]) == 0
+    return scale[: layer.filters], whole[:, :reach]
 
 
 def of_one_phase(scale, values, wanted, layer, part):
@@ -167,6 +183,12 @@ def alike(kernel, wanted):
     if kernel.ndim < 3:
         return kernel, wanted
     kernel = np.moveaxis(kernel, 1, -1)
+    if kernel.ndim == 5:
+        # Depth is beside channels.
+        kernel = np.moveaxis(kernel, 1, 3)
+        if kernel.shape[-1] == 1 and wanted.shape[0] == 1:
+            return np.moveaxis(kernel, 0, -1), wanted
+        return kernel, wanted
     if kernel.shape[-1] == 1 and wanted.shape[0] == 1:
         return np.moveaxis(kernel, 0, -1), wanted
     if kernel.size < wanted.size:
