@@ -1,5 +1,6 @@
 """A model as one flat graph of leaf layers, and the passes over it."""
 
+from keras_quant.graph import composed, linear, moved  # noqa: F401  (what `expand` knows of)
 from keras_quant.graph.constants import lift_constants
 from keras_quant.graph.expand import expand
 from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms

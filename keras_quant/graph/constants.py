@@ -131,6 +131,43 @@ def _power(shape, constant, constant_first):
     return [layers.QuantSquare() if exponent == 2 else layers.QuantPower(exponent)]
 
 
+@_arithmetic("DivideNoNan")
+def _divide_no_nan(shape, constant, constant_first):
+    if constant_first:
+        return [layers.QuantTable("reciprocal_no_nan"), _product(shape, constant)]
+    array = array_of(constant)
+    return [_product(shape, np.divide(1.0, array, out=np.zeros_like(array), where=array != 0))]
+
+
+@_arithmetic("Ldexp")
+def _load_exponent(shape, constant, constant_first):
+    if constant_first:
+        return [layers.QuantTable("exp2"), _product(shape, constant)]
+    return [_product(shape, 2.0 ** array_of(constant))]
+
+
+def _by_table(name):
+    """A function of two values, one of which is a number: a table."""
+
+    def lifted(shape, constant, constant_first):
+        return [layers.QuantTable(name, arguments={"other": _scalar(constant), "other_first": constant_first})]
+
+    return lifted
+
+
+for _class, _name in {
+    "Arctan2": "arctan2",
+    "FloorDivide": "floor_divide",
+    "Fmod": "fmod",
+    "Heaviside": "heaviside",
+    "Hypot": "hypot",
+    "Logaddexp": "logaddexp",
+    "Logaddexp2": "logaddexp2",
+    "Mod": "mod",
+}.items():
+    _arithmetic(_class)(_by_table(_name))
+
+
 def _sum(shape, constant):
     array = array_of(constant)
     if not per_channel(array, shape):

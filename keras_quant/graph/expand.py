@@ -23,13 +23,20 @@ def expand(graph):
     """
     nodes = []
     for node in graph.nodes:
-        expansion = _EXPANSIONS.get(type(node.operation))
-        made = [node] if expansion is None else expansion(node)
-        nodes.extend(dataclasses.replace(n, policy=node.policy, named=node.named) for n in made)
+        for n in _expanded(node):
+            own = n.policy is not None
+            nodes.append(n if own else dataclasses.replace(n, policy=node.policy, named=node.named, source=node.source))
     return dataclasses.replace(graph, nodes=nodes)
 
 
-def _expands(module, *names):
+def _expanded(node):
+    """The nodes that a node amounts to, each with one output and no expansion of its own that changes it."""
+    expansion = _EXPANSIONS.get(type(node.operation))
+    made = [node] if expansion is None else expansion(node)
+    return made if made == [node] else [n for part in made for n in _expanded(part)]
+
+
+def expands(module, *names):
     """Decorator: the function turns a node of these operations, where this Keras has them, into a list of nodes."""
 
     def decorate(expansion):
@@ -42,7 +49,7 @@ def _expands(module, *names):
     return decorate
 
 
-@_expands(numpy, "Split", "ArraySplit")
+@expands(numpy, "Split", "ArraySplit")
 def _split(node):
     """One slice for each piece, as long as its output is."""
     axis = node.operation.axis % len(node.inputs[0].shape)
@@ -56,7 +63,7 @@ def _split(node):
     return nodes
 
 
-@_expands(core, "Unstack")
+@expands(core, "Unstack")
 def _unstack(node):
     axis = node.operation.axis % len(node.inputs[0].shape)
     if axis == 0:
@@ -74,24 +81,24 @@ def _refused(node):
     return [Node(numpy.GetItem(), node.path, (node.inputs[0], (slice(0, 1),)), {}, output)]
 
 
-@_expands(numpy, "Stack")
+@expands(numpy, "Stack")
 def _stack(node):
     axis = node.operation.axis % (len(node.inputs[0].shape) + 1)
     return _join_expanded(node, axis)
 
 
-@_expands(numpy, "Dstack")
+@expands(numpy, "Dstack")
 def _dstack(node):
     rank = len(node.inputs[0].shape)
     return _join_expanded(node, 2) if rank == 2 else [_join(node, node.inputs, 2)]
 
 
-@_expands(numpy, "Hstack")
+@expands(numpy, "Hstack")
 def _hstack(node):
     return [_join(node, node.inputs, 1)]
 
 
-@_expands(numpy, "Concatenate")
+@expands(numpy, "Concatenate")
 def _concatenate(node):
     """Of a single tensor it is that tensor; constants, such as a class token, are added to the room that padding makes."""
     operands, axis = tree.flatten(node.args), node.operation.axis
@@ -141,7 +148,7 @@ def _join(node, values, axis):
     return Node(numpy.Concatenate(axis), node.path, (values,), {}, node.output)
 
 
-@_expands(numpy, "Var")
+@expands(numpy, "Var")
 def _variance(node):
     """The mean of the squared distances from the mean."""
     x, operation = node.inputs[0], node.operation
@@ -153,13 +160,13 @@ def _variance(node):
     return [mean, centered, square, last]
 
 
-@_expands(numpy, "Std")
+@expands(numpy, "Std")
 def _deviation(node):
     variance = _then(node, numpy.Var(node.operation.axis, node.operation.keepdims), "variance", node.inputs[0])
     return [*_variance(variance), Node(numpy.Sqrt(), node.path, (variance.output,), {}, node.output)]
 
 
-@_expands(numpy, "Clip")
+@expands(numpy, "Clip")
 def _clip(node):
     """Bounds with zero outside, or one a channel, are what `maximum` and `minimum` have forms for."""
     bounds = node.operation.x_min, node.operation.x_max
@@ -170,7 +177,7 @@ def _clip(node):
     return _chain(node, [step for step in steps if step[2] is not None], node.inputs[0])
 
 
-@_expands(linalg, "Norm")
+@expands(linalg, "Norm")
 def _norm(node):
     """The Euclidean one: the root of the sum of squares."""
     x, axes, order = node.inputs[0], node.operation.axis, node.operation.ord
@@ -180,7 +187,7 @@ def _norm(node):
     return _chain(node, [("square", numpy.Square()), ("sum", total), ("root", numpy.Sqrt())], x)
 
 
-@_expands(nn, "Glu")
+@expands(nn, "Glu")
 def _gated_linear_unit(node):
     """One half times the sigmoid of the other."""
     x = node.inputs[0]
@@ -194,8 +201,8 @@ def _gated_linear_unit(node):
     return [value, gate, sigmoid, product]
 
 
-@_expands(nn, "Softmax")
-@_expands(keras.layers, "Softmax")
+@expands(nn, "Softmax")
+@expands(keras.layers, "Softmax")
 def _softmax(node):
     """Over axes that are not the last one, these are moved there and made one."""
     x, rank = node.inputs[0], len(node.inputs[0].shape)
@@ -216,12 +223,12 @@ def _softmax(node):
     return _chain(node, [(name, layer) for name, layer in steps if name not in idle], x)
 
 
-@_expands(image, "CropImages")
+@expands(image, "CropImages")
 def _crop_images(node):
     return [dataclasses.replace(node, operation=keras.layers.Cropping2D(_margins(node, "cropping")))]
 
 
-@_expands(image, "PadImages")
+@expands(image, "PadImages")
 def _pad_images(node):
     return [dataclasses.replace(node, operation=keras.layers.ZeroPadding2D(_margins(node, "padding")))]
 
@@ -236,7 +243,7 @@ def _margins(node, what):
     return margins
 
 
-@_expands(image, "ExtractPatches")
+@expands(image, "ExtractPatches")
 def _extract_patches(node):
     """Patches side by side, as a vision transformer cuts them, are only moved; of others each place is a slice."""
     x, operation = node.inputs[0], node.operation
@@ -274,26 +281,6 @@ def _side_by_side(node, x, size, counts):
 
 def _pair(value):
     return (value, value) if isinstance(value, int) else tuple(value)
-
-
-@_expands(keras.layers, "AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D")
-def _adaptive_average(node):
-    return _adaptive_pooling(node, {3: keras.layers.AveragePooling1D, 4: keras.layers.AveragePooling2D})
-
-
-@_expands(keras.layers, "AdaptiveMaxPooling1D", "AdaptiveMaxPooling2D")
-def _adaptive_maximum(node):
-    return _adaptive_pooling(node, {3: keras.layers.MaxPooling1D, 4: keras.layers.MaxPooling2D})
-
-
-def _adaptive_pooling(node, classes):
-    """Pooling with windows of one size, where the output divides the input; else nothing that a kernel does."""
-    before, after = node.inputs[0].shape[1:-1], node.output.shape[1:-1]
-    if any(size % wanted for size, wanted in zip(before, after)):
-        return [node]
-    window = [size // wanted for size, wanted in zip(before, after)]
-    layer = classes[len(before) + 2](window[0] if len(window) == 1 else window)
-    return [dataclasses.replace(node, operation=layer)]
 
 
 def _chain(node, steps, x):

@@ -44,6 +44,7 @@ from keras_quant.layers.elu import QuantELU, QuantSELU
 from keras_quant.layers.entrance import FloatEntrance, is_quantized
 from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake
 from keras_quant.layers.gelu import QuantGELU
+from keras_quant.layers.log_softmax import QuantLogSoftmax
 from keras_quant.layers.matmul import QuantEinsum, QuantMatmul
 from keras_quant.layers.maximum import QuantMaximum, QuantMinimum
 from keras_quant.layers.multiply import QuantMultiply, QuantSquare

@@ -1,0 +1,144 @@
+"""A model of each layer and operation that `docs/coverage.md` says has an int8 form."""
+
+import functools
+
+import keras
+import numpy as np
+from keras import ops
+
+L = keras.layers
+WORDS, IMAGE = (6, 8), (12, 12, 3)
+
+
+def _of(name):
+    """The public function of this name, `image.resize` in `keras.ops.image`."""
+    return functools.reduce(getattr, name.split("."), ops)
+
+
+def _positive(x):
+    return ops.abs(x) + 0.5
+
+
+def _two(function):
+    """A function of two tensors."""
+    return lambda x: function(x, L.Dense(x.shape[-1])(x))
+
+
+def _inside(x):
+    """Between -1 and 1."""
+    return ops.tanh(x)
+
+
+# Of one tensor as they stand.
+_PLAIN = """abs absolute arcsinh arctan ceil celu copy cos cosh deg2rad erf erfc exp exp2 expm1 fabs floor gelu glu hard_shrink
+    hard_sigmoid hard_silu hard_swish hard_tanh i0 leaky_relu elu log_sigmoid log_softmax nan_to_num negative
+    relu relu6 round selu sigmoid sign silu sin sinc sinh soft_shrink softmax softplus softsign sparse_plus sparse_sigmoid square
+    squareplus stop_gradient swish tanh tanh_shrink trunc rad2deg fliplr real conj conjugate""".split()
+_OF_POSITIVE = "cbrt log log10 log1p log2 reciprocal rsqrt sqrt".split()
+_OF_TWO = "add subtract multiply maximum minimum fmax fmin hypot logaddexp logaddexp2".split()
+_ALONG = "amax amin max min mean sum nansum nanmean nanmax nanmin ptp logsumexp average cumsum nancumsum".split()
+_STATISTICS = "std var nanstd nanvar".split()
+
+OPERATIONS = {
+    **{name: _of(name) for name in _PLAIN if hasattr(ops, name)},
+    **{name: (lambda x, f=_of(name): f(_positive(x))) for name in _OF_POSITIVE if hasattr(ops, name)},
+    **{name: _two(_of(name)) for name in _OF_TWO if hasattr(ops, name)},
+    **{name: (lambda x, f=_of(name): f(x, axis=1)) for name in (*_ALONG, *_STATISTICS) if hasattr(ops, name)},
+    "arccos": lambda x: ops.arccos(_inside(x)),
+    "arcsin": lambda x: ops.arcsin(_inside(x)),
+    "arctanh": lambda x: ops.arctanh(_inside(x) * 0.9),
+    "arccosh": lambda x: ops.arccosh(_positive(x) + 0.5),
+    "erfinv": lambda x: ops.erfinv(_inside(x) * 0.9),
+    "tan": lambda x: ops.tan(_inside(x)),
+    "threshold": lambda x: ops.threshold(x, 0.5, -1.0),
+    "clip": lambda x: ops.clip(x, -0.5, 1.0),
+    "power": lambda x: ops.power(_positive(x), 1.5),
+    "divide": lambda x: ops.divide(x, _positive(x)),
+    "true_divide": lambda x: ops.true_divide(x, 3.0),
+    "divide_no_nan": lambda x: ops.divide_no_nan(x, _positive(x)) + ops.divide_no_nan(x, 2.0),
+    "floor_divide": lambda x: ops.floor_divide(x, 0.5),
+    "mod": lambda x: ops.mod(x, 1.5),
+    "fmod": lambda x: ops.fmod(x, 1.5),
+    "heaviside": lambda x: ops.heaviside(x, 0.5),
+    "arctan2": lambda x: ops.arctan2(x, 0.7) + ops.arctan2(0.7, x),
+    "ldexp": lambda x: ops.ldexp(x, np.int32(2)),
+    "prod": lambda x: ops.prod(x, axis=1),
+    "nanprod": lambda x: ops.nanprod(x, axis=-1),
+    "cumprod": lambda x: ops.cumprod(x, axis=1),
+    "nancumprod": lambda x: ops.nancumprod(x, axis=1),
+    "diff": lambda x: ops.diff(x, axis=1),
+    "trapezoid": lambda x: ops.trapezoid(x, axis=1),
+    "norm": lambda x: ops.norm(x, axis=-1),
+    "normalize": lambda x: ops.normalize(x),
+    "tril": ops.tril,
+    "triu": lambda x: ops.triu(x, 1),
+    "trace": lambda x: ops.trace(x, axis1=1, axis2=2),
+    "diagonal": lambda x: ops.diagonal(x, offset=1, axis1=1, axis2=2),
+    "inner": lambda x: ops.inner(x, np.linspace(-1, 1, 24).reshape(3, 8)),
+    "dot": lambda x: ops.dot(x, np.linspace(-1, 1, 24).reshape(8, 3)),
+    "tensordot": lambda x: ops.tensordot(x, np.linspace(-1, 1, 24).reshape(8, 3), axes=1),
+    "matmul": lambda x: ops.matmul(x, ops.transpose(x, (0, 2, 1))),
+    "einsum": lambda x: ops.einsum("bij,bkj->bik", x, x),
+    "cross": lambda x: _two(ops.cross)(x[..., :3]),
+    "cdist": lambda x: ops.cdist(x, L.Dense(8)(x)),
+    "argmax": None,
+    "expand_dims": lambda x: ops.expand_dims(x, 1),
+    "squeeze": lambda x: ops.squeeze(x[:, :1], 1),
+    "reshape": lambda x: ops.reshape(x, (-1, 48)),
+    "transpose": lambda x: ops.transpose(x, (0, 2, 1)),
+    "swapaxes": lambda x: ops.swapaxes(x, 1, 2),
+    "moveaxis": lambda x: ops.moveaxis(x, 1, 2),
+    "flip": lambda x: ops.flip(x, 1),
+    "roll": lambda x: ops.roll(x, 2, 1),
+    "rot90": lambda x: ops.rot90(x, 1, (1, 2)) + ops.rot90(x, 3, (1, 2)),
+    "repeat": lambda x: ops.repeat(x, 2, 1),
+    "tile": lambda x: ops.tile(x, (1, 2, 1)),
+    "broadcast_to": lambda x: ops.broadcast_to(x[:, :1], (None, 5, 8)),
+    "pad": lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 1))),
+    "take": lambda x: ops.take(x, [3, 0, 1], 1),
+    "get_item": lambda x: ops.get_item(x, (slice(None), slice(1, 4))),
+    "slice": lambda x: ops.slice(x, (0, 1, 2), (4, 3, 5)),
+    "split": lambda x: ops.split(x, 2, -1)[1],
+    "array_split": lambda x: ops.array_split(x, 3, -1)[0],
+    "hsplit": lambda x: ops.hsplit(x, 2)[1],
+    "dsplit": lambda x: ops.dsplit(x, 2)[1],
+    "unstack": lambda x: ops.unstack(x, axis=1)[2],
+    "stack": lambda x: ops.stack([x, L.Dense(8)(x)], 1),
+    "hstack": lambda x: ops.hstack([x, L.Dense(8)(x)]),
+    "dstack": lambda x: ops.dstack([x, L.Dense(8)(x)]),
+    "append": lambda x: ops.append(x, L.Dense(8)(x), 1),
+    "concatenate": lambda x: ops.concatenate([x, L.Dense(8)(x)], 1),
+    "convert_to_tensor": lambda x: L.Dense(3)(ops.convert_to_tensor(x)),
+    "cast": lambda x: L.Dense(3)(ops.cast(x, "float32")),
+    "extract_sequences": lambda x: ops.extract_sequences(x, 4, 2),
+    "layer_normalization": lambda x: ops.layer_normalization(x, np.ones(8), np.zeros(8), axis=-1),
+    "rms_normalization": lambda x: ops.rms_normalization(x, np.ones(8)),
+    "batch_normalization": lambda x: ops.batch_normalization(x, np.zeros(8), np.ones(8), -1),
+    "dot_product_attention": lambda x: ops.dot_product_attention(*[ops.reshape(x, (-1, 6, 2, 4))] * 3),
+    "rearrange": lambda x: ops.rearrange(x, "b t (h d) -> b h t d", h=2),
+}
+OPERATIONS = {name: build for name, build in OPERATIONS.items() if build is not None and hasattr(ops, name)}
+
+# Of images.
+_KERNEL = np.linspace(-1, 1, 54).reshape(3, 3, 3, 2)
+IMAGES = {
+    "conv": lambda x: ops.conv(x, _KERNEL, padding="same"),
+    "conv_transpose": lambda x: ops.conv_transpose(x, _KERNEL.transpose(0, 1, 3, 2), 2, "same"),
+    "depthwise_conv": lambda x: ops.depthwise_conv(x, _KERNEL),
+    "separable_conv": lambda x: ops.separable_conv(x, _KERNEL, np.linspace(-1, 1, 24).reshape(1, 1, 6, 4)),
+    "max_pool": lambda x: ops.max_pool(x, 2),
+    "average_pool": lambda x: ops.average_pool(x, 2),
+    "adaptive_average_pool": lambda x: ops.adaptive_average_pool(x, (5, 4)),
+    "adaptive_max_pool": lambda x: ops.adaptive_max_pool(x, (5, 4)),
+    "depth_to_space": lambda x: ops.depth_to_space(L.Conv2D(8, 1)(x), 2),
+    "space_to_depth": lambda x: ops.space_to_depth(x, 2),
+    "image.resize": lambda x: ops.image.resize(x, (7, 20), interpolation="bicubic"),
+    "image.crop_images": lambda x: ops.image.crop_images(x, 1, 2, target_height=8, target_width=7),
+    "image.pad_images": lambda x: ops.image.pad_images(x, 1, 2, target_height=18, target_width=17),
+    "image.extract_patches": lambda x: ops.image.extract_patches(x, 4),
+    "image.rgb_to_grayscale": ops.image.rgb_to_grayscale,
+}
+for _name in ("gaussian_blur", "sobel_edges"):
+    if hasattr(ops.image, _name):
+        IMAGES[f"image.{_name}"] = getattr(ops.image, _name)
+IMAGES = {name: build for name, build in IMAGES.items() if hasattr(ops, name.split(".")[0])}
