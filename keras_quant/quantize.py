@@ -8,6 +8,7 @@ from keras_quant.graph import (
     fuse_batch_norms,
     fuse_input_scales,
     join_biases,
+    keep_islands,
     lift_constants,
     lift_weights,
     merge_rescalings,
@@ -20,9 +21,11 @@ from keras_quant.layers import QuantLayer
 from keras_quant.policy import as_map
 
 PASSES = (
+    keep_islands,
     expand,
     lift_weights,
     join_biases,
+    keep_islands,
     lift_constants,
     fuse_batch_norms,
     fuse_activations,

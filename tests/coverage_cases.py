@@ -59,7 +59,7 @@ OPERATIONS = {
     "floor_divide": lambda x: ops.floor_divide(x, 0.5),
     "mod": lambda x: ops.mod(x, 1.5),
     "fmod": lambda x: ops.fmod(x, 1.5),
-    "heaviside": lambda x: ops.heaviside(x, 0.5),
+    "heaviside": lambda x: ops.heaviside(x, np.float32(0.5)),
     "arctan2": lambda x: ops.arctan2(x, 0.7) + ops.arctan2(0.7, x),
     "ldexp": lambda x: ops.ldexp(x, np.int32(2)),
     "prod": lambda x: ops.prod(x, axis=1),
@@ -120,16 +120,16 @@ OPERATIONS = {
 OPERATIONS = {name: build for name, build in OPERATIONS.items() if build is not None and hasattr(ops, name)}
 
 # Of images.
-_KERNEL = np.linspace(-1, 1, 54).reshape(3, 3, 3, 2)
+_KERNEL = np.linspace(-1, 1, 54, dtype="float32").reshape(3, 3, 3, 2)
 IMAGES = {
     "conv": lambda x: ops.conv(x, _KERNEL, padding="same"),
-    "conv_transpose": lambda x: ops.conv_transpose(x, _KERNEL.transpose(0, 1, 3, 2), 2, "same"),
+    "conv_transpose": lambda x: ops.conv_transpose(x, _KERNEL.transpose(0, 1, 3, 2), strides=2, padding="same"),
     "depthwise_conv": lambda x: ops.depthwise_conv(x, _KERNEL),
-    "separable_conv": lambda x: ops.separable_conv(x, _KERNEL, np.linspace(-1, 1, 24).reshape(1, 1, 6, 4)),
+    "separable_conv": lambda x: ops.separable_conv(x, _KERNEL, np.linspace(-1, 1, 24, dtype="float32").reshape(1, 1, 6, 4)),
     "max_pool": lambda x: ops.max_pool(x, 2),
     "average_pool": lambda x: ops.average_pool(x, 2),
-    "adaptive_average_pool": lambda x: ops.adaptive_average_pool(x, (5, 4)),
-    "adaptive_max_pool": lambda x: ops.adaptive_max_pool(x, (5, 4)),
+    "adaptive_average_pool": lambda x: ops.adaptive_average_pool(ops.transpose(x, (0, 3, 1, 2)), (5, 4), "channels_first"),
+    "adaptive_max_pool": lambda x: ops.adaptive_max_pool(ops.transpose(x, (0, 3, 1, 2)), (5, 4), "channels_first"),
     "depth_to_space": lambda x: ops.depth_to_space(L.Conv2D(8, 1)(x), 2),
     "space_to_depth": lambda x: ops.space_to_depth(x, 2),
     "image.resize": lambda x: ops.image.resize(x, (7, 20), interpolation="bicubic"),
@@ -142,3 +142,42 @@ for _name in ("gaussian_blur", "sobel_edges"):
     if hasattr(ops.image, _name):
         IMAGES[f"image.{_name}"] = getattr(ops.image, _name)
 IMAGES = {name: build for name, build in IMAGES.items() if hasattr(ops, name.split(".")[0])}
+
+
+def _sequence(*layers):
+    return lambda x: keras.Sequential(layers)(x), WORDS
+
+
+def _image(*layers):
+    return lambda x: keras.Sequential(layers)(x), IMAGE
+
+
+def _pair(layer):
+    """A layer of two tensors."""
+    return lambda x: layer([x, L.Dense(8)(x)]), WORDS
+
+
+LAYERS = {
+    "Attention": (lambda x: L.Attention(use_scale=True, score_mode="concat")([x, L.Dense(8)(x)]), WORDS),
+    "AdditiveAttention": (lambda x: L.AdditiveAttention()([x, L.Dense(8)(x)]), WORDS),
+    "MultiHeadAttention": (lambda x: L.MultiHeadAttention(2, 4)(x, x), WORDS),
+    "GroupQueryAttention": (lambda x: L.GroupQueryAttention(4, 4, 2)(x, x), WORDS),
+    "Dot": (lambda x: L.Dot((2, 1), normalize=True)([x, L.Dense(5)(L.Permute((2, 1))(x))]), WORDS),
+    "Average": _pair(L.Average()),
+    "Lambda": _sequence(L.Lambda(lambda x: x * 2.0)),
+    "Pipeline": _sequence(L.Pipeline([L.Rescaling(2.0), L.RandomFlip()])) if hasattr(L, "Pipeline") else None,
+    "SpectralNormalization": _image(L.SpectralNormalization(L.Conv2D(4, 3))),
+    "AdaptiveAveragePooling1D": _sequence(L.AdaptiveAveragePooling1D(4)) if hasattr(L, "AdaptiveAveragePooling1D") else None,
+    "AdaptiveAveragePooling2D": _image(L.AdaptiveAveragePooling2D((5, 7))) if hasattr(L, "AdaptiveAveragePooling2D") else None,
+    "AdaptiveMaxPooling1D": _sequence(L.AdaptiveMaxPooling1D(4)) if hasattr(L, "AdaptiveMaxPooling1D") else None,
+    "AdaptiveMaxPooling2D": _image(L.AdaptiveMaxPooling2D((5, 7))) if hasattr(L, "AdaptiveMaxPooling2D") else None,
+    "Resizing": _image(L.Resizing(7, 20, "bicubic", antialias=True)),
+    "UpSampling2D": _image(L.UpSampling2D(2, interpolation="lanczos3")),
+    "STFTSpectrogram": (lambda x: L.Conv2D(4, 3, 2)(L.STFTSpectrogram("log", 64, 32, expand_dims=True)(x)), (400, 2)),
+    "MelSpectrogram": (
+        lambda x: L.Dense(4)(L.MelSpectrogram(128, 64, sampling_rate=4000, num_mel_bins=16)(x)),
+        (1000,),
+    ),
+    "EinsumDense": _sequence(L.EinsumDense("abc,bde->ade", (3, 5), bias_axes="e")) if False else None,
+}
+LAYERS = {name: case for name, case in LAYERS.items() if case is not None}

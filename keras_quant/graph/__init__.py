@@ -6,6 +6,7 @@ from keras_quant.graph.expand import expand
 from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.halves import settle_halves
+from keras_quant.graph.islands import keep_islands
 from keras_quant.graph.place import place
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
 from keras_quant.graph.softmax import scale_inner_softmaxes
@@ -21,6 +22,7 @@ __all__ = [
     "fuse_batch_norms",
     "fuse_input_scales",
     "join_biases",
+    "keep_islands",
     "lift_constants",
     "lift_weights",
     "merge_rescalings",

@@ -167,7 +167,7 @@ def _cross(node):
     if len(node.inputs) < 2:
         return [node]
     operation, (a, b), steps = node.operation, node.inputs, Steps(node)
-    given = [operation.axisa, operation.axisb, operation.axisc] if operation.axis is None else [operation.axis] * 3
+    given = operation.axisa, operation.axisb, operation.axisc
     axes = [axis % len(x.shape) for axis, x in zip(given, (a, b, node.output))]
     if 0 in axes or len({*axes}) > 1 or a.shape[axes[0]] != 3 or b.shape[axes[1]] != 3:
         return [node]

@@ -154,42 +154,45 @@ def _by_matrices(node, interpolation, antialias):
 @expands(keras.layers, "AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "AdaptiveAveragePooling3D")
 def _adaptive_average(node):
     """Where the output divides the input, pooling with one window; else a product with a constant matrix for each axis."""
-    if _divides(node):
-        return _pooled(node, {3: "AveragePooling1D", 4: "AveragePooling2D", 5: "AveragePooling3D"})
-    x, steps = node.inputs[0], Steps(node)
-    for axis in range(1, len(x.shape) - 1):
-        matrix = np.zeros((x.shape[axis], node.output.shape[axis]), "float32")
-        for place, (begin, end) in enumerate(_windows(*matrix.shape)):
-            matrix[begin:end, place] = 1.0 / (end - begin)
-        x = steps.along(x, axis, matrix)
-    return steps.end(x)
+    return _adaptive(node, ("AveragePooling1D", "AveragePooling2D", "AveragePooling3D"), _mean_of_windows)
+
+
+def _mean_of_windows(steps, x, axis, windows):
+    matrix = np.zeros((x.shape[axis], len(windows)), "float32")
+    for place, (begin, end) in enumerate(windows):
+        matrix[begin:end, place] = 1.0 / (end - begin)
+    return steps.along(x, axis, matrix)
 
 
 @expands(nn, "AdaptiveMaxPool")
 @expands(keras.layers, "AdaptiveMaxPooling1D", "AdaptiveMaxPooling2D", "AdaptiveMaxPooling3D")
 def _adaptive_maximum(node):
     """Where the output divides the input, pooling with one window; else the maximum of each window, side by side."""
-    if _divides(node):
-        return _pooled(node, {3: "MaxPooling1D", 4: "MaxPooling2D", 5: "MaxPooling3D"})
-    x, steps = node.inputs[0], Steps(node)
-    for axis in range(1, len(x.shape) - 1):
-        windows = _windows(x.shape[axis], node.output.shape[axis])
-        largest = [steps(numpy.Max(axis, keepdims=True), steps.cut(x, axis, *window)) for window in windows]
-        x = steps(numpy.Concatenate(axis), largest) if len(largest) > 1 else largest[0]
-    return steps.end(x)
+    return _adaptive(node, ("MaxPooling1D", "MaxPooling2D", "MaxPooling3D"), _largest_of_windows)
 
 
-def _divides(node):
-    before, after = node.inputs[0].shape[1:-1], node.output.shape[1:-1]
-    return not any(size % wanted for size, wanted in zip(before, after))
+def _largest_of_windows(steps, x, axis, windows):
+    largest = [steps(numpy.Max(axis, keepdims=True), steps.cut(x, axis, *window)) for window in windows]
+    return steps(numpy.Concatenate(axis), largest) if len(largest) > 1 else largest[0]
 
 
-def _pooled(node, classes):
-    before, after = node.inputs[0].shape[1:-1], node.output.shape[1:-1]
-    window = [size // wanted for size, wanted in zip(before, after)]
-    layer = getattr(keras.layers, classes[len(before) + 2])(window[0] if len(window) == 1 else window)
-    steps = Steps(node)
-    return steps.end(steps(layer, node.inputs[0]))
+def _adaptive(node, classes, reduce):
+    """Channels last in between; `reduce` takes the windows along one axis."""
+    x, steps, rank = node.inputs[0], Steps(node), len(node.inputs[0].shape)
+    if len(node.output.shape) != rank:
+        return [node]  # Keras's operation knows no shape of what has its channels last
+    first = (node.operation.data_format or keras.config.image_data_format()) == "channels_first"
+    wanted = node.output.shape[2:] if first else node.output.shape[1:-1]
+    x = steps(numpy.Transpose([0, *range(2, rank), 1]), x) if first else x
+    before = x.shape[1:-1]
+    if not any(size % after for size, after in zip(before, wanted)):
+        window = [size // after for size, after in zip(before, wanted)]
+        layer = getattr(keras.layers, classes[rank - 3])(window[0] if rank == 3 else window, data_format="channels_last")
+        x = steps(layer, x)
+    else:
+        for axis, size in enumerate(wanted, 1):
+            x = reduce(steps, x, axis, _windows(x.shape[axis], size))
+    return steps.end(steps(numpy.Transpose([0, rank - 1, *range(1, rank - 1)]), x) if first else x)
 
 
 def _windows(before, after):

@@ -19,6 +19,9 @@ _FUNCTIONS = {nn.Relu: keras.activations.relu, nn.Relu6: keras.activations.relu6
 
 
 def has_quantized_form(operation):
+    """Whether a quantized layer stands for it, or a float one whatever the policy."""
+    if layers.float_stand_in(operation) is not None:
+        return True
     return layers.quantized_class(operation) is not None or layers.operation_factory(operation) is not None
 
 

@@ -73,6 +73,7 @@ from keras_quant.layers.reduce import QuantMax, QuantMean, QuantMin, QuantSum
 from keras_quant.layers.refused import refuses
 from keras_quant.layers.registry import (
     computes,
+    float_stand_in,
     operation_factory,
     quantized_class,
     quantizes,
@@ -91,5 +92,6 @@ from keras_quant.layers.reshape import (
 from keras_quant.layers.resizing import QuantCenterCrop, QuantResize, QuantResizing
 from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, QuantZeroPadding1D
 from keras_quant.layers.slice import QuantSlice
+from keras_quant.layers.spectrogram import MelSpectrogram
 from keras_quant.layers.table import QuantPower, QuantTable
 from keras_quant.layers.upsampling import QuantUpSampling2D

@@ -5,7 +5,7 @@ import importlib
 
 import keras
 
-_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS, _REFUSED = {}, {}, set(), {}
+_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS, _REFUSED, _IN_FLOAT = {}, {}, set(), {}, {}
 
 
 def register_quantized_layer(*float_classes, package="Custom"):
@@ -98,3 +98,19 @@ def refuses(reason, *names):
 def reason_against(layer):
     """Why a Keras layer has no quantized form, or `None`; holds for subclasses too."""
     return next((_REFUSED[cls] for cls in type(layer).__mro__ if cls in _REFUSED), None)
+
+
+def computes_in_float(float_class, reason, by=None):
+    """Say that a Keras layer computes in float whatever the policy, unless a map names one for it.
+
+    Args:
+        float_class: the layer's class.
+        reason: a sentence.
+        by: the class that stands for it in a quantized model, made of its config; by default its own.
+    """
+    _IN_FLOAT[float_class] = by or float_class, reason
+
+
+def float_stand_in(layer):
+    """The class that computes a layer in float whatever the policy, or `None`."""
+    return _IN_FLOAT.get(type(layer), (None, None))[0]

@@ -67,6 +67,7 @@ def _functions():
         **{name: getattr(ops, name) for name in names if hasattr(ops, name)},
         **{name: getattr(keras.activations, name) for name in _ACTIVATIONS if hasattr(keras.activations, name)},
         **{name: _with_number(getattr(ops, name)) for name in _BINARY if hasattr(ops, name)},
+        "exp2": lambda x: ops.power(ops.cast(2.0, x.dtype), x),
         "reciprocal": lambda x: 1.0 / x,
         "reciprocal_no_nan": lambda x: ops.where(x == 0, ops.zeros_like(x), 1.0 / x),
     }

@@ -11,6 +11,7 @@ from keras_quant.tflite import (  # noqa: F401
     depth_to_space,
     elu,
     float_elementwise,
+    float_spectrogram,
     float_weighted,
     gather,
     gelu,
