@@ -4,6 +4,7 @@ from keras_quant.calibrate import calibrate, has_ranges
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import (
     expand,
+    fold_literals,
     fuse_activations,
     fuse_batch_norms,
     fuse_input_scales,
@@ -22,6 +23,7 @@ from keras_quant.policy import as_map
 
 PASSES = (
     keep_islands,
+    fold_literals,
     expand,
     lift_weights,
     join_biases,

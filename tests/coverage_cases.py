@@ -31,8 +31,8 @@ def _inside(x):
 
 # Of one tensor as they stand.
 _PLAIN = """abs absolute arcsinh arctan ceil celu copy cos cosh deg2rad erf erfc exp exp2 expm1 fabs floor gelu glu hard_shrink
-    hard_sigmoid hard_silu hard_swish hard_tanh i0 leaky_relu elu log_sigmoid log_softmax nan_to_num negative
-    relu relu6 round selu sigmoid sign silu sin sinc sinh soft_shrink softmax softplus softsign sparse_plus sparse_sigmoid square
+    hard_sigmoid hard_silu hard_swish hard_tanh i0 elu log_sigmoid log_softmax nan_to_num negative
+    leaky_relu relu relu6 round selu sigmoid sign silu sin sinc sinh soft_shrink softmax softplus softsign sparse_plus sparse_sigmoid square
     squareplus stop_gradient swish tanh tanh_shrink trunc rad2deg fliplr real conj conjugate""".split()
 _OF_POSITIVE = "cbrt log log10 log1p log2 reciprocal rsqrt sqrt".split()
 _OF_TWO = "add subtract multiply maximum minimum fmax fmin hypot logaddexp logaddexp2".split()
@@ -81,7 +81,6 @@ OPERATIONS = {
     "einsum": lambda x: ops.einsum("bij,bkj->bik", x, x),
     "cross": lambda x: _two(ops.cross)(x[..., :3]),
     "cdist": lambda x: ops.cdist(x, L.Dense(8)(x)),
-    "argmax": None,
     "expand_dims": lambda x: ops.expand_dims(x, 1),
     "squeeze": lambda x: ops.squeeze(x[:, :1], 1),
     "reshape": lambda x: ops.reshape(x, (-1, 48)),
@@ -108,6 +107,11 @@ OPERATIONS = {
     "dstack": lambda x: ops.dstack([x, L.Dense(8)(x)]),
     "append": lambda x: ops.append(x, L.Dense(8)(x), 1),
     "concatenate": lambda x: ops.concatenate([x, L.Dense(8)(x)], 1),
+    "zeros_like": lambda x: x + ops.zeros_like(x),
+    "empty_like": lambda x: x * 2 + ops.empty_like(x),
+    "ones_like": lambda x: x + ops.ones_like(x),
+    "full_like": lambda x: ops.concatenate([ops.full_like(x, 0.5), x], 1),
+    "saturate_cast": lambda x: L.Dense(3)(ops.saturate_cast(x, "float32")),
     "convert_to_tensor": lambda x: L.Dense(3)(ops.convert_to_tensor(x)),
     "cast": lambda x: L.Dense(3)(ops.cast(x, "float32")),
     "extract_sequences": lambda x: ops.extract_sequences(x, 4, 2),
@@ -136,6 +140,7 @@ IMAGES = {
     "image.crop_images": lambda x: ops.image.crop_images(x, 1, 2, target_height=8, target_width=7),
     "image.pad_images": lambda x: ops.image.pad_images(x, 1, 2, target_height=18, target_width=17),
     "image.extract_patches": lambda x: ops.image.extract_patches(x, 4),
+    "unfold": lambda x: ops.nn.unfold(ops.transpose(x, (0, 3, 1, 2)), (3, 2), 1, 1, 2),
     "image.rgb_to_grayscale": ops.image.rgb_to_grayscale,
 }
 for _name in ("gaussian_blur", "sobel_edges"):
@@ -144,40 +149,115 @@ for _name in ("gaussian_blur", "sobel_edges"):
 IMAGES = {name: build for name, build in IMAGES.items() if hasattr(ops, name.split(".")[0])}
 
 
-def _sequence(*layers):
-    return lambda x: keras.Sequential(layers)(x), WORDS
+def _layer(name, *args, shape=WORDS, **kwargs):
+    """A case of one layer, or none where this Keras lacks it."""
+    return {name: (lambda x: getattr(L, name)(*args, **kwargs)(x), shape)} if hasattr(L, name) else {}
 
 
-def _image(*layers):
-    return lambda x: keras.Sequential(layers)(x), IMAGE
+def _pair(name, *args, **kwargs):
+    """A case of a layer of two tensors."""
+    return {name: (lambda x: getattr(L, name)(*args, **kwargs)([x, L.Dense(8)(x)]), WORDS)} if hasattr(L, name) else {}
 
 
-def _pair(layer):
-    """A layer of two tensors."""
-    return lambda x: layer([x, L.Dense(8)(x)]), WORDS
+def _opened(name, build, shape=WORDS):
+    return {name: (build, shape)} if hasattr(L, name) else {}
 
 
-LAYERS = {
-    "Attention": (lambda x: L.Attention(use_scale=True, score_mode="concat")([x, L.Dense(8)(x)]), WORDS),
-    "AdditiveAttention": (lambda x: L.AdditiveAttention()([x, L.Dense(8)(x)]), WORDS),
-    "MultiHeadAttention": (lambda x: L.MultiHeadAttention(2, 4)(x, x), WORDS),
-    "GroupQueryAttention": (lambda x: L.GroupQueryAttention(4, 4, 2)(x, x), WORDS),
-    "Dot": (lambda x: L.Dot((2, 1), normalize=True)([x, L.Dense(5)(L.Permute((2, 1))(x))]), WORDS),
-    "Average": _pair(L.Average()),
-    "Lambda": _sequence(L.Lambda(lambda x: x * 2.0)),
-    "Pipeline": _sequence(L.Pipeline([L.Rescaling(2.0), L.RandomFlip()])) if hasattr(L, "Pipeline") else None,
-    "SpectralNormalization": _image(L.SpectralNormalization(L.Conv2D(4, 3))),
-    "AdaptiveAveragePooling1D": _sequence(L.AdaptiveAveragePooling1D(4)) if hasattr(L, "AdaptiveAveragePooling1D") else None,
-    "AdaptiveAveragePooling2D": _image(L.AdaptiveAveragePooling2D((5, 7))) if hasattr(L, "AdaptiveAveragePooling2D") else None,
-    "AdaptiveMaxPooling1D": _sequence(L.AdaptiveMaxPooling1D(4)) if hasattr(L, "AdaptiveMaxPooling1D") else None,
-    "AdaptiveMaxPooling2D": _image(L.AdaptiveMaxPooling2D((5, 7))) if hasattr(L, "AdaptiveMaxPooling2D") else None,
-    "Resizing": _image(L.Resizing(7, 20, "bicubic", antialias=True)),
-    "UpSampling2D": _image(L.UpSampling2D(2, interpolation="lanczos3")),
-    "STFTSpectrogram": (lambda x: L.Conv2D(4, 3, 2)(L.STFTSpectrogram("log", 64, 32, expand_dims=True)(x)), (400, 2)),
-    "MelSpectrogram": (
-        lambda x: L.Dense(4)(L.MelSpectrogram(128, 64, sampling_rate=4000, num_mel_bins=16)(x)),
-        (1000,),
-    ),
-    "EinsumDense": _sequence(L.EinsumDense("abc,bde->ade", (3, 5), bias_axes="e")) if False else None,
-}
-LAYERS = {name: case for name, case in LAYERS.items() if case is not None}
+class _Own(L.Layer):
+    def call(self, x):
+        return keras.ops.relu(x) - 0.5 * x
+
+
+VOLUME = (6, 4, 6, 2)
+_LAYERS = [
+    _layer("Activation", "tanh"),
+    _layer("AdaptiveAveragePooling1D", 4),
+    _layer("AdaptiveAveragePooling2D", (5, 7), shape=IMAGE),
+    _layer("AdaptiveAveragePooling3D", (3, 3, 2), shape=VOLUME),
+    _layer("AdaptiveMaxPooling1D", 4),
+    _layer("AdaptiveMaxPooling2D", (5, 7), shape=IMAGE),
+    _layer("AdaptiveMaxPooling3D", (3, 3, 2), shape=VOLUME),
+    _pair("Add"),
+    _pair("AdditiveAttention", use_scale=False),
+    _pair("Attention", use_scale=True),
+    _pair("Average"),
+    _layer("AveragePooling1D", 2),
+    _layer("AveragePooling2D", 2, shape=IMAGE),
+    _layer("AveragePooling3D", 2, shape=VOLUME),
+    _layer("BatchNormalization"),
+    _layer("CenterCrop", 8, 6, shape=IMAGE),
+    _pair("Concatenate"),
+    _layer("Conv1D", 4, 3),
+    _layer("Conv1DTranspose", 4, 3, 2),
+    _layer("Conv2D", 4, 3, shape=IMAGE),
+    _layer("Conv2DTranspose", 4, 3, 2, shape=IMAGE),
+    _layer("Conv3D", 4, 3, shape=VOLUME),
+    _layer("Conv3DTranspose", 4, 2, 2, shape=VOLUME),
+    _layer("Cropping1D", 1),
+    _layer("Cropping2D", 1, shape=IMAGE),
+    _layer("Cropping3D", 1, shape=VOLUME),
+    _layer("Dense", 4),
+    _layer("DepthwiseConv1D", 3),
+    _layer("DepthwiseConv2D", 3, shape=IMAGE),
+    _pair("Dot", (2, 2), normalize=True),
+    _layer("ELU"),
+    _layer("EinsumDense", "abc,bcde->aed", (5, 4), bias_axes="e"),
+    _layer("Flatten"),
+    _layer("GlobalAveragePooling1D"),
+    _layer("GlobalAveragePooling2D", shape=IMAGE),
+    _layer("GlobalAveragePooling3D", shape=VOLUME),
+    _layer("GlobalMaxPooling1D"),
+    _layer("GlobalMaxPooling2D", shape=IMAGE),
+    _layer("GlobalMaxPooling3D", shape=VOLUME),
+    _layer("GroupNormalization", 2),
+    _opened("GroupQueryAttention", lambda x: L.GroupQueryAttention(4, 4, 2)(x, x)),
+    _opened("Lambda", lambda x: L.Lambda(lambda x: x * 2.0)(x)),
+    _opened("Layer", lambda x: _Own()(x)),
+    _layer("LayerNormalization"),
+    _layer("LeakyReLU"),
+    _layer("MaxPooling1D", 2),
+    _layer("MaxPooling2D", 2, shape=IMAGE),
+    _layer("MaxPooling3D", 2, shape=VOLUME),
+    _pair("Maximum"),
+    _layer("MelSpectrogram", 128, 64, sampling_rate=4000, num_mel_bins=16, shape=(1000,)),
+    _pair("Minimum"),
+    _opened("MultiHeadAttention", lambda x: L.MultiHeadAttention(2, 4)(x, x)),
+    _pair("Multiply"),
+    _layer("Normalization", mean=0.5, variance=2.0),
+    _layer("PReLU", "uniform"),
+    _layer("Permute", (2, 1)),
+    _opened("Pipeline", lambda x: L.Pipeline([L.Rescaling(2.0), L.RandomFlip()])(x), IMAGE),
+    _layer("RMSNormalization"),
+    _layer("ReLU", 2.0),
+    _opened("RepeatVector", lambda x: L.RepeatVector(3)(L.Flatten()(x))),
+    _layer("Rescaling", 2.0, -1.0),
+    _layer("Reshape", (12, 4)),
+    _layer("Resizing", 7, 20, "bicubic", antialias=True, shape=IMAGE),
+    _opened("STFTSpectrogram", lambda x: L.Conv2D(4, 3, 2)(L.STFTSpectrogram("log", 64, 32, expand_dims=True)(x)), (400, 2)),
+    _layer("SeparableConv1D", 4, 3),
+    _layer("SeparableConv2D", 4, 3, shape=IMAGE),
+    _layer("Softmax", axis=1),
+    _opened("SpectralNormalization", lambda x: L.SpectralNormalization(L.Conv2D(4, 3))(x), IMAGE),
+    _pair("Subtract"),
+    _layer("UnitNormalization"),
+    _layer("UpSampling1D", 2),
+    _layer("UpSampling2D", 2, interpolation="lanczos3", shape=IMAGE),
+    _layer("UpSampling3D", 2, shape=VOLUME),
+    _opened("Wrapper", lambda x: L.Wrapper(L.Dense(3)).layer(x)),
+    _layer("ZeroPadding1D", 2),
+    _layer("ZeroPadding2D", 2, shape=IMAGE),
+    _layer("ZeroPadding3D", 1, shape=VOLUME),
+]
+
+CASES = {name: (build, WORDS) for name, build in OPERATIONS.items()}
+CASES |= {name: (build, IMAGE) for name, build in IMAGES.items()}
+if hasattr(ops.image, "extract_patches_3d"):
+    CASES["image.extract_patches_3d"] = (lambda x: ops.image.extract_patches_3d(x, (3, 2, 2)), VOLUME)
+if hasattr(ops, "moments"):
+    CASES["moments"] = (lambda x: ops.subtract(*ops.moments(x, axes=[1])), WORDS)
+for _case in _LAYERS:
+    CASES |= _case
+# A step in the function lies where a step of the input's grid does not.
+WITH_JUMPS = ("ceil", "floor", "floor_divide", "fmod", "heaviside", "mod", "round", "sign", "trunc", "arccosh", "nanprod")
+# Keras traces these operations and cannot compute them in float on TensorFlow, or not for an open batch.
+KERAS_CANNOT_RUN = ("broadcast_to", "conv_transpose", "rearrange", "slice")

@@ -11,12 +11,12 @@ from keras_quant.errors import UnsupportedLayerError
 from keras_quant.graph.explain import location
 from keras_quant.graph.graph import Value
 
-_ARITHMETIC = {}
+ARITHMETIC = {}
 
 
 def _arithmetic(*names):
     def decorate(function):
-        _ARITHMETIC.update({getattr(knp, name): function for name in names if hasattr(knp, name)})
+        ARITHMETIC.update({getattr(knp, name): function for name in names if hasattr(knp, name)})
         return function
 
     return decorate
@@ -24,7 +24,7 @@ def _arithmetic(*names):
 
 def is_arithmetic(operation):
     """Whether the operation, with a constant, becomes a layer here."""
-    return type(operation) in _ARITHMETIC
+    return type(operation) in ARITHMETIC
 
 
 def lift_constants(graph):
@@ -59,7 +59,7 @@ def layers_with_constant(node):
     Raises:
         UnsupportedLayerError: if there are none for this constant.
     """
-    lifted = _ARITHMETIC.get(type(node.operation))
+    lifted = ARITHMETIC.get(type(node.operation))
     constants = [x for x in node.args if not _holds_values(x)]
     if lifted is None or not constants or not node.inputs:
         return []

@@ -10,7 +10,7 @@ from keras.src.ops import core, image, linalg, nn, numpy
 
 from keras_quant.graph.graph import Node, Value
 
-_EXPANSIONS = {}
+EXPANSIONS = {}
 
 
 def expand(graph):
@@ -31,7 +31,7 @@ def expand(graph):
 
 def _expanded(node):
     """The nodes that a node amounts to, each with one output and no expansion of its own that changes it."""
-    expansion = _EXPANSIONS.get(type(node.operation))
+    expansion = EXPANSIONS.get(type(node.operation))
     made = [node] if expansion is None else expansion(node)
     return made if made == [node] else [n for part in made for n in _expanded(part)]
 
@@ -43,7 +43,7 @@ def expands(module, *names):
         for name in names:
             operation = getattr(module, name, None)
             if operation is not None:
-                _EXPANSIONS[operation] = expansion
+                EXPANSIONS[operation] = expansion
         return expansion
 
     return decorate
@@ -241,46 +241,6 @@ def _margins(node, what):
         before, after = (getattr(node.operation, f"{end}_{what}") for end in (first, last))
         margins.append((total - after if before is None else before, total - before if before is not None else after))
     return margins
-
-
-@expands(image, "ExtractPatches")
-def _extract_patches(node):
-    """Patches side by side, as a vision transformer cuts them, are only moved; of others each place is a slice."""
-    x, operation = node.inputs[0], node.operation
-    size, dilation = _pair(operation.size), _pair(operation.dilation_rate)
-    strides = _pair(operation.strides or size)
-    if len(x.shape) != 4 or len(size) != 2 or operation.data_format != "channels_last":
-        return [node]
-    counts = node.output.shape[1:3]
-    ends = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(counts, strides, size, dilation)]
-    missing = [max(end - length, 0) for end, length in zip(ends, x.shape[1:3])]
-    padding = [(m // 2, m - m // 2) for m in missing]
-    padded = [_then(node, keras.layers.ZeroPadding2D(padding), "padded", x)] if any(missing) else []
-    x = padded[0].output if padded else x
-    if size == strides and dilation == (1, 1):
-        return [*padded, *_side_by_side(node, x, size, counts)]
-    step = lambda begin, axis: slice(begin, begin + (counts[axis] - 1) * strides[axis] + 1, strides[axis])
-    places = [
-        _then(node, numpy.GetItem(), f"{i}_{j}", x, (slice(None), step(i * dilation[0], 0), step(j * dilation[1], 1)))
-        for i, j in np.ndindex(*size)
-    ]
-    return [*padded, *places, _join(node, [place.output for place in places], 3)]
-
-
-def _side_by_side(node, x, size, counts):
-    (rows, columns), (height, width), channels = counts, size, x.shape[3]
-    rest = [(0, x.shape[1] - rows * height), (0, x.shape[2] - columns * width)]
-    steps = [
-        ("cropped", keras.layers.Cropping2D(rest)),
-        ("split", keras.layers.Reshape((rows, height, columns, width * channels))),
-        ("moved", keras.layers.Permute((1, 3, 2, 4))),
-        ("joined", keras.layers.Reshape((rows, columns, height * width * channels))),
-    ]
-    return _chain(node, steps if np.any(rest) else steps[1:], x)
-
-
-def _pair(value):
-    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _chain(node, steps, x):

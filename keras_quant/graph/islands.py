@@ -9,7 +9,7 @@ from keras_quant.layers import float_stand_in
 def keep_islands(graph):
     """What 8 bits would spoil, such as a spectrogram, gets the policy "float32", unless the map names one for it.
 
-        stft_spectrogram → conv2d      ⟹      stft_spectrogram (float32) → conv2d
+    stft_spectrogram → conv2d      ⟹      stft_spectrogram (float32) → conv2d
 
     """
     return dataclasses.replace(graph, nodes=[_in_float(node) for node in graph.nodes])

@@ -52,8 +52,10 @@ def quantized_layer(node, name, policy):
     cls = type(operation) if is_quantized else layers.quantized_class(operation)
     if cls is None:
         kind = "Layer" if isinstance(operation, keras.layers.Layer) else "Operation"
+        reason = layers.reason_against(operation)
         raise UnsupportedLayerError(
-            f"{kind} '{node.path}' ({type(operation).__name__}){location(node)} has no quantized form. {WAYS_OUT}"
+            f"{kind} '{node.path}' ({type(operation).__name__}){location(node)} has no quantized form. "
+            f"{reason + ' ' if reason else ''}{WAYS_OUT}"
         )
     if issubclass(cls, QuantIdentityInInference) and node.training is not None:
         if node.training:

@@ -71,7 +71,7 @@ class QuantIdentity(QuantIdentityInInference, keras.layers.Layer):
         return inputs
 
 
-@computes("core.ConvertToTensor", "numpy.Copy", "core.Cast")
+@computes("core.ConvertToTensor", "numpy.Copy", "core.Cast", "core.SaturateCast")
 def _identity_of(operation, args, **arguments):
     dtype = getattr(operation, "dtype", None)
     if dtype is not None and not keras.backend.standardize_dtype(dtype).startswith(("float", "bfloat")):

@@ -5,7 +5,7 @@ import importlib
 
 import keras
 
-_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS, _REFUSED, _IN_FLOAT = {}, {}, set(), {}, {}
+_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS, _REFUSED, _OUTSIDE, _IN_FLOAT = {}, {}, set(), {}, {}, {}
 
 
 def register_quantized_layer(*float_classes, package="Custom"):
@@ -62,12 +62,10 @@ def computes(*names, constants=False):
     """
 
     def decorate(factory):
-        for module, name in (full.split(".") for full in names):
-            operation = getattr(importlib.import_module(f"keras.src.ops.{module}"), name, None)
-            if operation is not None:
-                _OPERATIONS[operation] = factory
-                if constants:
-                    _TAKES_CONSTANTS.add(operation)
+        for operation in _operations(names):
+            _OPERATIONS[operation] = factory
+            if constants:
+                _TAKES_CONSTANTS.add(operation)
         return factory
 
     return decorate
@@ -90,14 +88,29 @@ def refuses(reason, *names):
         reason: a sentence or two.
         *names: of classes in `keras.layers`; those that this Keras lacks are left out.
     """
-    for name in names:
-        if hasattr(keras.layers, name):
-            _REFUSED[getattr(keras.layers, name)] = reason
+    _REFUSED.update((getattr(keras.layers, name), reason) for name in names if hasattr(keras.layers, name))
 
 
-def reason_against(layer):
-    """Why a Keras layer has no quantized form, or `None`; holds for subclasses too."""
-    return next((_REFUSED[cls] for cls in type(layer).__mro__ if cls in _REFUSED), None)
+def leaves_outside(reason, *names):
+    """Say why Keras layers do their work outside a quantized model, and how to leave them there; args as of `refuses`."""
+    _OUTSIDE.update((getattr(keras.layers, name), reason) for name in names if hasattr(keras.layers, name))
+
+
+def refuses_operations(reason, *names):
+    """As `refuses`, of operations named as `computes` names them."""
+    _REFUSED.update((operation, reason) for operation in _operations(names))
+
+
+def _operations(names):
+    """Classes of `keras.src.ops` by module and name, as far as this Keras has them."""
+    classes = (getattr(importlib.import_module(f"keras.src.ops.{m}"), n, None) for m, n in (x.split(".") for x in names))
+    return [operation for operation in classes if operation is not None]
+
+
+def reason_against(operation):
+    """Why a Keras layer or operation has no quantized form, or `None`; holds for subclasses too."""
+    known = _REFUSED | _OUTSIDE
+    return next((known[cls] for cls in type(operation).__mro__ if cls in known), None)
 
 
 def computes_in_float(float_class, reason, by=None):
