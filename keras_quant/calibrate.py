@@ -108,9 +108,14 @@ def _sampling_step(graph, observed):
 
     def step(*inputs):
         values = graph.run(inputs, in_float)
-        return [_summarize(values[node.output]) for node in observed]
+        return [_summarize(_measured(node, values[node.output])) for node in observed]
 
     return backend.compiled(step)
+
+
+def _measured(node, outputs):
+    """The values that a node's range is to hold: its outputs, or what they are picked from."""
+    return node.operation.calibrated_values(outputs) if hasattr(node.operation, "calibrated_values") else outputs
 
 
 def _summarize(x):

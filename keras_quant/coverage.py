@@ -22,6 +22,7 @@ from keras_quant.graph.weights import LAYERS
 from keras_quant.layers import registry
 from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.layers.functions import FUSED_ACTIVATIONS, activation_layers
+from keras_quant.tflite import integers
 
 INT8, FLOAT, NOTHING, OUTSIDE, REFUSED = "int8", "float", "nothing", "outside", "refused"
 KINDS = {
@@ -136,7 +137,9 @@ def _made_of(cls):
         return "a layer of its own"
     if cls in LAYERS:
         return "the layer that holds its weights"
-    return "other operations" if cls in EXPANSIONS or cls in LITERALS else None
+    if cls in EXPANSIONS or cls in LITERALS:
+        return "other operations"
+    return "integers and booleans, as they are" if integers.computes(cls) else None
 
 
 def _declared(table, kind, names, kinds, note):

@@ -24,7 +24,7 @@ NAMING_LAYERS = {"InputLayer": "a name for an input"}
 OUTSIDE_LAYERS = {"InputSpec": "Describes what a layer takes; is no layer."}
 _TABLES = "Tables and categories have no integer form yet. Look the values up in the data pipeline."
 PENDING_LAYERS = {
-    **dict.fromkeys("CategoryEncoding Discretization Embedding Hashing ReversibleEmbedding".split(), _TABLES),
+    **dict.fromkeys("Hashing ReversibleEmbedding".split(), _TABLES),
     "Masking": "Masks have no integer form yet. Leave it out.",
     "RandomCrop": "It also acts at inference, as a resizing. Use CenterCrop.",
     "SpatialDropout3D": "Volumes have no integer form yet.",
@@ -52,10 +52,8 @@ OUTSIDE_OPERATIONS = {
 _INTEGERS = "Makes or takes integers or booleans, which have no form yet. Do it with the model's outputs, on the host."
 PENDING_OPERATIONS = {
     **dict.fromkeys(
-        "all allclose any argmax argmin bitwise_and bitwise_invert bitwise_left_shift bitwise_not bitwise_or "
-        "bitwise_right_shift bitwise_xor count_nonzero digitize equal gcd greater greater_equal isclose isfinite isin isinf "
-        "isnan isneginf isposinf isreal lcm left_shift less less_equal logical_and logical_not logical_or logical_xor "
-        "moments multi_hot nanargmax nanargmin not_equal one_hot right_shift select signbit top_k where".split(),
+        "allclose bitwise_left_shift bitwise_right_shift gcd isclose isfinite isin isinf isnan isneginf isposinf isreal "
+        "lcm left_shift moments nanargmax nanargmin right_shift select signbit top_k where".split(),
         _INTEGERS,
     ),
 }

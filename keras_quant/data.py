@@ -23,7 +23,7 @@ def input_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
         batch_size: for arrays.
 
     Yields:
-        Lists of float32 NumPy arrays, in the order of `inputs`.
+        Lists of NumPy arrays, in the order of `inputs`: float32, or of the input's own type for integers and booleans.
 
     Raises:
         CalibrationError: if there is no data, or it does not fit the model, or it is not finite; for wrong `steps`.
@@ -49,9 +49,7 @@ def labelled_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
             _check(name, shape, array)
         count += 1
         # An integer input cuts fractions off, as `predict` does.
-        kept = [
-            a if kind.startswith(("float", "bfloat")) else a.astype(kind).astype("float32") for a, kind in zip(arrays, kinds)
-        ]
+        kept = [a.astype("float32" if kind.startswith(("float", "bfloat")) else kind) for a, kind in zip(arrays, kinds)]
         yield kept, labels, weights
     if not count:
         raise CalibrationError("The data holds no batch. Pass at least one, for instance 100 to 500 training images.")
@@ -138,7 +136,7 @@ def _in_order(batch, specs):
     if len({len(array) for array in flat}) > 1:
         sizes = {name: len(array) for (name, _), array in zip(specs, flat)}
         raise CalibrationError(f"The inputs of one batch have to hold equally many samples. Received: {sizes}")
-    return [array.astype("float32") for array in flat]
+    return flat
 
 
 def _check(name, shape, array):

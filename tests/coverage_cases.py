@@ -30,20 +30,34 @@ def _inside(x):
 
 
 # Of one tensor as they stand.
-_PLAIN = """abs absolute arcsinh arctan ceil celu copy cos cosh deg2rad erf erfc exp exp2 expm1 fabs floor gelu glu hard_shrink
-    hard_sigmoid hard_silu hard_swish hard_tanh i0 elu log_sigmoid log_softmax nan_to_num negative
-    leaky_relu relu relu6 round selu sigmoid sign silu sin sinc sinh soft_shrink softmax softplus softsign sparse_plus sparse_sigmoid square
-    squareplus stop_gradient swish tanh tanh_shrink trunc rad2deg fliplr real conj conjugate""".split()
+_PLAIN = """abs absolute arcsinh arctan ceil celu conj conjugate copy cos cosh deg2rad elu erf erfc exp exp2 expm1 fabs
+    fliplr floor gelu glu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh i0 leaky_relu log_sigmoid log_softmax
+    nan_to_num negative rad2deg real relu relu6 round selu sigmoid sign silu sin sinc sinh soft_shrink softmax softplus softsign
+    sparse_plus sparse_sigmoid square squareplus stop_gradient swish tanh tanh_shrink trunc""".split()
 _OF_POSITIVE = "cbrt log log10 log1p log2 reciprocal rsqrt sqrt".split()
 _OF_TWO = "add subtract multiply maximum minimum fmax fmin hypot logaddexp logaddexp2".split()
-_ALONG = "amax amin max min mean sum nansum nanmean nanmax nanmin ptp logsumexp average cumsum nancumsum".split()
-_STATISTICS = "std var nanstd nanvar".split()
+_ALONG = """amax amin average cumsum logsumexp max mean min nancumsum nanmax nanmean nanmin nanstd nansum nanvar ptp std sum
+    var""".split()
+
+
+def _along(function):
+    return lambda x: function(x, axis=1)
+
+
+def _on_positive(function):
+    return lambda x: function(_positive(x))
+
+
+def _known(names, wrap=lambda function: function):
+    """Cases of the functions of these names that this Keras has."""
+    return {name: wrap(_of(name)) for name in names if hasattr(ops, name)}
+
 
 OPERATIONS = {
-    **{name: _of(name) for name in _PLAIN if hasattr(ops, name)},
-    **{name: (lambda x, f=_of(name): f(_positive(x))) for name in _OF_POSITIVE if hasattr(ops, name)},
-    **{name: _two(_of(name)) for name in _OF_TWO if hasattr(ops, name)},
-    **{name: (lambda x, f=_of(name): f(x, axis=1)) for name in (*_ALONG, *_STATISTICS) if hasattr(ops, name)},
+    **_known(_PLAIN),
+    **_known(_OF_POSITIVE, _on_positive),
+    **_known(_OF_TWO, _two),
+    **_known(_ALONG, _along),
     "arccos": lambda x: ops.arccos(_inside(x)),
     "arcsin": lambda x: ops.arcsin(_inside(x)),
     "arctanh": lambda x: ops.arctanh(_inside(x) * 0.9),
@@ -123,6 +137,38 @@ OPERATIONS = {
 }
 OPERATIONS = {name: build for name, build in OPERATIONS.items() if build is not None and hasattr(ops, name)}
 
+_COMPARED = "equal greater greater_equal less less_equal not_equal".split()
+_LOGIC = "bitwise_and bitwise_or bitwise_xor logical_and logical_or logical_xor".split()
+
+
+def _numbers(booleans):
+    return ops.cast(booleans, "float32")
+
+
+def _compared(function):
+    return lambda x: x * _numbers(function(x, 0.25))
+
+
+def _both(function):
+    return lambda x: x * _numbers(function(x > -0.5, x < 0.5))
+
+
+def _not(function):
+    return lambda x: x * _numbers(function(x > 0.5))
+
+
+OPERATIONS |= {
+    **_known(_COMPARED, _compared),
+    **_known(_LOGIC, _both),
+    **_known(["bitwise_invert", "bitwise_not", "logical_not"], _not),
+    "all": lambda x: x * _numbers(ops.all(x > -1.5, axis=1, keepdims=True)),
+    "any": lambda x: x * _numbers(ops.any(x > 1.5, axis=1, keepdims=True)),
+    "count_nonzero": lambda x: ops.count_nonzero(x > 0.5, axis=1),
+    "argmax": lambda x: ops.argmax(x, axis=-1),
+    "argmin": lambda x: ops.argmin(x, axis=1),
+    "digitize": lambda x: ops.digitize(x, np.array([-1.0, 0.0, 1.0])),
+}
+
 # Of images.
 _KERNEL = np.linspace(-1, 1, 54, dtype="float32").reshape(3, 3, 3, 2)
 IMAGES = {
@@ -200,6 +246,7 @@ _LAYERS = [
     _layer("DepthwiseConv1D", 3),
     _layer("DepthwiseConv2D", 3, shape=IMAGE),
     _pair("Dot", (2, 2), normalize=True),
+    _layer("Discretization", [-1.0, 0.0, 1.0], output_mode="one_hot", shape=(1,)),
     _layer("ELU"),
     _layer("EinsumDense", "abc,bcde->aed", (5, 4), bias_axes="e"),
     _layer("Flatten"),
@@ -249,7 +296,19 @@ _LAYERS = [
     _layer("ZeroPadding3D", 1, shape=VOLUME),
 ]
 
+_IDS = {
+    "CategoryEncoding": lambda x: L.CategoryEncoding(10, "multi_hot")(x),
+    "Embedding": lambda x: L.Embedding(10, 4)(x),
+    "ReversibleEmbedding": lambda x: L.ReversibleEmbedding(10, 4)(x),
+    "Hashing": lambda x: L.Embedding(5, 4)(L.Hashing(5)(x)),
+    "multi_hot": lambda x: ops.multi_hot(x, 10),
+    "one_hot": lambda x: ops.one_hot(x, 10),
+}
+# Of ids from 0 to 9.
+IDS = {name: build for name, build in _IDS.items() if hasattr(L, name) or hasattr(ops, name)}
+
 CASES = {name: (build, WORDS) for name, build in OPERATIONS.items()}
+CASES |= {name: (build, (7,)) for name, build in IDS.items()}
 CASES |= {name: (build, IMAGE) for name, build in IMAGES.items()}
 if hasattr(ops.image, "extract_patches_3d"):
     CASES["image.extract_patches_3d"] = (lambda x: ops.image.extract_patches_3d(x, (3, 2, 2)), VOLUME)
@@ -258,6 +317,22 @@ if hasattr(ops, "moments"):
 for _case in _LAYERS:
     CASES |= _case
 # A step in the function lies where a step of the input's grid does not.
-WITH_JUMPS = ("ceil", "floor", "floor_divide", "fmod", "heaviside", "mod", "round", "sign", "trunc", "arccosh", "nanprod")
+WITH_JUMPS = (
+    *(*_COMPARED, *_LOGIC, "all", "any", "argmax", "argmin", "bitwise_invert", "bitwise_not", "count_nonzero", "digitize"),
+    *(
+        "Discretization",
+        "logical_not",
+        "ceil",
+        "floor",
+        "floor_divide",
+        "fmod",
+        "heaviside",
+        "mod",
+        "round",
+        "sign",
+        "trunc",
+    ),
+    *("arccosh", "nanprod"),
+)
 # Keras traces these operations and cannot compute them in float on TensorFlow, or not for an open batch.
 KERAS_CANNOT_RUN = ("broadcast_to", "conv_transpose", "rearrange", "slice")

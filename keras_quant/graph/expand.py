@@ -36,6 +36,11 @@ def _expanded(node):
     return made if made == [node] else [n for part in made for n in _expanded(part)]
 
 
+def is_expanded(operation):
+    """Whether a layer or operation becomes others here."""
+    return type(operation) in EXPANSIONS
+
+
 def expands(module, *names):
     """Decorator: the function turns a node of these operations, where this Keras has them, into a list of nodes."""
 
@@ -253,6 +258,7 @@ def _chain(node, steps, x):
 
 def _then(node, operation, name, *args):
     """A node on the way to `node`, with the shape that the operation says."""
-    spec = operation.compute_output_spec(*(keras.KerasTensor(x.shape) if isinstance(x, Value) else x for x in args))
+    tensor = lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
+    spec = operation.compute_output_spec(*map(tensor, args))
     path = f"{node.path}/{name}"
-    return Node(operation, path, args, {}, Value(tuple(spec.shape), "float32", path))
+    return Node(operation, path, args, {}, Value(tuple(spec.shape), spec.dtype, path))

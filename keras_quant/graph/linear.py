@@ -7,6 +7,7 @@ from keras.src.ops import image, math, nn, numpy
 
 from keras_quant.graph.expand import expands
 from keras_quant.graph.graph import Value
+from keras_quant.graph.kinds import is_real
 from keras_quant.graph.steps import Steps, axes_without_batch
 
 # What the kernels resize by; any other interpolation is a product with constant matrices.
@@ -17,7 +18,7 @@ _OF_KERNELS = ("bilinear", "nearest")
 def _cumulative_sum(node):
     x, steps = node.inputs[0], Steps(node)
     axes = axes_without_batch(node.operation.axis, len(x.shape))
-    if axes is None:
+    if axes is None or not is_real(x):
         return [node]
     size = x.shape[axes[0]]
     return steps.end(steps.along(x, axes[0], np.triu(np.ones((size, size), "float32"))))
@@ -41,7 +42,7 @@ def _trapezoid(node):
 @expands(numpy, "Tril", "Triu")
 def _triangle(node):
     x, steps = node.inputs[0], Steps(node)
-    if len(x.shape) < 3:
+    if len(x.shape) < 3 or not is_real(x):
         return [node]
     cut = np.tril if isinstance(node.operation, numpy.Tril) else np.triu
     mask = cut(np.ones(x.shape[-2:], "float32"), node.operation.k)

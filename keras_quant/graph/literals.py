@@ -7,7 +7,7 @@ import numpy as np
 from keras import tree
 from keras.src.ops import numpy
 
-from keras_quant.graph.graph import Value
+from keras_quant.graph.graph import Value, in_inference
 
 LITERALS = {
     numpy.ZerosLike: lambda node: 0.0,
@@ -20,18 +20,22 @@ LITERALS = {
 def fold_literals(graph):
     """Who reads `ones_like(x)` and its kin reads an array of one sample instead.
 
-    One that leaves the model stays, and has no quantized form.
+    What is computed from such arrays alone is an array, too. One that leaves the model stays, and has no quantized form.
     """
     arrays, nodes = {}, []
     outputs = set(tree.flatten(graph.outputs))
     for node in graph.nodes:
         fill = lambda x: arrays.get(x, x) if isinstance(x, Value) else x
         args, kwargs = tree.map_structure(fill, (node.args, node.kwargs))
-        node = dataclasses.replace(node, args=args, kwargs=kwargs)
+        folded, node = node, dataclasses.replace(node, args=args, kwargs=kwargs)
+        if folded.inputs and not node.inputs:
+            made = map(keras.ops.convert_to_numpy, tree.flatten(in_inference(node, args, kwargs)))
+            arrays.update(zip(tree.flatten(node.outputs), made))
+            continue
         number_of = LITERALS.get(type(node.operation))
         if number_of is None or isinstance(number_of(node), Value) or node.output in outputs:
             nodes.append(node)
             continue
-        number = np.asarray(keras.ops.convert_to_numpy(number_of(node)), "float32")
+        number = np.asarray(keras.ops.convert_to_numpy(number_of(node)), node.output.dtype)
         arrays[node.output] = np.broadcast_to(number, (1, *node.output.shape[1:]))
     return dataclasses.replace(graph, nodes=nodes)

@@ -8,8 +8,9 @@ from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.constants import layers_with_constant
 from keras_quant.graph.keep import keep_float
+from keras_quant.graph.kinds import is_real
 from keras_quant.graph.operations import inputs_of, only_moves, quantized_layer
-from keras_quant.layers import FloatEntrance, QuantIdentity, Quantize, annotation, is_quantized
+from keras_quant.layers import FloatEntrance, QuantBooleans, QuantIdentity, Quantize, annotation, is_quantized
 from keras_quant.layers.weighted import fit_weight_ranges
 
 
@@ -74,6 +75,8 @@ class _Placed:
         note = annotation(self.tensors[value])
         if note is not None and storage in (None, note.quantizer.type.storage):
             return self.tensors[value]
+        if value.dtype == "bool" and policy.storage == "int8":
+            return self.zeros_and_ones(value)
         key = value, policy.storage
         if key not in self.grids:
             name = f"{_dotted(value.name)}_quantize" + ("_int16" if policy.storage == "int16" else "")
@@ -81,12 +84,23 @@ class _Placed:
             self.grids[key] = Quantize(name=self.unique(name), **_policy_argument(wide))(self.tensors[value])
         return self.grids[key]
 
+    def zeros_and_ones(self, value):
+        """A boolean value's tensor as the numbers 0 and 1 on a grid."""
+        key = value, "bool"
+        if key not in self.grids:
+            self.grids[key] = QuantBooleans(name=self.unique(f"{_dotted(value.name)}_numbers"))(self.tensors[value])
+        return self.grids[key]
+
     def precision_of(self, value):
         """The policy that a tensor's own precision amounts to, or `None` for a model's input."""
         tensor, note = self.tensors[value], annotation(self.tensors[value])
         if note is not None:
             return policies.get("int16" if note.quantizer.type.storage == "int16" else "int8")
-        return None if value in self.inputs else policies.get("float16" if tensor.dtype == "float16" else "float32")
+        return (
+            None
+            if value in self.inputs or not is_real(value)
+            else policies.get("float16" if tensor.dtype == "float16" else "float32")
+        )
 
 
 def _policy_argument(policy):
@@ -121,7 +135,12 @@ def _quantized(node, name, policy, placed):
     layers_with_constant(node)  # raises, saying why `lift_constants` left it
     layer = placed.layers.get(id(node.operation)) or quantized_layer(node, name, policy)
     storage = policy.storage if node.named else layer.input_storage
-    outputs = layer(tree.map_structure(lambda v: placed.integers(v, policy, storage), inputs_of(node)))
+    inputs = inputs_of(node)
+    flat = [
+        placed.tensors[value] if slot in layer.integer_slots else placed.integers(value, policy, storage)
+        for slot, value in enumerate(tree.flatten(inputs))
+    ]
+    outputs = layer(tree.pack_sequence_as(inputs, flat))
     placed.layers[id(node.operation)] = layer
     copy_weights(node, layer)
     return outputs

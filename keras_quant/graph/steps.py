@@ -28,7 +28,7 @@ class Steps:
         symbol = lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
         spec = operation.compute_output_spec(*tree.map_structure(symbol, args))
         path = f"{self.node.path}/{type(operation).__name__.lower()}_{len(self.nodes)}"
-        output = Value(tuple(spec.shape), "float32", path)
+        output = Value(tuple(spec.shape), spec.dtype, path)
         self.nodes.append(Node(operation, path, args, {}, output))
         return output
 

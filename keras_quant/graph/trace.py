@@ -11,6 +11,7 @@ from keras.src.ops.numpy import Reshape
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.constants import is_arithmetic
+from keras_quant.graph.expand import is_expanded
 from keras_quant.graph.explain import WAYS_OUT, NoAssignments, call_site, untraceable
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
@@ -131,7 +132,7 @@ class _Tracer:
         training = _training_flag(operation, kwargs, training)
         if isinstance(operation, KernelCall) or not isinstance(operation, keras.layers.Layer):
             return self._leaf(operation, args, kwargs, prefix, training)
-        if not isinstance(operation, GridInputs) and has_quantized_form(operation):
+        if not isinstance(operation, GridInputs) and (has_quantized_form(operation) or is_expanded(operation)):
             return self._leaf(operation, args, kwargs, prefix, training)
         path, reason = f"{prefix}{operation.name}", reason_against(operation)
         keep_float = self.keeps_float(path)

@@ -20,6 +20,7 @@ from keras_quant.layers.affine import (
 from keras_quant.layers.annotation import annotate, annotation
 from keras_quant.layers.attention import QuantDotProductAttention
 from keras_quant.layers.base import QuantComposite, Quantize, QuantLayer
+from keras_quant.layers.booleans import QuantBooleans
 from keras_quant.layers.concatenate import QuantConcatenate
 from keras_quant.layers.constant import QuantAddConstant, QuantMultiplyConstant
 from keras_quant.layers.conv import QuantConv2D, QuantConv2DTranspose, QuantDepthwiseConv2D, QuantSeparableConv2D
@@ -41,6 +42,7 @@ from keras_quant.layers.dropout import (
 from keras_quant.layers.dynamic import DynamicConv2D, DynamicDense, dynamic_class
 from keras_quant.layers.einsum_dense import QuantEinsumDense
 from keras_quant.layers.elu import QuantELU, QuantSELU
+from keras_quant.layers.embedding import QuantEmbedding
 from keras_quant.layers.entrance import FloatEntrance, is_quantized
 from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake
 from keras_quant.layers.gelu import QuantGELU
@@ -55,6 +57,7 @@ from keras_quant.layers.normalization import (
     QuantStandardize,
     QuantUnitNormalization,
 )
+from keras_quant.layers.one_hot import QuantOneHot
 from keras_quant.layers.pad import QuantPad
 from keras_quant.layers.pooling import (
     QuantAveragePooling2D,

@@ -23,6 +23,8 @@ class GridInputs:
 
     # What the kernels take, as the `activations` of policies.
     activation_types = policies.NARROW
+    # Which inputs are integers or booleans, such as indices, and stay what they are.
+    integer_slots = ()
 
     def __init__(self, *args, policy="int8", **kwargs):
         super().__init__(*args, **kwargs)
@@ -35,7 +37,7 @@ class GridInputs:
     def __call__(self, inputs, *args, **kwargs):
         flat = tree.flatten(inputs)
         if not self.built:
-            self._add_input_layers([slot for slot, x in enumerate(flat) if not self._takes(x)])
+            self._add_input_layers([slot for slot, x in enumerate(flat) if not self._takes(slot, x)])
         return super().__call__(inputs, *args, **kwargs)
 
     def _refusal(self):
@@ -52,9 +54,10 @@ class GridInputs:
         """The integer type that inputs have to have, or `None` where any will do."""
         return self.policy.storage
 
-    def _takes(self, x):
+    def _takes(self, slot, x):
         note = annotation(x)
-        return note is not None and self.input_storage in (None, note.quantizer.type.storage)
+        on_grid = note is not None and self.input_storage in (None, note.quantizer.type.storage)
+        return on_grid or slot in self.integer_slots
 
     def quantize_inputs(self, inputs, training=None):
         """The inputs, each on a grid."""
@@ -62,7 +65,7 @@ class GridInputs:
         return tree.pack_sequence_as(inputs, flat)
 
     def _on_grid(self, slot, x, training):
-        if self._takes(x):
+        if self._takes(slot, x):
             return x
         if str(slot) not in self.input_layers:
             raise QuantizationError(
@@ -219,8 +222,9 @@ class QuantLayer(GridInputs):
         return annotate(integers * y.scale, quantizer, Quantized(integers, y))
 
     def operands(self, inputs, y):
-        """The exact integers of the inputs, as `integer_call` wants them."""
-        return tree.map_structure(quantized_values, inputs)
+        """The exact integers of the inputs, as `integer_call` wants them; those in `integer_slots` as they are."""
+        flat = [x if slot in self.integer_slots else quantized_values(x) for slot, x in enumerate(tree.flatten(inputs))]
+        return tree.pack_sequence_as(inputs, flat)
 
     def _train(self, inputs, quantizer):
         """What training makes of inputs that lie on grids, and the `quotient` of `Annotation`."""

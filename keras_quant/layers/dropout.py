@@ -71,8 +71,8 @@ class QuantIdentity(QuantIdentityInInference, keras.layers.Layer):
         return inputs
 
 
-@computes("core.ConvertToTensor", "numpy.Copy", "core.Cast", "core.SaturateCast")
-def _identity_of(operation, args, **arguments):
+@computes("core.ConvertToTensor", "numpy.Copy")
+def cast_of_real(operation, args, **arguments):
     dtype = getattr(operation, "dtype", None)
     if dtype is not None and not keras.backend.standardize_dtype(dtype).startswith(("float", "bfloat")):
         raise UnsupportedLayerError(

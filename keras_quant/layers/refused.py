@@ -112,8 +112,8 @@ refuses_operations(
     "core.WhileLoop",
 )
 refuses_operations(
-    "It decomposes or inverts matrices, for which the runtime has no kernel. Do it with the model's outputs, on the host; of a "
-    "constant matrix, compute it when the model is built.",
+    "It decomposes or inverts matrices, for which the runtime has no kernel. Do it with the model's outputs, on the host; "
+    "of a constant matrix, when the model is built.",
     "linalg.Cholesky",
     "linalg.CholeskyInverse",
     "linalg.Det",
@@ -148,8 +148,8 @@ refuses_operations(
     "numpy.Imag",
 )
 refuses_operations(
-    "Where each pixel comes from is computed, or its colour chosen case by case, for which the runtime has no int8 kernel. Do "
-    "it in the data pipeline.",
+    "Where each pixel comes from is computed, or its colour chosen case by case, for which the runtime has no int8 kernel. "
+    "Do it in the data pipeline.",
     "image.AffineTransform",
     "image.ElasticTransform",
     "image.HSVToRGB",

@@ -5,7 +5,8 @@ import importlib
 
 import keras
 
-_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS, _REFUSED, _OUTSIDE, _IN_FLOAT = {}, {}, set(), {}, {}, {}
+_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS, _INTEGER_SLOTS = {}, {}, set(), {}
+_REFUSED, _OUTSIDE, _IN_FLOAT = {}, {}, {}
 
 
 def register_quantized_layer(*float_classes, package="Custom"):
@@ -49,7 +50,7 @@ def float_classes(cls):
     return [float_class for float_class, quantized in _QUANTIZED.items() if issubclass(quantized, cls)]
 
 
-def computes(*names, constants=False):
+def computes(*names, constants=False, integer_slots=()):
     """Decorator: the function makes the quantized layer of these `keras.ops` operations.
 
     It takes `(operation, args, **arguments)`: the operation object, which holds the parameters that are no tensors; what it
@@ -59,11 +60,13 @@ def computes(*names, constants=False):
     Args:
         *names: classes of `keras.src.ops` by module and name, "numpy.Add"; those that this Keras lacks are left out.
         constants: whether the factory reads those of `args` that are no tensors; otherwise they are refused.
+        integer_slots: which of its tensors are integers or booleans, such as indices, and stay what they are.
     """
 
     def decorate(factory):
         for operation in _operations(names):
             _OPERATIONS[operation] = factory
+            _INTEGER_SLOTS[operation] = integer_slots
             if constants:
                 _TAKES_CONSTANTS.add(operation)
         return factory
@@ -74,6 +77,11 @@ def computes(*names, constants=False):
 def operation_factory(operation):
     """The function that makes the quantized layer of a `keras.ops` operation object, or `None`; see `computes`."""
     return _OPERATIONS.get(type(operation))
+
+
+def integer_slots(operation):
+    """Which tensors of a float layer or operation its quantized layer reads as integers or booleans."""
+    return _INTEGER_SLOTS.get(type(operation)) or getattr(quantized_class(operation), "integer_slots", ())
 
 
 def takes_constants(operation):

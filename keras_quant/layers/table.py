@@ -30,8 +30,8 @@ _ACTIVATIONS = (
 _OPERATIONS = {
     "math": "Erf Erfc Erfinv Rsqrt",
     "nn": "Celu HardShrink LogSigmoid SoftShrink Softplus Softsign SparsePlus SparseSigmoid Squareplus TanhShrink Threshold",
-    "numpy": "Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cbrt Ceil Cos Cosh Deg2rad Exp Exp2 Expm1 Floor I0 Log Log10 Log1p "
-    "Log2 Rad2deg Reciprocal Round Sign Sin Sinc Sinh Sqrt Tan Trunc",
+    "numpy": "Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cbrt Ceil Cos Cosh Deg2rad Exp Exp2 Expm1 Floor I0 Log Log10 "
+    "Log1p Log2 Rad2deg Reciprocal Round Sign Sin Sinc Sinh Sqrt Tan Trunc",
 }
 # What an operation is called here, where that is not its function in `keras.ops`; and what holds its parameters.
 _NAMES = {"Exp": "exponential"}
@@ -107,8 +107,9 @@ class QuantTable(_Tabulated, keras.layers.Layer):
     """A function of one value on int8, by a table in the file; exact.
 
     Args:
-        function: the name of a function of one value in `keras.ops` or `keras.activations`, such as "cos", "erf", "exponential",
-            "log", "softplus"; or "arctan2", "floor_divide", "fmod", "heaviside", "hypot", "logaddexp", "logaddexp2", "mod",
+        function: the name of a function of one value in `keras.ops` or `keras.activations`, such as "cos", "erf",
+            "exponential", "log", "softplus"; or "arctan2", "floor_divide", "fmod", "heaviside", "hypot",
+            "logaddexp", "logaddexp2", "mod",
             with `other` and `other_first` among the arguments.
         offset: added to the input first, as in `rsqrt(x + epsilon)`.
         arguments: dict of the function's further arguments.

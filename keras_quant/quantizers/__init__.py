@@ -26,6 +26,7 @@ from keras_quant.quantizers.ranges import (
     Truncation,
 )
 from keras_quant.quantizers.registry import KERNEL, OUTPUT, get, serialize, with_width
+from keras_quant.quantizers.table import TableQuantizer
 from keras_quant.quantizers.weight import AbsMax, ClippedAbsMax, WeightQuantizer
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "RangeMethod",
     "Symmetric",
     "Symmetric16",
+    "TableQuantizer",
     "Truncation",
     "UniformQuantizer",
     "WeightQuantizer",

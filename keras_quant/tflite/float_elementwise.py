@@ -2,14 +2,14 @@
 
 import keras
 import numpy as np
-from keras.src.ops import core, nn
+from keras.src.ops import nn
 from keras.src.ops import numpy as knp
 
 from keras_quant.errors import ExportError
 from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.layers.registry import float_classes
 from keras_quant.tflite.conv import fused_code, padding
-from keras_quant.tflite.lower import lowers_float
+from keras_quant.tflite.lower import NAMES, lowers_float
 from keras_quant.tflite.pooling import pool
 from keras_quant.tflite.reduce import reduce
 from keras_quant.tflite.reshape import cut, pad
@@ -31,14 +31,14 @@ _FUNCTIONS = {
 }
 
 
-def _classes(module, **named):
+def classes(module, **named):
     """Classes of Keras's operations by name, as far as this Keras has them."""
     return {getattr(module, name): value for name, value in named.items() if hasattr(module, name)}
 
 
 _OF_OPERATIONS = {
-    **_classes(nn, Relu=A.relu, Relu6=A.relu6, Sigmoid=A.sigmoid, Silu=A.silu, HardSilu=A.hard_silu),
-    **_classes(knp, Tanh=A.tanh, Exp=A.exponential),
+    **classes(nn, Relu=A.relu, Relu6=A.relu6, Sigmoid=A.sigmoid, Silu=A.silu, HardSilu=A.hard_silu),
+    **classes(knp, Tanh=A.tanh, Exp=A.exponential),
 }
 
 
@@ -125,22 +125,24 @@ _OF_LAYERS = {
     L.Multiply: "MUL",
     L.Maximum: "MAXIMUM",
     L.Minimum: "MINIMUM",
-    **_classes(knp, Add="ADD", Subtract="SUB", Multiply="MUL", Divide="DIV", TrueDivide="DIV"),
-    **_classes(knp, Maximum="MAXIMUM", Minimum="MINIMUM"),
+    **classes(knp, Add="ADD", Subtract="SUB", Multiply="MUL", Divide="DIV", TrueDivide="DIV"),
+    **classes(knp, Maximum="MAXIMUM", Minimum="MINIMUM"),
 }
 
 
 def binary(lowering, name, a, b, output, part=None):
     """An operator of two tensors, one of which may be a number or an array."""
     options, version, since = _BINARY[name]
-    operands = [x if isinstance(x, Tensor) else _constant(lowering, output, x, part) for x in (a, b)]
+    operands = [
+        lowering.cast(x, output.kind) if isinstance(x, Tensor) else _constant(lowering, output, x, part) for x in (a, b)
+    ]
     y = lowering.activation(output, part)
     lowering.operator(name, operands, y, version, since, options)
     return y
 
 
 def _constant(lowering, output, value, part):
-    array = np.asarray(keras.ops.convert_to_numpy(value), np.float32)
+    array = np.asarray(keras.ops.convert_to_numpy(value), NAMES[output.kind])
     return lowering.writer.constant(f"{output.name}/{part or 'constant'}_operand", array)
 
 
@@ -229,16 +231,4 @@ def cropping(lowering, layer, inputs, output):
 @lowers_float(*float_classes(QuantIdentityInInference), L.Identity)
 def identity(lowering, layer, inputs, output):
     (x,) = inputs
-    return x
-
-
-@lowers_float(*_classes(core, Cast=None))
-def cast(lowering, operation, inputs, output):
-    """Between float types: nothing, since the file's tensors are float32 throughout."""
-    (x,) = inputs
-    if not keras.backend.standardize_dtype(operation.dtype).startswith(("float", "bfloat")):
-        raise ExportError(
-            f"Operation '{output.name}' makes {operation.dtype} of real numbers, which has no rule here. Cast behind the "
-            'model, or export with `fallback="converter"`.'
-        )
     return x

@@ -117,7 +117,7 @@ _MODES = {"psd": _psd, "magnitude": _magnitude, "log": _logarithm, "angle": _ang
 @lowers_float(MelSpectrogram)
 def mel_spectrogram(lowering, layer, inputs, output):
     (x,) = inputs
-    chain, (bins, steps) = _Chain(lowering, output), output.shape
+    chain, steps = _Chain(lowering, output), output.shape[1]
     border = layer.fft_length // 2
     amounts = lowering.ints(output, "border", [(0, 0), (border, border)])
     padded = lowering.activation(output, "padded", (x.shape[1] + 2 * border,))

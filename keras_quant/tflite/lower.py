@@ -5,19 +5,23 @@ import dataclasses
 import numpy as np
 from keras import ops, tree
 
-from keras_quant.errors import CalibrationError, ExportError
+from keras_quant import policy as policies
+from keras_quant.errors import CalibrationError, ExportError, UnsupportedLayerError
 from keras_quant.graph import trace
 from keras_quant.graph.graph import Value
+from keras_quant.graph.kinds import is_real
+from keras_quant.graph.operations import quantized_layer
 from keras_quant.graph.rules import Rules
 from keras_quant.integer import QuantParams
 from keras_quant.integer.params import INT8, INT16
 from keras_quant.layers import Quantize, QuantLayer, is_quantized
+from keras_quant.layers.registry import integer_slots
 from keras_quant.tflite.ends import input_tensor
 from keras_quant.tflite.float_fold import fold_float
-from keras_quant.tflite.writer import Tensor, TensorType, Writer
+from keras_quant.tflite.writer import KINDS, Tensor, TensorType, Writer
 
-_RULES = Rules()
-_KINDS = {"int8": TensorType.INT8, "int16": TensorType.INT16}
+_RULES, _TAKES_GRIDS = Rules(), set()
+NAMES = {kind: name for name, kind in KINDS.items()}
 
 
 def register_lowering(*classes):
@@ -43,12 +47,18 @@ def register_lowering(*classes):
 lowers = register_lowering
 
 
-def lowers_float(*classes):
+def lowers_float(*classes, takes_grids=False):
     """Decorator: the function is the rule for float layers or operations of exactly these classes.
 
-    It takes what other rules do; its inputs are `Tensor`s of real numbers, or constant arrays, always in a list.
-    """
+    It takes what other rules do; its inputs are `Tensor`s, or constant arrays, always in a list. Where the output is of
+    real numbers, so are the tensors; where it is of integers or booleans, those that hold such are left as they are.
 
+    Args:
+        *classes: of layers or `keras.ops` operations.
+        takes_grids: whether the rule does without the DEQUANTIZE of a tensor that lies on a grid.
+    """
+    if takes_grids:
+        _TAKES_GRIDS.update(classes)
     return _RULES.register_float(*classes)
 
 
@@ -59,12 +69,19 @@ class Output:
     Attributes:
         name: of the tensor: the layer's path.
         shape: without the batch.
-        params: `QuantParams` of its grid, as tensors; `None` for real numbers.
+        params: `QuantParams` of its grid, as tensors; `None` for real numbers, and for integers and booleans on none.
+        dtype: of the Keras tensor, where there is no grid.
     """
 
     name: str
     shape: tuple
     params: QuantParams
+    dtype: str = "float32"
+
+    @property
+    def kind(self):
+        """The `TensorType` of a tensor on no grid."""
+        return TensorType.FLOAT32 if "float" in self.dtype else KINDS[self.dtype]
 
 
 class Lowering:
@@ -93,27 +110,43 @@ class Lowering:
         name = f"{output.name}/{name}" if name else output.name
         shape = output.shape if shape is None else shape
         if params is None:
-            return self.writer.real(name, shape)
+            kind = output.kind if kind is None else kind
+            return self.writer.real(name, shape) if kind == TensorType.FLOAT32 else self.writer.integers(name, shape, kind)
         return self.writer.activation(
             name,
             shape,
             ops.convert_to_numpy(params.scale),
             ops.convert_to_numpy(params.zero_point),
-            _KINDS[params.type.storage] if kind is None else kind,
+            KINDS[params.type.storage] if kind is None else kind,
         )
 
     def real(self, x):
-        """The real numbers of a tensor, by DEQUANTIZE if it holds integers; once for all who read them."""
+        """The real numbers of a tensor, by DEQUANTIZE or CAST if it holds integers; once for all who read them."""
         if not isinstance(x, Tensor) or x.is_real:
             return x
+        if x.scale is None:
+            return self.cast(x, TensorType.FLOAT32)
         if (x.index, "real") not in self.moved:
             y = self.writer.real(f"{x.name}/dequantized", x.shape[1:])
             self.operator("DEQUANTIZE", [x], y, *((3, (2, 1, 0)) if x.kind == TensorType.INT16 else (2, (1, 14, 0))))
             self.moved[x.index, "real"] = y
         return self.moved[x.index, "real"]
 
+    def cast(self, x, kind):
+        """CAST a tensor on no grid to another `TensorType`; once for all who want it."""
+        if x.kind == kind:
+            return x
+        if (x.index, kind) not in self.moved:
+            name = f"{x.name}/{NAMES[kind]}"
+            real = kind == TensorType.FLOAT32
+            y = self.writer.real(name, x.shape[1:]) if real else self.writer.integers(name, x.shape[1:], kind)
+            self.operator("CAST", [x], y, 1, (1, 5, 0), "CastOptions", inDataType=x.kind, outDataType=kind)
+            self.moved[x.index, kind] = y
+        return self.moved[x.index, kind]
+
     def quantized(self, x, y):
         """QUANTIZE `x` onto the grid of the new tensor `y`; the one that is there already if another asked for it."""
+        x = self.real(x) if x.scale is None else x
         key = x.index, float(y.scale), y.zero_point, y.kind
         if key not in self.moved:
             self.operator(
@@ -151,8 +184,8 @@ class Lowering:
 
 
 def params_of(x):
-    """`QuantParams` of a file's tensor; `None` for one of real numbers."""
-    if x.is_real:
+    """`QuantParams` of a file's tensor; `None` for one on no grid."""
+    if x.scale is None:
         return None
     scale, zero_point = ops.convert_to_tensor(x.scale), ops.convert_to_tensor(np.float32(x.zero_point))
     return QuantParams(scale, zero_point, INT16 if x.kind == TensorType.INT16 else INT8)
@@ -181,7 +214,8 @@ def lower(qmodel, batch_size=1, input_type=None):
     entered = set() if input_type == "float32" else _entered(graph)
     for value in graph.inputs:
         if value not in entered:
-            lowering.tensors[value] = lowering.inputs[value] = lowering.writer.real(value.name, value.shape[1:])
+            given = Output(value.name, value.shape[1:], None, _given_dtype(value, graph))
+            lowering.tensors[value] = lowering.inputs[value] = lowering.activation(given)
     for node in graph.nodes:
         lowering.path = node.path
         if any(value in entered for value in node.inputs):
@@ -208,10 +242,35 @@ def _clamped(lowering, x, output, params):
 
 
 def _lower_float(node, lowering):
-    fill = lambda v: lowering.real(lowering.tensors[v]) if isinstance(v, Value) else v
+    slots, takes_grids = integer_slots(node.operation), type(node.operation) in _TAKES_GRIDS
+    exact = not is_real(node.output)
+
+    def fill(x):
+        if not isinstance(x, Value):
+            return x
+        tensor = lowering.tensors[x]
+        as_it_is = exact or node.inputs.index(x) in slots
+        return tensor if takes_grids or (as_it_is and tensor.scale is None) else lowering.real(tensor)
+
     arguments = [fill(x) for x in tree.flatten(node.args) if x is not None]
-    output = Output(node.path, node.output.shape[1:], None)
+    output = Output(node.path, node.output.shape[1:], None, node.output.dtype)
     lowering.tensors[node.output] = _rule(node)(lowering, node.operation, arguments, output)
+
+
+def _given_dtype(value, graph):
+    """The dtype of a file's input that lies on no grid: integers and booleans where they are read as such."""
+    readers = [node for node in graph.nodes if value in node.inputs]
+    indexing = [node for node in readers if _reads_integers(node, value)]
+    if is_real(value):
+        return "int32" if len(indexing) == len(readers) and readers else "float32"
+    exact = [node for node in readers if not any(map(is_real, tree.flatten(node.outputs)))]
+    return value.dtype if indexing or exact else "float32"
+
+
+def _reads_integers(node, value):
+    layer = node.operation
+    slots = layer.integer_slots if isinstance(layer, QuantLayer) else integer_slots(layer)
+    return all(slot in slots for slot, x in enumerate(node.inputs) if x is value)
 
 
 def _entered(graph):
@@ -234,7 +293,7 @@ def _enter(node, lowering):
     scale, zero_point = (np.asarray(ops.convert_to_numpy(v)) for v in (params.scale, params.zero_point))
     if value not in lowering.entrances:
         lowering.inputs[value], lowering.entrances[value] = input_tensor(
-            lowering, value.name, value.shape[1:], scale, int(zero_point), _KINDS[grid.type.storage]
+            lowering, value.name, value.shape[1:], scale, int(zero_point), KINDS[grid.type.storage]
         )
     known = lowering.entrances[value]
     if (known.scale, known.zero_point) != (scale, zero_point):
@@ -246,7 +305,27 @@ def _enter(node, lowering):
 
 
 def _rule(node):
-    return _RULES.of(node.operation)
+    return _RULES.of(node.operation) or _moving_rule(node)
+
+
+def _moving_rule(node):
+    """The rule of the quantized layer of an operation that only moves data, which does the same on tensors of any type."""
+    if isinstance(node.operation, QuantLayer):
+        return None
+    try:
+        layer = quantized_layer(node, node.operation.name, policies.get("int8"))
+    except UnsupportedLayerError:
+        return None
+    rule = _RULES.of(layer) if getattr(layer, "keeps_grid", False) else None
+    if rule is None:
+        return None
+    layer.build(node.inputs[0].shape)
+    return lambda lowering, operation, arguments, output: rule(lowering, layer, arguments[0], output)
+
+
+def rule_of_float(operation_class):
+    """The rule of float layers or operations of a class, or `None`."""
+    return _RULES.of_float(operation_class)
 
 
 def lowers_in_float(operation):

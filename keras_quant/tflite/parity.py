@@ -12,6 +12,7 @@ from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.graph import settle_halves, trace
 from keras_quant.graph.graph import in_integers
+from keras_quant.graph.kinds import is_real
 from keras_quant.integer import Quantized
 from keras_quant.layers import QuantLayer, annotate, annotation
 from keras_quant.policy import Policy
@@ -162,7 +163,7 @@ class Comparison:
 
     def tolerate(self, graph):
         """Set the tolerance of the tensors that hold real numbers."""
-        tolerance = max((_tolerance(node.operation) for node in graph.nodes), default=0.0)
+        tolerance = max((_tolerance(node) for node in graph.nodes), default=0.0)
         real = {d["name"] for d in self.runtime.outputs if d["dtype"] == np.float32}
         for name, report in self.outputs.items():
             report.tolerance = tolerance if name in real else None
@@ -188,8 +189,9 @@ class Comparison:
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "dynamic": 1e-2}
 
 
-def _tolerance(operation):
-    if isinstance(operation, QuantLayer):
+def _tolerance(node):
+    operation = node.operation
+    if isinstance(operation, QuantLayer) or _is_exact(node):
         return 0.0
     policy = getattr(operation, "policy", None)
     own = policy.activations if isinstance(policy, Policy) else getattr(operation, "compute_dtype", "float32")
@@ -200,7 +202,12 @@ def leaves_float(node, graph):
     """Whether a node quantizes what was computed in float; where halves are allowed, so may a file's input be."""
     halves = any(getattr(n.operation, "compute_dtype", "") == "float16" for n in graph.nodes)
     bare = all(value.note is None and (halves or value not in graph.inputs) for value in node.inputs)
-    return bare and isinstance(node.operation, QuantLayer)
+    return bare and isinstance(node.operation, QuantLayer) and any(map(is_real, node.inputs))
+
+
+def _is_exact(node):
+    """Whether a node makes integers or booleans, which no order of sums and no rounding changes."""
+    return not any(map(is_real, tree.flatten(node.outputs)))
 
 
 def keras_side(qmodel, graph, paths, given):

@@ -125,9 +125,9 @@ def _quiet():
 
 def quantize_array(array, detail):
     """Real values on the grid of a file's tensor, as the runtime's own QUANTIZE does it; as they are, if it has none."""
-    array = array.astype(np.float32)
     if detail["dtype"] == np.float32 or not detail["quantization"][0]:
-        return array
+        return array.astype(detail["dtype"])
+    array = array.astype(np.float32)
     scale, zero_point = np.float32(detail["quantization"][0]), detail["quantization"][1]
     limits = np.iinfo(detail["dtype"])
     rounded = np.rint(array * (np.float32(1.0) / scale))

@@ -9,7 +9,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 TensorType, BuiltinOperator, BuiltinOptions = schema.TensorType, schema.BuiltinOperator, schema.BuiltinOptions
 SIGNATURE = "serving_default"
-_KINDS = {name: getattr(TensorType, name.upper()) for name in ("int8", "int16", "int32", "int64", "float16", "float32")}
+KINDS = {
+    name: getattr(TensorType, name.upper())
+    for name in ("int8", "uint8", "int16", "int32", "int64", "uint32", "bool", "float16", "float32")
+}
 _NARROW = {2: TensorType.INT2, 4: TensorType.INT4}
 # The format wants constants aligned to 16 bytes; kernels load them with vector instructions.
 ALIGNMENT = 16
@@ -23,7 +26,7 @@ class Tensor:
         index: in the subgraph.
         name: unique in the file.
         shape: with the exported batch size.
-        scale, zero_point: NumPy float32 and int of a tensor of integers.
+        scale, zero_point: NumPy float32 and int of a tensor on a grid; a scale of `None` for other ones.
         kind: `TensorType`.
     """
 
@@ -82,9 +85,9 @@ class Writer:
         index, name = self._tensor(name, shape, TensorType.FLOAT32, 0, None, None)
         return Tensor(index, name, tuple(shape), kind=TensorType.FLOAT32)
 
-    def integers(self, name, shape):
-        """Add an int32 tensor that is computed at run time; args and return value as of `activation`."""
-        return Tensor(*self._computed(name, shape, TensorType.INT32, None, None), kind=TensorType.INT32)
+    def integers(self, name, shape, kind=TensorType.INT32):
+        """Add a tensor of integers or booleans on no grid; args and return value as of `activation`."""
+        return Tensor(*self._computed(name, shape, kind, None, None), kind=kind)
 
     def _computed(self, name, shape, kind, scales, zero_points):
         full = (self.batch_size or 1, *shape)
@@ -99,7 +102,7 @@ class Writer:
         An operand without scales (a shape, a padding) that is there already is not written again.
         """
         array = np.ascontiguousarray(array)
-        add = lambda: self._constant(name, array, _KINDS[array.dtype.name], array.shape, scale, axis, zero_point)
+        add = lambda: self._constant(name, array, KINDS[array.dtype.name], array.shape, scale, axis, zero_point)
         if scale is not None:
             return add()
         key = array.dtype.name, array.shape, array.tobytes()
