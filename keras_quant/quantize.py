@@ -4,11 +4,13 @@ from keras_quant.calibrate import calibrate, has_ranges
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import (
     expand,
+    fold_literals,
     fuse_activations,
     fuse_batch_norms,
     fuse_input_scales,
     join_biases,
     keep_integers,
+    keep_islands,
     lift_constants,
     lift_tables,
     lift_weights,
@@ -22,7 +24,9 @@ from keras_quant.layers import QuantLayer
 from keras_quant.policy import as_map
 
 PASSES = (
+    keep_islands,
     expand,
+    fold_literals,
     lift_tables,
     keep_integers,
     lift_weights,

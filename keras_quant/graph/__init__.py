@@ -1,12 +1,14 @@
 """A model as one flat graph of leaf layers, and the passes over it."""
 
-from keras_quant.graph import encodings
+from keras_quant.graph import composed, contraction, encodings, linear, moved, patches
 from keras_quant.graph.constants import lift_constants
 from keras_quant.graph.expand import expand
 from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.halves import settle_halves
+from keras_quant.graph.islands import keep_islands
 from keras_quant.graph.kinds import keep_integers
+from keras_quant.graph.literals import fold_literals
 from keras_quant.graph.place import place
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
 from keras_quant.graph.softmax import scale_inner_softmaxes
@@ -19,10 +21,12 @@ __all__ = [
     "Node",
     "Value",
     "expand",
+    "fold_literals",
     "fuse_activations",
     "fuse_batch_norms",
     "fuse_input_scales",
     "join_biases",
+    "keep_islands",
     "keep_integers",
     "lift_constants",
     "lift_tables",

@@ -11,12 +11,12 @@ from keras_quant.errors import UnsupportedLayerError
 from keras_quant.graph.explain import location
 from keras_quant.graph.graph import Value
 
-_ARITHMETIC = {}
+ARITHMETIC = {}
 
 
 def _arithmetic(*names):
     def decorate(function):
-        _ARITHMETIC.update({getattr(knp, name): function for name in names if hasattr(knp, name)})
+        ARITHMETIC.update({getattr(knp, name): function for name in names if hasattr(knp, name)})
         return function
 
     return decorate
@@ -24,7 +24,7 @@ def _arithmetic(*names):
 
 def is_arithmetic(operation):
     """Whether the operation, with a constant, becomes a layer here."""
-    return type(operation) in _ARITHMETIC
+    return type(operation) in ARITHMETIC
 
 
 def lift_constants(graph):
@@ -59,7 +59,7 @@ def layers_with_constant(node):
     Raises:
         UnsupportedLayerError: if there are none for this constant.
     """
-    lifted = _ARITHMETIC.get(type(node.operation))
+    lifted = ARITHMETIC.get(type(node.operation))
     constants = [x for x in node.args if not _holds_values(x)]
     if lifted is None or not constants or not node.inputs:
         return []
@@ -129,6 +129,43 @@ def _power(shape, constant, constant_first):
     if constant_first:
         return [layers.QuantRescaling(float(np.log(exponent))), layers.QuantTable("exponential")]
     return [layers.QuantSquare() if exponent == 2 else layers.QuantPower(exponent)]
+
+
+@_arithmetic("DivideNoNan")
+def _divide_no_nan(shape, constant, constant_first):
+    if constant_first:
+        return [layers.QuantTable("reciprocal_no_nan"), _product(shape, constant)]
+    array = array_of(constant)
+    return [_product(shape, np.divide(1.0, array, out=np.zeros_like(array), where=array != 0))]
+
+
+@_arithmetic("Ldexp")
+def _load_exponent(shape, constant, constant_first):
+    if constant_first:
+        return [layers.QuantTable("exp2"), _product(shape, constant)]
+    return [_product(shape, 2.0 ** array_of(constant))]
+
+
+def _by_table(name):
+    """A function of two values, one of which is a number: a table."""
+
+    def lifted(shape, constant, constant_first):
+        return [layers.QuantTable(name, arguments={"other": _scalar(constant), "other_first": constant_first})]
+
+    return lifted
+
+
+for _class, _name in {
+    "Arctan2": "arctan2",
+    "FloorDivide": "floor_divide",
+    "Fmod": "fmod",
+    "Heaviside": "heaviside",
+    "Hypot": "hypot",
+    "Logaddexp": "logaddexp",
+    "Logaddexp2": "logaddexp2",
+    "Mod": "mod",
+}.items():
+    _arithmetic(_class)(_by_table(_name))
 
 
 def _sum(shape, constant):

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 from keras.src.ops import core, nn, numpy
 
-from keras_quant.graph.expand import _expands as expands
 from keras_quant.graph.expand import _then as then
+from keras_quant.graph.expand import expands
 from keras_quant.graph.graph import Node
 
 

@@ -10,7 +10,7 @@ from keras.src.ops import core, image, linalg, nn, numpy
 
 from keras_quant.graph.graph import Node, Value
 
-_EXPANSIONS = {}
+EXPANSIONS = {}
 
 
 def expand(graph):
@@ -23,31 +23,38 @@ def expand(graph):
     """
     nodes = []
     for node in graph.nodes:
-        expansion = _EXPANSIONS.get(type(node.operation))
-        made = [node] if expansion is None else expansion(node)
-        nodes.extend(dataclasses.replace(n, policy=node.policy, named=node.named) for n in made)
+        for n in _expanded(node):
+            own = n.policy is not None
+            nodes.append(n if own else dataclasses.replace(n, policy=node.policy, named=node.named, source=node.source))
     return dataclasses.replace(graph, nodes=nodes)
+
+
+def _expanded(node):
+    """The nodes that a node amounts to, each with one output and no expansion of its own that changes it."""
+    expansion = EXPANSIONS.get(type(node.operation))
+    made = [node] if expansion is None else expansion(node)
+    return made if made == [node] else [n for part in made for n in _expanded(part)]
 
 
 def is_expanded(operation):
     """Whether a layer or operation becomes others here."""
-    return type(operation) in _EXPANSIONS
+    return type(operation) in EXPANSIONS
 
 
-def _expands(module, *names):
+def expands(module, *names):
     """Decorator: the function turns a node of these operations, where this Keras has them, into a list of nodes."""
 
     def decorate(expansion):
         for name in names:
             operation = getattr(module, name, None)
             if operation is not None:
-                _EXPANSIONS[operation] = expansion
+                EXPANSIONS[operation] = expansion
         return expansion
 
     return decorate
 
 
-@_expands(numpy, "Split", "ArraySplit")
+@expands(numpy, "Split", "ArraySplit")
 def _split(node):
     """One slice for each piece, as long as its output is."""
     axis = node.operation.axis % len(node.inputs[0].shape)
@@ -61,7 +68,7 @@ def _split(node):
     return nodes
 
 
-@_expands(core, "Unstack")
+@expands(core, "Unstack")
 def _unstack(node):
     axis = node.operation.axis % len(node.inputs[0].shape)
     if axis == 0:
@@ -79,24 +86,24 @@ def _refused(node):
     return [Node(numpy.GetItem(), node.path, (node.inputs[0], (slice(0, 1),)), {}, output)]
 
 
-@_expands(numpy, "Stack")
+@expands(numpy, "Stack")
 def _stack(node):
     axis = node.operation.axis % (len(node.inputs[0].shape) + 1)
     return _join_expanded(node, axis)
 
 
-@_expands(numpy, "Dstack")
+@expands(numpy, "Dstack")
 def _dstack(node):
     rank = len(node.inputs[0].shape)
     return _join_expanded(node, 2) if rank == 2 else [_join(node, node.inputs, 2)]
 
 
-@_expands(numpy, "Hstack")
+@expands(numpy, "Hstack")
 def _hstack(node):
     return [_join(node, node.inputs, 1)]
 
 
-@_expands(numpy, "Concatenate")
+@expands(numpy, "Concatenate")
 def _concatenate(node):
     """Of a single tensor it is that tensor; constants, such as a class token, are added to the room that padding makes."""
     operands, axis = tree.flatten(node.args), node.operation.axis
@@ -146,7 +153,7 @@ def _join(node, values, axis):
     return Node(numpy.Concatenate(axis), node.path, (values,), {}, node.output)
 
 
-@_expands(numpy, "Var")
+@expands(numpy, "Var")
 def _variance(node):
     """The mean of the squared distances from the mean."""
     x, operation = node.inputs[0], node.operation
@@ -158,13 +165,13 @@ def _variance(node):
     return [mean, centered, square, last]
 
 
-@_expands(numpy, "Std")
+@expands(numpy, "Std")
 def _deviation(node):
     variance = _then(node, numpy.Var(node.operation.axis, node.operation.keepdims), "variance", node.inputs[0])
     return [*_variance(variance), Node(numpy.Sqrt(), node.path, (variance.output,), {}, node.output)]
 
 
-@_expands(numpy, "Clip")
+@expands(numpy, "Clip")
 def _clip(node):
     """Bounds with zero outside, or one a channel, are what `maximum` and `minimum` have forms for."""
     bounds = node.operation.x_min, node.operation.x_max
@@ -175,7 +182,7 @@ def _clip(node):
     return _chain(node, [step for step in steps if step[2] is not None], node.inputs[0])
 
 
-@_expands(linalg, "Norm")
+@expands(linalg, "Norm")
 def _norm(node):
     """The Euclidean one: the root of the sum of squares."""
     x, axes, order = node.inputs[0], node.operation.axis, node.operation.ord
@@ -185,7 +192,7 @@ def _norm(node):
     return _chain(node, [("square", numpy.Square()), ("sum", total), ("root", numpy.Sqrt())], x)
 
 
-@_expands(nn, "Glu")
+@expands(nn, "Glu")
 def _gated_linear_unit(node):
     """One half times the sigmoid of the other."""
     x = node.inputs[0]
@@ -199,8 +206,8 @@ def _gated_linear_unit(node):
     return [value, gate, sigmoid, product]
 
 
-@_expands(nn, "Softmax")
-@_expands(keras.layers, "Softmax")
+@expands(nn, "Softmax")
+@expands(keras.layers, "Softmax")
 def _softmax(node):
     """Over axes that are not the last one, these are moved there and made one."""
     x, rank = node.inputs[0], len(node.inputs[0].shape)
@@ -221,12 +228,12 @@ def _softmax(node):
     return _chain(node, [(name, layer) for name, layer in steps if name not in idle], x)
 
 
-@_expands(image, "CropImages")
+@expands(image, "CropImages")
 def _crop_images(node):
     return [dataclasses.replace(node, operation=keras.layers.Cropping2D(_margins(node, "cropping")))]
 
 
-@_expands(image, "PadImages")
+@expands(image, "PadImages")
 def _pad_images(node):
     return [dataclasses.replace(node, operation=keras.layers.ZeroPadding2D(_margins(node, "padding")))]
 
@@ -239,66 +246,6 @@ def _margins(node, what):
         before, after = (getattr(node.operation, f"{end}_{what}") for end in (first, last))
         margins.append((total - after if before is None else before, total - before if before is not None else after))
     return margins
-
-
-@_expands(image, "ExtractPatches")
-def _extract_patches(node):
-    """Patches side by side, as a vision transformer cuts them, are only moved; of others each place is a slice."""
-    x, operation = node.inputs[0], node.operation
-    size, dilation = _pair(operation.size), _pair(operation.dilation_rate)
-    strides = _pair(operation.strides or size)
-    if len(x.shape) != 4 or len(size) != 2 or operation.data_format != "channels_last":
-        return [node]
-    counts = node.output.shape[1:3]
-    ends = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(counts, strides, size, dilation)]
-    missing = [max(end - length, 0) for end, length in zip(ends, x.shape[1:3])]
-    padding = [(m // 2, m - m // 2) for m in missing]
-    padded = [_then(node, keras.layers.ZeroPadding2D(padding), "padded", x)] if any(missing) else []
-    x = padded[0].output if padded else x
-    if size == strides and dilation == (1, 1):
-        return [*padded, *_side_by_side(node, x, size, counts)]
-    step = lambda begin, axis: slice(begin, begin + (counts[axis] - 1) * strides[axis] + 1, strides[axis])
-    places = [
-        _then(node, numpy.GetItem(), f"{i}_{j}", x, (slice(None), step(i * dilation[0], 0), step(j * dilation[1], 1)))
-        for i, j in np.ndindex(*size)
-    ]
-    return [*padded, *places, _join(node, [place.output for place in places], 3)]
-
-
-def _side_by_side(node, x, size, counts):
-    (rows, columns), (height, width), channels = counts, size, x.shape[3]
-    rest = [(0, x.shape[1] - rows * height), (0, x.shape[2] - columns * width)]
-    steps = [
-        ("cropped", keras.layers.Cropping2D(rest)),
-        ("split", keras.layers.Reshape((rows, height, columns, width * channels))),
-        ("moved", keras.layers.Permute((1, 3, 2, 4))),
-        ("joined", keras.layers.Reshape((rows, columns, height * width * channels))),
-    ]
-    return _chain(node, steps if np.any(rest) else steps[1:], x)
-
-
-def _pair(value):
-    return (value, value) if isinstance(value, int) else tuple(value)
-
-
-@_expands(keras.layers, *(f"AdaptiveAveragePooling{rank}D" for rank in (1, 2, 3)))
-def _adaptive_average(node):
-    return _adaptive_pooling(node, "AveragePooling")
-
-
-@_expands(keras.layers, *(f"AdaptiveMaxPooling{rank}D" for rank in (1, 2, 3)))
-def _adaptive_maximum(node):
-    return _adaptive_pooling(node, "MaxPooling")
-
-
-def _adaptive_pooling(node, name):
-    """Pooling with windows of one size, where the output divides the input; else nothing that a kernel does."""
-    before, after = node.inputs[0].shape[1:-1], node.output.shape[1:-1]
-    if any(size % wanted for size, wanted in zip(before, after)):
-        return [node]
-    window = [size // wanted for size, wanted in zip(before, after)]
-    layer = getattr(keras.layers, f"{name}{len(window)}D")(window[0] if len(window) == 1 else window)
-    return [dataclasses.replace(node, operation=layer)]
 
 
 def _chain(node, steps, x):

@@ -19,6 +19,9 @@ _FUNCTIONS = {nn.Relu: keras.activations.relu, nn.Relu6: keras.activations.relu6
 
 
 def has_quantized_form(operation):
+    """Whether a quantized layer stands for it, or a float one whatever the policy."""
+    if layers.float_stand_in(operation) is not None:
+        return True
     return layers.quantized_class(operation) is not None or layers.operation_factory(operation) is not None
 
 
@@ -49,8 +52,10 @@ def quantized_layer(node, name, policy):
     cls = type(operation) if is_quantized else layers.quantized_class(operation)
     if cls is None:
         kind = "Layer" if isinstance(operation, keras.layers.Layer) else "Operation"
+        reason = layers.reason_against(operation)
         raise UnsupportedLayerError(
-            f"{kind} '{node.path}' ({type(operation).__name__}){location(node)} has no quantized form. {WAYS_OUT}"
+            f"{kind} '{node.path}' ({type(operation).__name__}){location(node)} has no quantized form. "
+            f"{reason + ' ' if reason else ''}{WAYS_OUT}"
         )
     if issubclass(cls, QuantIdentityInInference) and node.training is not None:
         if node.training:

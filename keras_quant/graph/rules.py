@@ -23,6 +23,10 @@ class Rules:
             return self._float.get(type(operation))
         return next((self._quantized[base] for base in type(operation).__mro__ if base in self._quantized), None)
 
+    def of_float(self, operation_class):
+        """The rule of float layers or operations of exactly this class, or `None`."""
+        return self._float.get(operation_class)
+
     @staticmethod
     def _add(rules, classes, rule):
         rules.update((cls, rule) for cls in classes)

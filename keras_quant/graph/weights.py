@@ -14,7 +14,7 @@ from keras_quant.graph.operations import positional
 from keras_quant.layers.weighted import QuantWeighted
 
 L = keras.layers
-_LAYERS = {}
+LAYERS = {}
 
 
 def _becomes_layers(module, *names):
@@ -24,7 +24,7 @@ def _becomes_layers(module, *names):
     """
 
     def decorate(function):
-        _LAYERS.update({getattr(module, name): function for name in names if hasattr(module, name)})
+        LAYERS.update({getattr(module, name): function for name in names if hasattr(module, name)})
         return function
 
     return decorate
@@ -32,7 +32,7 @@ def _becomes_layers(module, *names):
 
 def takes_weights(operation):
     """Whether the operation, with constants or variables for weights, becomes a layer here."""
-    return type(operation) in _LAYERS
+    return type(operation) in LAYERS
 
 
 def lift_weights(graph):
@@ -49,7 +49,7 @@ def lift_weights(graph):
 
 
 def _layers(node, shared):
-    make = _LAYERS.get(type(node.operation))
+    make = LAYERS.get(type(node.operation))
     value, *operands = positional(node) if make is not None else [None]
     if node.inputs != [value]:
         return None

@@ -48,6 +48,7 @@ from keras_quant.layers.embedding import QuantEmbedding
 from keras_quant.layers.entrance import FloatEntrance, is_quantized
 from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake
 from keras_quant.layers.gelu import QuantGELU
+from keras_quant.layers.log_softmax import QuantLogSoftmax
 from keras_quant.layers.matmul import QuantEinsum, QuantMatmul
 from keras_quant.layers.maximum import QuantMaximum, QuantMinimum
 from keras_quant.layers.multiply import QuantMultiply, QuantSquare
@@ -83,6 +84,7 @@ from keras_quant.layers.reduce import QuantMax, QuantMean, QuantMin, QuantSum
 from keras_quant.layers.refused import refuses
 from keras_quant.layers.registry import (
     computes,
+    float_stand_in,
     operation_factory,
     quantized_class,
     quantizes,
@@ -101,6 +103,7 @@ from keras_quant.layers.reshape import (
 from keras_quant.layers.resizing import QuantCenterCrop, QuantResize, QuantResizing
 from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, QuantZeroPadding1D
 from keras_quant.layers.slice import QuantSlice
+from keras_quant.layers.spectrogram import MelSpectrogram
 from keras_quant.layers.table import QuantPower, QuantTable
 from keras_quant.layers.upsampling import QuantUpSampling2D
 from keras_quant.layers.volume import QuantCropping3D, QuantUpSampling3D, QuantZeroPadding3D

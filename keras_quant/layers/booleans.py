@@ -25,7 +25,7 @@ class QuantBooleans(QuantLayer, keras.layers.Layer):
         return input_shape
 
 
-@computes("core.Cast")
+@computes("core.Cast", "core.SaturateCast")
 def _cast(operation, args, **arguments):
     """Of integers it is what `Quantize` does with them."""
     (x,) = args

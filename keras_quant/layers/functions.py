@@ -11,7 +11,7 @@ FUSED_ACTIVATIONS = {
     keras.activations.relu6: (0.0, 6.0),
 }
 
-_ACTIVATION_LAYERS = {}
+_ACTIVATION_LAYERS, _CLASSES = {}, {}
 
 
 def activation_layer(function, name, **kwargs):
@@ -32,6 +32,11 @@ def activation_layer(function, name, **kwargs):
     raise UnsupportedLayerError(f"Activation '{called}' of layer '{layer}' has no quantized form. Use one of {names}.")
 
 
+def activation_layers():
+    """The activation functions that a layer of its own computes, with that layer's name."""
+    return {function: f"`{cls.__name__}`" for function, cls in _CLASSES.items()}
+
+
 def computes_activation(*functions, **arguments):
     """Class decorator: the class, called with `arguments`, computes these activation functions as a layer of its own.
 
@@ -42,7 +47,7 @@ def computes_activation(*functions, **arguments):
         for function in functions:
             known = getattr(keras.activations, function, None) if isinstance(function, str) else function
             if known is not None:
-                _ACTIVATION_LAYERS[known] = lambda **kwargs: cls(**arguments, **kwargs)
+                _ACTIVATION_LAYERS[known], _CLASSES[known] = lambda **kwargs: cls(**arguments, **kwargs), cls
         return cls
 
     return decorate

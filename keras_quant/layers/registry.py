@@ -5,7 +5,8 @@ import importlib
 
 import keras
 
-_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS, _INTEGER_SLOTS, _REFUSED = {}, {}, set(), {}, {}
+_QUANTIZED, _OPERATIONS, _TAKES_CONSTANTS, _INTEGER_SLOTS = {}, {}, set(), {}
+_REFUSED, _OUTSIDE, _IN_FLOAT = {}, {}, {}
 
 
 def register_quantized_layer(*float_classes, package="Custom"):
@@ -63,13 +64,11 @@ def computes(*names, constants=False, integer_slots=()):
     """
 
     def decorate(factory):
-        for module, name in (full.split(".") for full in names):
-            operation = getattr(importlib.import_module(f"keras.src.ops.{module}"), name, None)
-            if operation is not None:
-                _OPERATIONS[operation] = factory
-                _INTEGER_SLOTS[operation] = integer_slots
-                if constants:
-                    _TAKES_CONSTANTS.add(operation)
+        for operation in _operations(names):
+            _OPERATIONS[operation] = factory
+            _INTEGER_SLOTS[operation] = integer_slots
+            if constants:
+                _TAKES_CONSTANTS.add(operation)
         return factory
 
     return decorate
@@ -97,11 +96,42 @@ def refuses(reason, *names):
         reason: a sentence or two.
         *names: of classes in `keras.layers`; those that this Keras lacks are left out.
     """
-    for name in names:
-        if hasattr(keras.layers, name):
-            _REFUSED[getattr(keras.layers, name)] = reason
+    _REFUSED.update((getattr(keras.layers, name), reason) for name in names if hasattr(keras.layers, name))
 
 
-def reason_against(layer):
-    """Why a Keras layer has no quantized form, or `None`; holds for subclasses too."""
-    return next((_REFUSED[cls] for cls in type(layer).__mro__ if cls in _REFUSED), None)
+def leaves_outside(reason, *names):
+    """Say why Keras layers do their work outside a quantized model, and how to leave them there; args as of `refuses`."""
+    _OUTSIDE.update((getattr(keras.layers, name), reason) for name in names if hasattr(keras.layers, name))
+
+
+def refuses_operations(reason, *names):
+    """As `refuses`, of operations named as `computes` names them."""
+    _REFUSED.update((operation, reason) for operation in _operations(names))
+
+
+def _operations(names):
+    """Classes of `keras.src.ops` by module and name, as far as this Keras has them."""
+    classes = (getattr(importlib.import_module(f"keras.src.ops.{m}"), n, None) for m, n in (x.split(".") for x in names))
+    return [operation for operation in classes if operation is not None]
+
+
+def reason_against(operation):
+    """Why a Keras layer or operation has no quantized form, or `None`; holds for subclasses too."""
+    known = _REFUSED | _OUTSIDE
+    return next((known[cls] for cls in type(operation).__mro__ if cls in known), None)
+
+
+def computes_in_float(float_class, reason, by=None):
+    """Say that a Keras layer computes in float whatever the policy, unless a map names one for it.
+
+    Args:
+        float_class: the layer's class.
+        reason: a sentence.
+        by: the class that stands for it in a quantized model, made of its config; by default its own.
+    """
+    _IN_FLOAT[float_class] = by or float_class, reason
+
+
+def float_stand_in(layer):
+    """The class that computes a layer in float whatever the policy, or `None`."""
+    return _IN_FLOAT.get(type(layer), (None, None))[0]

@@ -1,5 +1,7 @@
 """Functions of one value: any of them has 256 results on int8, and those are a table."""
 
+import re
+
 import keras
 from keras import ops
 
@@ -19,14 +21,59 @@ _ACTIVATIONS = (
     "softplus",
     "softsign",
     "sparse_plus",
+    "sparse_sigmoid",
     "squareplus",
     "tanh_shrink",
+    "threshold",
 )
-_FUNCTIONS = {
-    **{name: getattr(keras.activations, name) for name in _ACTIVATIONS if hasattr(keras.activations, name)},
-    **{name: getattr(ops, name) for name in ("cos", "erf", "expm1", "log", "log1p", "rsqrt", "sin", "sqrt")},
-    "reciprocal": lambda x: 1.0 / x,
+# Operations of one value, by the names of their classes.
+_OPERATIONS = {
+    "math": "Erf Erfc Erfinv Rsqrt",
+    "nn": "Celu HardShrink LogSigmoid SoftShrink Softplus Softsign SparsePlus SparseSigmoid Squareplus TanhShrink Threshold",
+    "numpy": "Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cbrt Ceil Cos Cosh Deg2rad Exp Exp2 Expm1 Floor I0 Log Log10 "
+    "Log1p Log2 Rad2deg Reciprocal Round Sign Sin Sinc Sinh Sqrt Tan Trunc",
 }
+# What an operation is called here, where that is not its function in `keras.ops`; and what holds its parameters.
+_NAMES = {"Exp": "exponential"}
+_PARAMETERS = {
+    "Celu": {"alpha": "alpha"},
+    "HardShrink": {"threshold": "threshold"},
+    "SoftShrink": {"threshold": "threshold"},
+    "Squareplus": {"b": "b"},
+    "Threshold": {"threshold": "threshold", "default_value": "default_value"},
+    "Round": {"decimals": "decimals"},
+}
+# Operations of two values, one of which is a number.
+_BINARY = ("arctan2", "floor_divide", "fmod", "heaviside", "hypot", "logaddexp", "logaddexp2", "mod")
+
+
+def _snake(name):
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
+
+
+def _with_number(function):
+    """A function of two values as one of the first, or, with `other_first`, of the second."""
+
+    def of_one(x, other, other_first=False):
+        other = ops.cast(ops.full_like(x, other), x.dtype)
+        return function(other, x) if other_first else function(x, other)
+
+    return of_one
+
+
+def _functions():
+    names = [_snake(name) for text in _OPERATIONS.values() for name in text.split()]
+    return {
+        **{name: getattr(ops, name) for name in names if hasattr(ops, name)},
+        **{name: getattr(keras.activations, name) for name in _ACTIVATIONS if hasattr(keras.activations, name)},
+        **{name: _with_number(getattr(ops, name)) for name in _BINARY if hasattr(ops, name)},
+        "exp2": lambda x: ops.power(ops.cast(2.0, x.dtype), x),
+        "reciprocal": lambda x: 1.0 / x,
+        "reciprocal_no_nan": lambda x: ops.where(x == 0, ops.zeros_like(x), 1.0 / x),
+    }
+
+
+_FUNCTIONS = _functions()
 
 
 class _Tabulated(QuantLayer):
@@ -60,24 +107,27 @@ class QuantTable(_Tabulated, keras.layers.Layer):
     """A function of one value on int8, by a table in the file; exact.
 
     Args:
-        function: one of "celu", "cos", "erf", "exponential", "expm1", "hard_shrink", "log", "log1p", "log_sigmoid", "mish",
-            "reciprocal", "rsqrt", "sin", "soft_shrink", "softplus", "softsign", "sparse_plus", "sqrt", "squareplus",
-            "tanh_shrink".
+        function: the name of a function of one value in `keras.ops` or `keras.activations`, such as "cos", "erf",
+            "exponential", "log", "softplus"; or "arctan2", "floor_divide", "fmod", "heaviside", "hypot",
+            "logaddexp", "logaddexp2", "mod",
+            with `other` and `other_first` among the arguments.
         offset: added to the input first, as in `rsqrt(x + epsilon)`.
+        arguments: dict of the function's further arguments.
         output_quantizer: name, config or object, see `quantizers.get`.
     """
 
-    def __init__(self, function, offset=0.0, **kwargs):
+    def __init__(self, function, offset=0.0, arguments=None, **kwargs):
         super().__init__(**kwargs)
         if function not in _FUNCTIONS:
             raise QuantizationError(f"`function` is one of {sorted(_FUNCTIONS)}. Received: function={function!r}")
-        self.function_name, self.offset = function, offset
+        self.function_name, self.offset, self.arguments = function, offset, dict(arguments or {})
 
     def function(self, x):
-        return _FUNCTIONS[self.function_name](x + self.offset)
+        return _FUNCTIONS[self.function_name](x + self.offset, **self.arguments)
 
     def get_config(self):
-        return {**super().get_config(), "function": self.function_name, "offset": self.offset}
+        own = {"function": self.function_name, "offset": self.offset, "arguments": self.arguments}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
@@ -100,32 +150,21 @@ class QuantPower(_Tabulated, keras.layers.Layer):
         return {**super().get_config(), "exponent": self.exponent}
 
 
-def _tabulate(name):
-    computes_activation(_FUNCTIONS[name], function=name)(QuantTable)
+def _tabulate(name, **parameters):
+    computes_activation(_FUNCTIONS[name], function=name, **parameters)(QuantTable)
 
 
+# Keras's `threshold` has no defaults, so no name of an activation stands for it.
 for _name in _ACTIVATIONS:
-    if _name in _FUNCTIONS:
+    if _name in _FUNCTIONS and _name != "threshold":
         _tabulate(_name)
 
 
-_BY_OPERATION = {
-    "nn.LogSigmoid": "log_sigmoid",
-    "nn.Softplus": "softplus",
-    "nn.Softsign": "softsign",
-    "nn.SparsePlus": "sparse_plus",
-    "nn.Squareplus": "squareplus",
-    "nn.TanhShrink": "tanh_shrink",
-    "numpy.Cos": "cos",
-    "math.Erf": "erf",
-    "numpy.Exp": "exponential",
-    "numpy.Expm1": "expm1",
-    "numpy.Log": "log",
-    "numpy.Log1p": "log1p",
-    "numpy.Reciprocal": "reciprocal",
-    "math.Rsqrt": "rsqrt",
-    "numpy.Sin": "sin",
-    "numpy.Sqrt": "sqrt",
-}
-for _operation, _name in _BY_OPERATION.items():
-    computes(_operation)(lambda operation, args, _name=_name, **arguments: QuantTable(_name, **arguments))
+def _by_table(operation, args, **arguments):
+    kind = type(operation).__name__
+    given = {name: getattr(operation, attribute) for name, attribute in _PARAMETERS.get(kind, {}).items()}
+    return QuantTable(_NAMES.get(kind, _snake(kind)), arguments=given, **arguments)
+
+
+for _module, _text in _OPERATIONS.items():
+    computes(*(f"{_module}.{_name}" for _name in _text.split()))(_by_table)

@@ -12,7 +12,7 @@ from keras_quant.errors import ExportError
 from keras_quant.layers import QuantBooleans
 from keras_quant.layers.reshape import axes_of
 from keras_quant.tflite.float_elementwise import classes
-from keras_quant.tflite.lower import lowers, lowers_float
+from keras_quant.tflite.lower import lowers, lowers_float, rule_of_float
 from keras_quant.tflite.reduce import reduce
 from keras_quant.tflite.writer import KINDS, Tensor, TensorType
 
@@ -184,3 +184,9 @@ def argument(lowering, operation, inputs, output):
     operands = [x, lowering.writer.constant(f"{output.name}/axis", np.int32(axis))]
     lowering.operator(name, operands, y, 2 if x.kind == TensorType.INT8 else 1, (1, 14, 0), options, outputType=y.kind)
     return lowering.reshape(y, output, output.shape)
+
+
+def computes(operation_class):
+    """Whether a rule of this file lowers the operations of a class."""
+    rule = rule_of_float(operation_class)
+    return rule is not None and rule.__module__ == __name__

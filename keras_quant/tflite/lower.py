@@ -333,6 +333,11 @@ def _moving_rule(node):
     return lambda lowering, operation, arguments, output: rule(lowering, layer, arguments[0], output)
 
 
+def rule_of_float(operation_class):
+    """The rule of float layers or operations of a class, or `None`."""
+    return _RULES.of_float(operation_class)
+
+
 def lowers_in_float(operation):
     """Whether a rule lowers a float layer or operation."""
     return not isinstance(operation, QuantLayer) and _RULES.of(operation) is not None

@@ -12,6 +12,7 @@ from keras_quant.tflite import (  # noqa: F401
     elu,
     embedding,
     float_elementwise,
+    float_spectrogram,
     float_weighted,
     gather,
     gelu,

@@ -1,0 +1,41 @@
+"""Tensors of one number, whatever the model is given, are constants."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import tree
+from keras.src.ops import numpy
+
+from keras_quant.graph.graph import Value, in_inference
+
+LITERALS = {
+    numpy.ZerosLike: lambda node: 0.0,
+    numpy.EmptyLike: lambda node: 0.0,
+    numpy.OnesLike: lambda node: 1.0,
+    numpy.FullLike: lambda node: node.kwargs["fill_value"] if "fill_value" in node.kwargs else node.args[1],
+}
+
+
+def fold_literals(graph):
+    """Who reads `ones_like(x)` and its kin reads an array of one sample instead.
+
+    What is computed from such arrays alone is an array, too. One that leaves the model stays, and has no quantized form.
+    """
+    arrays, nodes = {}, []
+    outputs = set(tree.flatten(graph.outputs))
+    for node in graph.nodes:
+        fill = lambda x: arrays.get(x, x) if isinstance(x, Value) else x
+        args, kwargs = tree.map_structure(fill, (node.args, node.kwargs))
+        folded, node = node, dataclasses.replace(node, args=args, kwargs=kwargs)
+        if folded.inputs and not node.inputs:
+            made = map(keras.ops.convert_to_numpy, tree.flatten(in_inference(node, args, kwargs)))
+            arrays.update(zip(tree.flatten(node.outputs), made))
+            continue
+        number_of = LITERALS.get(type(node.operation))
+        if number_of is None or isinstance(number_of(node), Value) or node.output in outputs:
+            nodes.append(node)
+            continue
+        number = np.asarray(keras.ops.convert_to_numpy(number_of(node)), node.output.dtype)
+        arrays[node.output] = np.broadcast_to(number, (1, *node.output.shape[1:]))
+    return dataclasses.replace(graph, nodes=nodes)

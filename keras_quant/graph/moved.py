@@ -1,0 +1,102 @@
+"""Functions of `keras.ops` that only move values, and are what other movements amount to."""
+
+import numpy as np
+from keras.src.ops import core, numpy
+
+from keras_quant.graph.expand import expands
+from keras_quant.graph.steps import Steps
+
+
+@expands(numpy, "Hsplit", "Dsplit")
+def _split(node):
+    axis = 1 if isinstance(node.operation, numpy.Hsplit) else 2
+    return [_replaced(node, numpy.Split(node.operation.indices_or_sections, axis))]
+
+
+def _replaced(node, operation):
+    return type(node)(operation, node.path, node.args, {}, node.outputs)
+
+
+@expands(numpy, "Append")
+def _append(node):
+    operation = node.operation
+    if operation.axis is None or len(node.inputs) < 2:
+        return [node]
+    steps = Steps(node)
+    return steps.end(steps(numpy.Concatenate(operation.axis), list(node.inputs)))
+
+
+@expands(numpy, "Fliplr")
+def _flip(node):
+    steps = Steps(node)
+    return steps.end(steps(numpy.Flip(1), node.inputs[0]))
+
+
+@expands(numpy, "Rot90")
+def _turned(node):
+    """A flip and a transpose, which of them depends on how often it is turned."""
+    x, steps = node.inputs[0], Steps(node)
+    rank, times = len(x.shape), node.operation.k % 4
+    first, second = (axis % rank for axis in node.operation.axes)
+    if 0 in (first, second):
+        return [node]
+    order = list(range(rank))
+    order[first], order[second] = second, first
+    if times == 2:
+        x = steps(numpy.Flip(second), steps(numpy.Flip(first), x))
+    elif times:
+        x = steps(numpy.Transpose(order), steps(numpy.Flip(second), x) if times == 1 else x)
+        x = x if times == 1 else steps(numpy.Flip(second), x)
+    return steps.end(x)
+
+
+@expands(numpy, "Diagonal")
+def _diagonal(node):
+    steps = Steps(node)
+    diagonal = _taken_diagonal(node, steps)
+    return [node] if diagonal is None else steps.end(diagonal)
+
+
+@expands(numpy, "Trace")
+def _trace(node):
+    steps = Steps(node)
+    diagonal = _taken_diagonal(node, steps)
+    return [node] if diagonal is None else steps.end(steps(numpy.Sum(-1), diagonal))
+
+
+def _taken_diagonal(node, steps):
+    """The two axes are made one, in which the diagonal is every so many values."""
+    x, operation = node.inputs[0], node.operation
+    rank = len(x.shape)
+    first, second = operation.axis1 % rank, operation.axis2 % rank
+    if 0 in (first, second):
+        return None
+    rows, columns = x.shape[first], x.shape[second]
+    rows_at, columns_at = np.nonzero(np.eye(rows, columns, operation.offset))
+    if not len(rows_at):
+        return None
+    others = [axis for axis in range(rank) if axis not in (first, second)]
+    order = [*others, first, second]
+    moved = x if order == list(range(rank)) else steps(numpy.Transpose(order), x)
+    flat = steps(numpy.Reshape((-1, *(x.shape[axis] for axis in others[1:]), rows * columns)), moved)
+    places = rows_at * columns + columns_at
+    step = columns + 1
+    return steps.cut(flat, len(others), int(places[0]), int(places[-1]) + 1, step)
+
+
+@expands(core, "Slice")
+def _slice(node):
+    """From constant places on."""
+    x, start = node.args
+    sizes = node.operation.shape
+    if start is None or any(hasattr(i, "note") for i in start):
+        return [node]
+    start = [int(i) for i in start]
+    key = [slice(None)] + [slice(begin, begin + size) for begin, size in zip(start[1:], sizes[1:])]
+    steps = Steps(node)
+    return [node] if start[0] else steps.end(steps(numpy.GetItem(), x, tuple(key)))
+
+
+@expands(core, "StopGradient")
+def _forwards(node):
+    return Steps(node).end(node.inputs[0])

@@ -1,0 +1,81 @@
+"""Every public layer, operation and activation of Keras is in one place of `docs/coverage.md`, and what it says is so."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+import keras_quant as kq
+from keras_quant import coverage
+from keras_quant import coverage_tables as tables
+from keras_quant.layers import registry
+from tests.coverage_cases import CASES, IDS, KERAS_CANNOT_RUN, WITH_JUMPS
+from tests.helpers import assert_near_float, functional, images, shake, ship
+
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "coverage.md"
+ROOMS = {"layers": coverage.layers, "operations": coverage.operations, "activations": coverage.activations}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_is_in_one_kind(room):
+    odd = [f"{entry.names[0]}: {list(entry.kinds)}" for entry in ROOMS[room]() if len(entry.kinds) != 1]
+    assert not odd, "give them a form, or name them once in layers/refused.py or coverage_tables.py"
+    assert all(entry.note for entry in ROOMS[room]() if entry.kinds[0] in ("float", "outside", "refused"))
+
+
+def test_few_layers_are_refused():
+    recurrent = {cls.__name__ for cls, reason in registry._REFUSED.items() if "state" in reason}
+    recurrent |= {"LSTM", "GRU", "SimpleRNN"}
+    refused = {e.names[0] for e in coverage.layers() if e.kinds == ("refused",)} - recurrent - {*tables.PENDING_LAYERS}
+    assert len([name for name in refused if not name.endswith(("3D", "3DTranspose"))]) <= 8, refused
+
+
+def test_tables_name_nothing_that_keras_lacks():
+    declared = {n for title, table in vars(tables).items() if title.isupper() and isinstance(table, dict) for n in table}
+    declared -= {*coverage.KINDS}
+    public = {name for room in ROOMS.values() for entry in room() for name in entry.names}
+    assert keras.version() < "3.15" or declared <= public, declared - public
+
+
+def test_the_page_is_up_to_date():
+    text = PAGE.read_text()
+    if f"of Keras {'.'.join(keras.version().split('.')[:2])}," not in text:
+        pytest.skip("the page is of another Keras")
+    assert text == coverage.page(), "run: python -m keras_quant.coverage > docs/coverage.md"
+
+
+@pytest.mark.parametrize("room", ["layers", "operations"])
+def test_each_int8_form_has_a_case(room):
+    names = [entry.names[0] for entry in ROOMS[room]() if entry.kinds[0] in ("int8", "float")]
+    assert not [name for name in names if name not in CASES], "add a model of it to tests/coverage_cases.py"
+
+
+def _model(name, build, shape):
+    if name not in IDS:
+        return shake(functional(build, shape)), images(24, shape)
+    ids = keras.Input(shape, dtype="int32")
+    return keras.Model(ids, build(ids)), np.random.default_rng(0).integers(0, 10, (24, *shape)).astype("int32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_it_ships(name, tmp_path):
+    build, shape = CASES[name]
+    known = {e.names[0]: e.kinds for room in ("layers", "operations") for e in ROOMS[room]()}
+    if known.get(name, ("absent",))[0] not in ("int8", "float"):
+        pytest.skip("no form here, or not in this Keras")
+    model, x = _model(name, build, shape)
+    qmodel = kq.quantize(model, "int8", x)
+    ship(qmodel, tmp_path, x)
+    if name not in KERAS_CANNOT_RUN:
+        assert_near_float(model, qmodel, x, 14 if name in WITH_JUMPS else 20)
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [(lambda x: keras.ops.sort(x), "orders values"), (lambda x: keras.ops.vstack([x, x]), "mixes the samples")],
+)
+def test_an_operation_that_is_refused_says_why(build, reason):
+    with pytest.raises(kq.UnsupportedLayerError, match=f"has no quantized form. It {reason}"):
+        kq.quantize(functional(build, (4, 6)))
