@@ -5,11 +5,9 @@ import contextlib
 import keras
 import tensorflow as tf
 from keras import tree
+from keras.src.backend.common.symbolic_scope import SymbolicScope
 
 from keras_quant.backend.graph_functions.reader import Reader
-
-# A prime, so that a size that is a multiple of it is one of the batch; small enough for int32 sizes of what is in a batch.
-BATCH = 10007
 
 
 def symbolic_outputs(layer, args, kwargs):
@@ -27,10 +25,10 @@ def symbolic_outputs(layer, args, kwargs):
         Exception: what `call` raises.
     """
     graph = tf.__internal__.FuncGraph("call")
-    reader = Reader(graph, _variables(layer), BATCH)
+    reader = Reader(graph, _variables(layer))
     with graph.as_default():
         args, kwargs = tree.map_structure(reader.tensor, (args, kwargs))
-        with _functions_inlined(), _layers_as_units(reader):
+        with SymbolicScope(), _functions_inlined(), _layers_as_units(reader):
             outputs = layer.call(*args, **kwargs)
     reader.check_effects()
     return tree.map_structure(reader.value, outputs)

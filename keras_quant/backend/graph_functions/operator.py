@@ -121,3 +121,17 @@ def made_by(symbol, *classes):
         return None
     node = history.operation._inbound_nodes[history.node_index]
     return node.input_tensors[0], history.operation
+
+
+def moved_variable(variable, array):
+    """A variable with the values of another in other places, which trains as that one does.
+
+    Of an initializer, and never read before: while a layer is traced no variable may be made of an array.
+    """
+    return keras.Variable(
+        lambda shape, dtype=None: keras.ops.convert_to_tensor(array),
+        shape=array.shape,
+        dtype=variable.dtype,
+        trainable=variable.trainable,
+        name=variable.name,
+    )

@@ -6,8 +6,12 @@ import tensorflow as tf
 from keras import tree
 from tensorflow.python.eager import context, execute
 
-from keras_quant.backend.graph_functions.operator import Operator, ReadingError, is_symbolic, plan
+from keras_quant.backend.graph_functions.operator import Operator, ReadingError, is_symbolic, moved_variable, plan
 
+# Primes, so that a size that is a multiple of one is one of the batch; small enough for int32 sizes of what is in a batch.
+# An open batch has the first; a caller's symbolic tensors may have either.
+_BATCHES = (10007, 10009)
+_MOVEMENTS = ("ExpandDims", "Reshape", "Squeeze", "Transpose")
 _ASSIGNMENTS = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp")
 # Which input says the sizes of what they make.
 _SIZED_BY = {"BroadcastTo": 1, "Fill": 0, "Reshape": 1, "Tile": 1}
@@ -20,12 +24,12 @@ class Reader:
     Args:
         graph: `FuncGraph`.
         variables: dict from the `id` of a variable's handle to the Keras variable.
-        batch: the size that stands for an open batch; sizes that are multiples of it are open as well.
     """
 
-    def __init__(self, graph, variables, batch):
-        self._graph, self._variables, self._batch = graph, variables, batch
-        self._opens = False  # whether any tensor's batch is open
+    def __init__(self, graph, variables):
+        self._graph, self._variables = graph, variables
+        self._batch = None  # the size that stands for the batch, once a tensor has one
+        self._opens = False  # whether symbolic tensors have `None` for it
         self._values = {}  # by the tensor's name
 
     def owns(self, x):
@@ -37,11 +41,19 @@ class Reader:
         if not is_symbolic(x):
             return x
         shape = x.shape if shape is None else shape
-        self._opens |= shape[:1] == (None,)
-        shape = [self._batch if axis == 0 and size is None else size for axis, size in enumerate(shape)]
+        shape = self._with_batch(shape)
         tensor = tf.compat.v1.placeholder(x.dtype, shape)
         self._values[tensor.name] = x
         return tensor
+
+    def _with_batch(self, shape):
+        """A shape in which the batch has a size."""
+        first, rest = shape[:1], shape[1:]
+        if tuple(first) == (None,):
+            self._batch, self._opens, first = _BATCHES[0], True, _BATCHES[:1]
+        elif self._batch is None:
+            self._batch = next((b for size in first for b in _BATCHES if size and size % b == 0), None)
+        return [*first, *rest]
 
     def value(self, x):
         """What a tensor of the graph is; anything else as it is. Constants come as tensors."""
@@ -71,8 +83,9 @@ class Reader:
         shape_of = lambda x: tf.TensorShape(x.shape) if is_symbolic(x) else None
         shapes = tree.map_structure(shape_of, outputs)
         batches = {x.shape[0] for x in tree.flatten((args, kwargs)) if self.owns(x) and x.shape.rank}
-        inner = [size for x in tree.flatten(outputs) if is_symbolic(x) for size in x.shape[1:]]
-        if None not in inner and batches <= {self._batch}:
+        made = [x.shape for x in tree.flatten(outputs) if is_symbolic(x)]
+        merged = batches != {self._batch} and any(shape[:1] == (None,) for shape in made)
+        if not merged and not any(None in shape[1:] for shape in made):
             return shapes
         spec = lambda x: keras.KerasTensor(x.shape, x.dtype.name) if self.owns(x) and is_symbolic(self._read(x)) else x
         known = tree.map_structure(spec, (args, kwargs))
@@ -80,8 +93,10 @@ class Reader:
 
     def _open(self, shape):
         """A static shape with `None` for the batch, and for its multiples."""
-        is_open = lambda size: size is None or (self._opens and size > 0 and size % self._batch == 0)
-        return tuple(None if is_open(size) else size for size in shape)
+        return tuple(None if size is None or (self._opens and self._is_batch(size)) else size for size in shape)
+
+    def _is_batch(self, size):
+        return self._batch is not None and size > 0 and size % self._batch == 0
 
     def _read(self, tensor):
         """The value of a tensor, and of all that it depends on; deep chains take no recursion."""
@@ -109,6 +124,7 @@ class Reader:
             return self._folded(operator, operands)
         if step.rule is None:
             self._refuse_unknown(operator)
+        operands = [self._for_each_sample(value, x) for value, x in zip(operands, step.inputs)]
         try:
             results = step.rule(operator, *operands)
         except ReadingError:
@@ -129,7 +145,7 @@ class Reader:
         self._refuse_unknown(Operator(operation, self._open))
 
     def _folded(self, operator, operands):
-        """What an operator makes of constants and weights alone; a variable that it only reads stays that variable."""
+        """What an operator makes of constants and weights alone; a variable that it only reads or moves stays one."""
         operation = operator.operation
         if isinstance(operands[0], keras.Variable) and _gives_back(operator, operands):
             return [operands[0]] * len(operation.outputs)
@@ -141,17 +157,27 @@ class Reader:
             operands[place] = self._for_one_sample(operands[place])
         self._check_no_batch(operator, operands)
         results = _computed(operation, operands)
+        if operation.type in _MOVEMENTS and isinstance(operands[0], keras.Variable):
+            return [moved_variable(operands[0], np.asarray(results[0]))]
         return [x if x.dtype == tf.resource else np.asarray(x) for x in results]
 
     def _for_one_sample(self, sizes):
         array = np.asarray(sizes)
-        of_batch = (array > 0) & (array % self._batch == 0) & self._opens
-        return np.where(of_batch, array // self._batch, array).astype(array.dtype)
+        one = [size // self._batch if self._is_batch(size) else size for size in array.reshape(-1).tolist()]
+        return np.array(one, array.dtype).reshape(array.shape)
+
+    def _for_each_sample(self, value, tensor):
+        """A constant of one sample, seen as of many where the symbolic tensors beside it have a size for the batch."""
+        shape = tensor.shape
+        repeats = isinstance(value, np.ndarray) and not self._opens and value.ndim == shape.rank and value.ndim > 0
+        if not repeats or value.shape[0] != 1 or not self._is_batch(shape[0] or 0):
+            return value
+        return np.broadcast_to(value, shape.as_list())
 
     def _check_no_batch(self, operator, operands):
-        if operator.type == "Cast" and self._opens and operator.output_dtype().startswith(("float", "bfloat")):
+        if operator.type == "Cast" and operator.output_dtype().startswith(("float", "bfloat")):
             array = np.asarray(keras.ops.convert_to_numpy(operands[0]))
-            if array.size == 1 and array != 0 and not np.any(array % self._batch):
+            if array.size == 1 and self._is_batch(array.item()):
                 operator.refuse("computes with the size of the batch, which the runtime sets.")
 
     def _refuse_unknown(self, operator):

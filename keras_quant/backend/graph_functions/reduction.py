@@ -1,9 +1,10 @@
 """Reductions, products of matrices, and what sorts or counts."""
 
+import keras
 import numpy as np
 from keras import ops
 
-from keras_quant.backend.graph_functions.operator import is_symbolic, reads
+from keras_quant.backend.graph_functions.operator import is_symbolic, moved_variable, reads
 
 _REDUCTIONS = {"Mean": "mean", "Sum": "sum", "Max": "max", "Min": "min", "Prod": "prod", "All": "all", "Any": "any"}
 
@@ -77,16 +78,15 @@ def _batch_matmul(operator, x, y):
 
 
 def _product(x, y, transpose_x, transpose_y):
-    if transpose_y and is_symbolic(x) and not transpose_x and not is_symbolic(y) and not isinstance(y, np.ndarray):
-        # A weight that stays one, whichever way it lies.
-        rows = "abcdef"[: len(x.shape) - 1]
-        return ops.einsum(f"{rows}y,zy->{rows}z", x, y)
     x, y = _transposed(x) if transpose_x else x, _transposed(y) if transpose_y else y
     return ops.matmul(x, y)
 
 
 def _transposed(x):
-    return ops.swapaxes(x, -1, -2) if is_symbolic(x) else np.swapaxes(ops.convert_to_numpy(x), -1, -2)
+    if is_symbolic(x):
+        return ops.swapaxes(x, -1, -2)
+    array = np.swapaxes(ops.convert_to_numpy(x), -1, -2)
+    return moved_variable(x, array) if isinstance(x, keras.Variable) else array
 
 
 @reads("Einsum")
