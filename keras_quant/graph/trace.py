@@ -9,10 +9,10 @@ from keras.src import backend
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
-from keras_quant.backend import symbolic_outputs
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.graph.call import call_symbolically
 from keras_quant.graph.constants import is_arithmetic
-from keras_quant.graph.explain import WAYS_OUT, AssignmentError, NoAssignments, call_site, truer, untraceable
+from keras_quant.graph.explain import WAYS_OUT, NoAssignments, call_site, untraceable
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
 from keras_quant.graph.weights import takes_weights
@@ -175,7 +175,7 @@ class _Tracer:
                 # As in inference, whatever the default is; `None` lets the layers inside know their own caller's flag.
                 symbolic_kwargs["training"] = training
             with NoAssignments(), _open_batch():
-                outputs = _call(operation, symbolic_args, symbolic_kwargs)
+                outputs = call_symbolically(operation, *symbolic_args, **symbolic_kwargs)
             _check_outputs(outputs)
             return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training)
         except QuantizationError:
@@ -212,19 +212,6 @@ class _Tracer:
             operation = Reshape((-1, *spec.shape[1:]))  # TensorFlow takes no `None` where the operation runs on its own
         self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
-
-
-def _call(operation, args, kwargs):
-    """The outputs of `call` on symbolic tensors: as it is, or where it takes none, as TensorFlow reads it."""
-    try:
-        return operation.call(*args, **kwargs)
-    except (QuantizationError, AssignmentError):
-        raise
-    except Exception as error:
-        try:
-            return symbolic_outputs(operation, args, kwargs)
-        except Exception as second:
-            raise truer(error, second) from None
 
 
 @contextlib.contextmanager
