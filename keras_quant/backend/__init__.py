@@ -43,5 +43,6 @@ from keras_quant.backend.functions import (
     step_on_data,
     without_optionals,
 )
+from keras_quant.backend.graph_functions import ReadingError, symbolic_outputs
 from keras_quant.backend.norm import batch_normalize
 from keras_quant.backend.summaries import Summaries

@@ -7,6 +7,7 @@ import traceback
 
 import keras
 
+from keras_quant.backend import ReadingError
 from keras_quant.errors import UnsupportedLayerError
 
 WAYS_OUT = (
@@ -14,7 +15,8 @@ WAYS_OUT = (
     '`quantize(..., fallback="float")` and export with `fallback="converter"`.'
 )
 # Frames in here are not the user's; nor is code made at run time.
-_PACKAGES = [os.path.dirname(importlib.util.find_spec(name).origin) for name in ("keras", "tensorflow", "keras_quant")]
+_LIBRARIES = ("keras", "tensorflow", "keras_quant", "numpy", "optree")
+_PACKAGES = [os.path.dirname(spec.origin) for spec in map(importlib.util.find_spec, _LIBRARIES) if spec is not None]
 _NOT_THE_USERS = (*(package + os.sep for package in _PACKAGES), "<")
 
 
@@ -44,12 +46,39 @@ def untraceable(operation, path, error):
     what = f"Layer '{path}' ({type(operation).__name__})"
     if type(operation).__module__.startswith("keras.") and not isinstance(operation, keras.layers.Lambda):
         return UnsupportedLayerError(f"{what} has no quantized form. {WAYS_OUT}")
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_THE_USERS)]
-    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else call_site(operation)
-    cause = str(error).strip().splitlines()[0].strip() if str(error).strip() else type(error).__name__
+    error = _without_wrapping(error)
+    where = _line(error) or call_site(operation)
+    cause = " ".join(str(error).split()) or type(error).__name__
     cause = cause if cause.endswith((".", "!", "?")) else f"{cause}."
-    rule = "" if isinstance(error, AssignmentError) else " `call` has to be Keras layers and `keras.ops` throughout."
+    known = isinstance(error, (AssignmentError, ReadingError))
+    rule = "" if known else " `call` has to be Keras layers, `keras.ops` and TensorFlow functions throughout."
     return UnsupportedLayerError(f"{what} cannot be traced{f' at {where}' if where else ''}: {cause}{rule} {WAYS_OUT}")
+
+
+def truer(first, second):
+    """Which of two errors says why a layer cannot be traced.
+
+    Args:
+        first: what its `call` raised on Keras's symbolic tensors.
+        second: what it raised on TensorFlow's, or what reading TensorFlow's graph did.
+    """
+    got_further = _line(_without_wrapping(first)) != _line(_without_wrapping(second))
+    of_tensorflow = "cannot be used as input to a TensorFlow function" in str(first)
+    return second if got_further or of_tensorflow or isinstance(second, (ReadingError, AssignmentError)) else first
+
+
+def _without_wrapping(error):
+    """The error that Keras wraps once more for each call of a layer."""
+    while str(error).startswith("Exception encountered when calling") and error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _line(error):
+    """File and line of the user's code that an error comes from, or `None`."""
+    frames = getattr(error, "frames", None) or traceback.extract_tb(error.__traceback__)
+    frames = [f for f in frames if not f.filename.startswith(_NOT_THE_USERS)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
 
 def location(node):

@@ -10,6 +10,7 @@ from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.graph.call import call_symbolically
 from keras_quant.graph.constants import is_arithmetic
 from keras_quant.graph.expand import is_expanded
 from keras_quant.graph.explain import WAYS_OUT, NoAssignments, call_site, untraceable
@@ -175,7 +176,7 @@ class _Tracer:
                 # As in inference, whatever the default is; `None` lets the layers inside know their own caller's flag.
                 symbolic_kwargs["training"] = training
             with NoAssignments(), _open_batch():
-                outputs = operation.call(*symbolic_args, **symbolic_kwargs)
+                outputs = call_symbolically(operation, *symbolic_args, **symbolic_kwargs)
             _check_outputs(outputs)
             return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training)
         except QuantizationError:

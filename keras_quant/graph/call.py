@@ -1,0 +1,22 @@
+"""What a layer's `call` makes of symbolic tensors, whether it is written with Keras or with TensorFlow."""
+
+from keras_quant.backend import symbolic_outputs
+from keras_quant.errors import QuantizationError
+from keras_quant.graph.explain import AssignmentError, truer
+
+
+def call_symbolically(layer, *args, **kwargs):
+    """The outputs of `layer.call`; where it does not take Keras's tensors, as TensorFlow traces it.
+
+    Raises:
+        Exception: the error that says more about why neither goes.
+    """
+    try:
+        return layer.call(*args, **kwargs)
+    except (QuantizationError, AssignmentError):
+        raise
+    except Exception as error:
+        try:
+            return symbolic_outputs(layer, args, kwargs)
+        except Exception as second:
+            raise truer(error, second) from None
