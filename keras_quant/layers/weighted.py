@@ -10,6 +10,7 @@ from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.layers.annotation import without_unit
 from keras_quant.layers.base import QuantLayer
+from keras_quant.settings import FLOAT
 
 
 class QuantWeighted(QuantLayer):
@@ -42,6 +43,8 @@ class QuantWeighted(QuantLayer):
             self.kernel_quantizer = quantizers.get(kernel_quantizer, quantizers.KERNEL, self.policy.weight_bits)
         if isinstance(batch_norm, dict):
             batch_norm = keras.saving.deserialize_keras_object(batch_norm)
+        if batch_norm is not None:
+            batch_norm.dtype_policy = FLOAT
         self.batch_norm = batch_norm
         self.input_scale = input_scale
 

@@ -18,9 +18,11 @@ from keras_quant.report.histogram import weight_histogram
 from keras_quant.report.layer import LayerReport
 from keras_quant.report.measure import measure
 from keras_quant.report.model import ModelReport
+from keras_quant.settings import float32
 from keras_quant.tflite import export_in_memory
 
 
+@float32()
 def report(model, data=None, steps=None, float_model=None, history=None, refined=None):
     """Report on a quantized model, layer by layer: precision, range, size, cost, error, and where it runs.
 

@@ -201,7 +201,7 @@ def global_max_pool(lowering, layer, inputs, output):
     return reduce(lowering, *inputs, output, "REDUCE_MAX", 1, (1, 14, 0), (1, 2), layer.keepdims)
 
 
-@lowers_float(L.Flatten, L.Reshape)
+@lowers_float(L.Flatten, L.Reshape, knp.Reshape, knp.ExpandDims, knp.Squeeze)
 def reshape(lowering, layer, inputs, output):
     return lowering.reshape(*inputs, output, output.shape)
 
@@ -212,6 +212,13 @@ def transpose(lowering, layer, inputs, output):
     order = lowering.ints(output, "order", [0, *layer.dims])
     lowering.operator("TRANSPOSE", [*inputs, order], y, 1, (1, 6, 0), "TransposeOptions")
     return y
+
+
+@lowers_float(knp.Transpose)
+def transpose_axes(lowering, operation, inputs, output):
+    rank = len(output.shape) + 1
+    axes = [axis % rank for axis in operation.axes or range(-1, -rank - 1, -1)]
+    return transpose(lowering, keras.layers.Permute(axes[1:]), inputs, output)
 
 
 @lowers_float(L.ZeroPadding2D)
