@@ -39,8 +39,8 @@ def warn_of_rounded_data():
     floatx = keras.config.floatx()
     if floatx in ("float16", "bfloat16"):
         warnings.warn(
-            f"Keras rounds arrays to `keras.config.floatx()`, {floatx}, before `fit` and `predict` pass them to a model. The "
-            "file gets them as they are and may differ for it. Pass a `tf.data.Dataset`, or call "
+            f"Keras rounds arrays to `keras.config.floatx()`, {floatx}, before `fit` and `predict` pass them to a model. "
+            "The file gets them as they are and may differ for it. Pass a `tf.data.Dataset`, or call "
             "`keras.config.set_floatx('float32')`.",
             stacklevel=3,
         )

@@ -32,7 +32,7 @@ def _moved_and_joined(pixels):
     """A concatenation in a concatenation, moved on its way out, by layers and by operations."""
     inputs, boxes, scores = _parts(pixels)
     inner = ops.concatenate([boxes, scores], -1)
-    outer = L.Concatenate(axis=1)([inner, inner * 0.5])
+    outer = L.Concatenate(axis=1)([inner, ops.concatenate([boxes * 0.5, scores], -1)])
     outer = ops.reshape(L.Permute((2, 1))(outer), (-1, 7, 2, 16))
     return keras.Model(inputs, [ops.transpose(outer, (0, 3, 2, 1)), L.Flatten()(scores)])
 
@@ -76,7 +76,7 @@ def test_elsewhere_calibrate_warns_until_the_parts_are_alike(tmp_path):
     x = images(shape=SHAPE)
     with pytest.warns(kq.RangesApartWarning, match="'joined' joins ranges far apart.* has [1-8] of 255 steps") as caught:
         kq.quantize(shake(_inside(64)), "int8", x)
-    assert [w for w in caught if w.category is kq.RangesApartWarning][0].filename == __file__
+    assert next(w for w in caught if w.category is kq.RangesApartWarning).filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error", kq.RangesApartWarning)
         qmodel = kq.quantize(shake(_inside(1)), "int8", x)

@@ -76,9 +76,9 @@ def warn_of_ranges_apart(graph):
         low, high = apart.range
         warnings.warn(
             f"'{apart.path}' joins ranges far apart: of the one grid from {apart.joint_range[0]:.4g} to "
-            f"{apart.joint_range[1]:.4g}, '{apart.part}' (from {low:.4g} to {high:.4g}) has {max(int(255 / apart.ratio), 1)} of "
-            f"255 steps, {apart.ratio:.0f} times coarser than on its own. Divide the wide part before it is joined, or, at "
-            "the model's end, pass `calibration_data` to `quantize`, which then joins real numbers.",
+            f"{apart.joint_range[1]:.4g}, '{apart.part}' (from {low:.4g} to {high:.4g}) has {int(255 / apart.ratio) or 1} "
+            f"of 255 steps, {apart.ratio:.0f} times coarser than on its own. Divide the wide part before it is joined, or, "
+            "at the model's end, pass `calibration_data` to `quantize`, which then joins real numbers.",
             RangesApartWarning,
             stacklevel=5,
         )

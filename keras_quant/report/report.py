@@ -1,6 +1,7 @@
 """The verb `report`: what each layer of a quantized model costs, and what it loses."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 
@@ -115,11 +116,20 @@ def _layers(graph, exported, measured):
         nodes.setdefault(node.path, []).append(node)
     for operator in () if exported is None else exported.operators:
         operators.setdefault(operator.layer, []).append(operator)
-    counted = set()
+    counted, stored = set(), {} if exported is None else _stored(exported)
     return tuple(
-        _layer(index, path, calls, operators.get(path, []), measured.get(path), exported is not None, counted)
+        dataclasses.replace(
+            _layer(index, path, calls, operators.get(path, []), measured.get(path), exported is not None, counted),
+            stored=stored.get(path, ""),
+        )
         for index, (path, calls) in enumerate(nodes.items())
     )
+
+
+def _stored(exported):
+    """The type of each layer's kernel in the file, by path."""
+    kernels = [tensor for tensor in exported.tensors if tensor.constant and tensor.name.endswith("/kernel")]
+    return {tensor.name.removesuffix("/kernel"): tensor.dtype for tensor in kernels}
 
 
 def _layer(index, path, nodes, operators, measured, has_file, counted):
