@@ -9,6 +9,7 @@ from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.constants import layers_with_constant
 from keras_quant.graph.keep import keep_float
+from keras_quant.graph.model import QuantizedModel, joined_layers
 from keras_quant.graph.operations import inputs_of, only_moves, quantized_layer
 from keras_quant.layers import FloatEntrance, QuantIdentity, Quantize, annotation, is_quantized
 from keras_quant.layers.weighted import fit_weight_ranges
@@ -43,7 +44,9 @@ def _build(graph, name, fallback, enter):
         _place(node, placed, fallback)
     outputs = _named_outputs(graph, placed)
     # TensorFlow takes no scope that begins with an underscore, as the name of a model of class `_Private` does.
-    return keras.Model(tree.pack_sequence_as(graph.input_structure, inputs), outputs, name=name.lstrip("_") or "model")
+    made = QuantizedModel(tree.pack_sequence_as(graph.input_structure, inputs), outputs, name=name.lstrip("_") or "model")
+    made.joined = joined_layers(graph, placed.tensors)
+    return made
 
 
 def _dtype(value):

@@ -45,8 +45,8 @@ def warn_of_bytes(name, scale, zero_point):
     if (scale, zero_point) != (1.0, 0):
         warnings.warn(
             f"Input '{name}': its bytes 0 to 255 stand for the real numbers {-zero_point * scale:.4g} to "
-            f"{(255 - zero_point) * scale:.4g}. For bytes that go in as they are, as of a camera, let the model take 0 to 255, "
-            "with a Rescaling layer behind the input, and calibrate on data in which 0 and 255 occur.",
+            f"{(255 - zero_point) * scale:.4g}. For bytes that go in as they are, as of a camera, let the model take "
+            "0 to 255, with a Rescaling layer behind the input, and calibrate on data in which 0 and 255 occur.",
             stacklevel=2,
         )
 
