@@ -9,6 +9,7 @@ from keras_quant.errors import (
     ExportError,
     ModelFileError,
     QuantizationError,
+    RangesApartWarning,
     UnsupportedLayerError,
 )
 from keras_quant.export import export, verify

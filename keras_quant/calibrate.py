@@ -9,12 +9,13 @@ from keras import ops, tree
 from keras_quant import backend
 from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import CalibrationError
-from keras_quant.graph import settle_halves, trace
+from keras_quant.graph import settle_halves, trace, warn_of_ranges_apart
 from keras_quant.graph.graph import in_float
 from keras_quant.layers import QuantLayer
 from keras_quant.layers.weighted import fit_weight_ranges
 from keras_quant.quantizers import Distribution, ranges
 from keras_quant.quantizers.activation import WIDEST
+from keras_quant.settings import float32
 
 # Values taken of one tensor in one batch: enough for a range, little enough for a thousand tensors.
 SAMPLES = 32768
@@ -22,6 +23,7 @@ SAMPLES = 32768
 STEP = 2654435761
 
 
+@float32()
 def calibrate(qmodel, data, steps=None, verbose="auto", method="mse"):
     """Set the activation ranges of a quantized model from data, without training.
 
@@ -44,13 +46,18 @@ def calibrate(qmodel, data, steps=None, verbose="auto", method="mse"):
             without a range.
         QuantizationError: for an unknown method.
     """
-    _set_ranges(qmodel, data, steps, verbose, ranges.get(method))
+    warn_of_ranges_apart(set_ranges(qmodel, data, steps, verbose, ranges.get(method)))
     # What was traced holds itself by cycles. The training step, which is traced next, is to have its memory.
     gc.collect()
     return qmodel
 
 
-def _set_ranges(qmodel, data, steps, verbose, method):
+def set_ranges(qmodel, data, steps, verbose, method):
+    """What `calibrate` does, without its warnings; args as there, `method` an object.
+
+    Returns:
+        `Graph` of the model.
+    """
     graph = trace(qmodel, keep_float=True)
     observed = _observed(graph)
     if not observed:
@@ -72,6 +79,7 @@ def _set_ranges(qmodel, data, steps, verbose, method):
             node.operation.follow_input(node.inputs[0].note.quantizer.params())
     fit_weight_ranges(qmodel)
     settle_halves(graph)
+    return graph
 
 
 def has_ranges(qmodel):

@@ -21,5 +21,9 @@ class ModelFileError(QuantizationError):
     """A file is not a model that the runtime can load."""
 
 
+class RangesApartWarning(UserWarning):
+    """Tensors that share a grid have ranges so far apart that the narrow one keeps few steps."""
+
+
 class EmulatorError(QuantizationError):
     """The emulated Arm processor was not set up, or ended."""

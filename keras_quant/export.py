@@ -3,9 +3,11 @@
 import pathlib
 
 from keras_quant.errors import ExportError
+from keras_quant.settings import float32
 from keras_quant.tflite import export_tflite, verify_tflite
 
 
+@float32()
 def export(
     qmodel,
     path,
@@ -61,6 +63,7 @@ def export(
     return export_tflite(qmodel, path, 1 if batch_size == "auto" else batch_size, fallback, input_type, output_type)
 
 
+@float32()
 def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host"):
     """Run a file on its real runtime and compare with what `qmodel.predict` gives, integer by integer.
 

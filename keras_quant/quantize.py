@@ -1,6 +1,8 @@
 """The verb `quantize`: any Keras model → a quantization-aware one."""
 
-from keras_quant.calibrate import calibrate, has_ranges
+import gc
+
+from keras_quant.calibrate import has_ranges, set_ranges
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import (
     expand,
@@ -16,12 +18,19 @@ from keras_quant.graph import (
     lift_weights,
     merge_rescalings,
     place,
+    ranges_apart,
     scale_inner_softmaxes,
+    settle_halves,
     trace,
+    warn_of_ranges_apart,
+    with_float_ends,
 )
 from keras_quant.graph.ends import widen_ends
 from keras_quant.layers import QuantLayer
 from keras_quant.policy import as_map
+from keras_quant.quantizers import ranges
+from keras_quant.settings import float32
+from keras_quant.tflite.lower import lowers_in_float
 
 PASSES = (
     keep_islands,
@@ -41,6 +50,7 @@ PASSES = (
 FALLBACKS = (None, "float")
 
 
+@float32()
 def quantize(
     model,
     policy="int8",
@@ -77,10 +87,35 @@ def quantize(
     """
     if fallback not in FALLBACKS:
         raise QuantizationError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
-    qmodel = place(fused_graph(model, as_map(policy), fallback, ends), model.name, fallback)
-    if calibration_data is not None and has_ranges(qmodel):
-        calibrate(qmodel, calibration_data, calibration_steps, method=calibration_method)
+    graph = fused_graph(model, as_map(policy), fallback, ends)
+    qmodel = place(graph, model.name, fallback)
+    if calibration_data is None or not has_ranges(qmodel):
+        return qmodel
+    qmodel = _calibrated(qmodel, graph, fallback, calibration_data, calibration_steps, ranges.get(calibration_method))
+    # What was traced holds itself by cycles. The training step, which is traced next, is to have its memory.
+    gc.collect()
     return qmodel
+
+
+def _calibrated(qmodel, graph, fallback, data, steps, method):
+    """The quantized model of a float graph with its ranges set; another one, if what its end joins lies far apart."""
+    observed = set_ranges(qmodel, data, steps, "auto", method)
+    wider = with_float_ends(graph, {apart.path for apart in ranges_apart(observed)}, lowers_in_float)
+    if wider is not graph:
+        measured, qmodel = qmodel, place(wider, qmodel.name, fallback)
+        _copy_state(measured, qmodel)
+        observed = trace(qmodel, keep_float=True)
+        settle_halves(observed)
+    warn_of_ranges_apart(observed)
+    return qmodel
+
+
+def _copy_state(source, target):
+    """Copy the variables of the layers that both models have, ranges among them."""
+    known = {(type(layer), layer.name): layer for layer in source.layers}
+    for layer in target.layers:
+        if (type(layer), layer.name) in known:
+            layer.set_weights(known[type(layer), layer.name].get_weights())
 
 
 def fused_graph(model, policies, fallback=None, ends=None):

@@ -1,5 +1,6 @@
 """Serializable objects by name, config or object, as Keras resolves initializers and activations."""
 
+import difflib
 import inspect
 
 import keras
@@ -58,9 +59,21 @@ class Registry:
         made = keras.saving.deserialize_keras_object(identifier) if isinstance(identifier, dict) else identifier
         if self.accepts(made):
             return made
+        near = nearest(identifier, self._by_name)
         raise QuantizationError(
-            f"{self.what} is one of {sorted(self._by_name)}, an object or its config. Received: {identifier!r}"
+            f"{self.what} is one of {sorted(self._by_name)}, an object or its config.{near} Received: {identifier!r}"
         )
+
+
+def nearest(name, known):
+    """A sentence, with a space before it, that suggests the known name most like an unknown one; "" where none is alike."""
+    spelled = {_plain(each): each for each in known}
+    alike = difflib.get_close_matches(_plain(name), spelled, 1) if isinstance(name, str) else []
+    return f" Did you mean '{spelled[alike[0]]}'?" if alike else ""
+
+
+def _plain(name):
+    return name.lower().replace("plus", "+").replace("_", "").replace("-", "").replace(" ", "")
 
 
 def taken(cls, options):

@@ -1,12 +1,14 @@
 """The types of a file's inputs and outputs."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 
 import keras_quant as kq
 from keras_quant.tflite import Runtime
-from tests.helpers import functional, images, sequential, shake
+from tests.helpers import functional, images, sequential, shake, slow
 
 L = keras.layers
 X = images()
@@ -57,10 +59,20 @@ def test_bytes_of_a_camera_go_in_as_they_are(tmp_path):
     pixels[0, 0, 0] = 0, 255, 0
     model = shake(sequential(L.Rescaling(1 / 127.5, -1), L.Conv2D(4, 3), L.Flatten(), L.Dense(3), shape=(12, 12, 3)))
     qmodel = kq.quantize(model, "int8", pixels)
-    kq.export(qmodel, tmp_path / "m.tflite", input_type="uint8", output_type="float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        kq.export(qmodel, tmp_path / "m.tflite", input_type="uint8", output_type="float32")
     runtime = Runtime((tmp_path / "m.tflite").read_bytes())
     assert runtime.inputs[0]["quantization"] == (1.0, 0)
     np.testing.assert_array_equal(runtime.run([pixels.astype("uint8")])[0], qmodel(pixels))
+
+
+@pytest.mark.parametrize("suffix", ["tflite", slow("onnx")])
+def test_bytes_that_stand_for_other_numbers_are_told(suffix, qmodels, tmp_path):
+    if suffix == "onnx":
+        pytest.importorskip("onnx")
+    with pytest.warns(UserWarning, match=r"its bytes 0 to 255 stand for the real numbers -\d.* to \d.*Rescaling"):
+        kq.export(qmodels["int8"], tmp_path / f"m.{suffix}", input_type="uint8")
 
 
 def test_an_input_that_integers_and_floats_read_is_float(tmp_path):

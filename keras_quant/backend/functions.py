@@ -1,12 +1,15 @@
 """Functions that run as graphs, what holds while one is traced, and derivatives of them."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
 
 def compiled(function):
     """`function` as a graph, traced once for all batch sizes."""
-    return tf.function(function, reduce_retracing=True, autograph=False)
+    # Each counts its own traces: TensorFlow counts by code, and would warn of many models in one process.
+    return tf.function(functools.partial(function), reduce_retracing=True, autograph=False)
 
 
 def assigning(variables):

@@ -1,6 +1,7 @@
 """A model as one flat graph of leaf layers, and the passes over it."""
 
 from keras_quant.graph import composed, contraction, encodings, linear, moved, patches
+from keras_quant.graph.apart import ranges_apart, warn_of_ranges_apart, with_float_ends
 from keras_quant.graph.constants import lift_constants
 from keras_quant.graph.expand import expand
 from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms
@@ -33,7 +34,10 @@ __all__ = [
     "lift_weights",
     "merge_rescalings",
     "place",
+    "ranges_apart",
     "scale_inner_softmaxes",
     "settle_halves",
     "trace",
+    "warn_of_ranges_apart",
+    "with_float_ends",
 ]

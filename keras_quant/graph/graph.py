@@ -8,6 +8,9 @@ from typing import Any
 
 from keras import tree
 
+# Layers that join one, at most: bias, batch normalization, activation, rescalings.
+MOST_JOINED = 8
+
 
 @dataclasses.dataclass(eq=False)
 class Value:
@@ -78,6 +81,8 @@ class Graph:
         outputs: `Value`s in the structure that the model returns.
         output_names: Keras names, in flattened order.
         nodes: `Node`s.
+        paths: dict from the path of each layer to its output, and those that nothing but it leads to, one behind the other;
+            layers with one output only.
     """
 
     inputs: list
@@ -85,6 +90,7 @@ class Graph:
     output_names: list
     nodes: list
     input_structure: Any = None
+    paths: dict = dataclasses.field(default_factory=dict)
 
     def with_policies(self, policies):
         """The graph with each node's policy in it.
@@ -103,6 +109,20 @@ class Graph:
         for value in tree.flatten(self.outputs):
             readers.setdefault(value, []).append(None)
         return readers
+
+    def with_paths(self, outputs):
+        """The graph with `paths`.
+
+        Args:
+            outputs: dict from the path of each layer to its output.
+        """
+        readers, ahead = self.consumers(), {}
+        for node in reversed(self.nodes):
+            for value in node.inputs:
+                alone = readers[value] == [node] and isinstance(node.outputs, Value)
+                ahead[value] = (node.outputs, *ahead.get(node.outputs, ())[:MOST_JOINED]) if alone else ()
+        paths = {path: (value, *ahead.get(value, ())) for path, value in outputs.items()}
+        return dataclasses.replace(self, paths=paths)
 
     def calls(self):
         """For the `id` of each operation, how many nodes call it."""

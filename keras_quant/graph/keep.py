@@ -2,12 +2,14 @@
 
 import keras
 from keras import tree
+from keras.src.backend import is_float_dtype
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.explain import location
 from keras_quant.graph.graph import Value
 from keras_quant.layers import dynamic_class
 from keras_quant.policy import dtype_of
+from keras_quant.settings import FLOAT
 
 # TensorFlow pools volumes in float32 only.
 WITHOUT_HALF = (keras.layers.MaxPooling3D, keras.layers.AveragePooling3D)
@@ -21,12 +23,12 @@ def keep_float(node, name, policy, placed):
     Args:
         node: `Node` of the float graph.
         name: of the copy.
-        policy: `Policy` that computes in float, or `None` to leave the layer's own dtype.
+        policy: `Policy` that computes in float, or `None` for float32.
         placed: what stands so far; layer and outputs are added.
     """
-    key, dtype = id(node.operation), None if policy is None else dtype_of(policy)
-    if dtype is not None and isinstance(node.operation, WITHOUT_HALF):
-        dtype = "float32"
+    key, dtype = id(node.operation), FLOAT if policy is None else dtype_of(policy)
+    if isinstance(node.operation, WITHOUT_HALF):
+        dtype = FLOAT
     first = key not in placed.layers
     if first:
         dynamic = policy is not None and policy.activations == "dynamic"
@@ -65,7 +67,7 @@ def copy_of(node, name, dtype=None):
 
 def _copy(operation, name, dtype):
     config = {**operation.get_config(), "name": name}
-    if dtype is not None and isinstance(operation, keras.layers.Layer):
+    if dtype is not None and isinstance(operation, keras.layers.Layer) and is_float_dtype(operation.compute_dtype):
         config["dtype"] = dtype
     return type(operation).from_config(config)
 

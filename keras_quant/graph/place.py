@@ -3,15 +3,18 @@
 import keras
 import numpy as np
 from keras import tree
+from keras.src.backend import is_float_dtype
 
 from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.constants import layers_with_constant
 from keras_quant.graph.keep import keep_float
 from keras_quant.graph.kinds import is_real
+from keras_quant.graph.model import QuantizedModel, joined_layers
 from keras_quant.graph.operations import inputs_of, only_moves, quantized_layer
 from keras_quant.layers import FloatEntrance, QuantBooleans, QuantIdentity, Quantize, annotation, is_quantized
 from keras_quant.layers.weighted import fit_weight_ranges
+from keras_quant.settings import FLOAT
 
 
 def place(graph, name, fallback=None):
@@ -36,13 +39,20 @@ def place(graph, name, fallback=None):
 
 def _build(graph, name, fallback, enter):
     """The model, each of its inputs passed through `enter`."""
-    inputs = [keras.Input(batch_shape=v.shape, dtype=v.dtype, name=v.name) for v in graph.inputs]
+    inputs = [keras.Input(batch_shape=v.shape, dtype=_dtype(v), name=v.name) for v in graph.inputs]
     placed = _Placed({v: enter(x, f"{v.name}_float") for v, x in zip(graph.inputs, inputs)})
     for node in graph.nodes:
         _place(node, placed, fallback)
     outputs = _named_outputs(graph, placed)
     # TensorFlow takes no scope that begins with an underscore, as the name of a model of class `_Private` does.
-    return keras.Model(tree.pack_sequence_as(graph.input_structure, inputs), outputs, name=name.lstrip("_") or "model")
+    made = QuantizedModel(tree.pack_sequence_as(graph.input_structure, inputs), outputs, name=name.lstrip("_") or "model")
+    made.joined = joined_layers(graph, placed.tensors)
+    return made
+
+
+def _dtype(value):
+    """Of an input: a float one is float32, as in the file, so that nothing is rounded before it is quantized."""
+    return FLOAT if is_float_dtype(value.dtype) else value.dtype
 
 
 class _Placed:

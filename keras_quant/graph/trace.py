@@ -47,7 +47,8 @@ def trace(model, keep_float=False):
     outputs = tracer.open(model, (tree.pack_sequence_as(structure, inputs),), {}, prefix="")
     if not all(isinstance(x, Value) for x in tree.flatten(outputs)):
         raise QuantizationError(f"Model '{model.name}' has an output that does not depend on its input. Leave it out.")
-    return Graph(inputs, outputs, _output_names(model, outputs), tracer.nodes, structure)
+    graph = Graph(inputs, outputs, _output_names(model, outputs), tracer.nodes, structure)
+    return graph.with_paths(tracer.outputs)
 
 
 def _model_inputs(model):
@@ -123,6 +124,7 @@ class _Tracer:
     def __init__(self, keep_float):
         self.keeps_float = keep_float if callable(keep_float) else lambda path: keep_float
         self.nodes = []
+        self.outputs = {}
         self.source = None
 
     def visit(self, operation, args, kwargs, prefix, training=None):
@@ -130,7 +132,12 @@ class _Tracer:
 
         `training` is the flag that the layers around this one were called with.
         """
-        training = _training_flag(operation, kwargs, training)
+        outputs = self._visit(operation, args, kwargs, prefix, _training_flag(operation, kwargs, training))
+        if isinstance(outputs, Value):
+            self.outputs.setdefault(prefix + operation.name, outputs)
+        return outputs
+
+    def _visit(self, operation, args, kwargs, prefix, training):
         if isinstance(operation, KernelCall) or not isinstance(operation, keras.layers.Layer):
             return self._leaf(operation, args, kwargs, prefix, training)
         if not isinstance(operation, GridInputs) and (has_quantized_form(operation) or is_expanded(operation)):

@@ -9,9 +9,10 @@ from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.integer import Quantized, kernels, to_grid
 from keras_quant.layers.annotation import annotate, annotation, without_unit
 from keras_quant.layers.functions import FUSED_ACTIVATIONS, activation_layer
+from keras_quant.settings import InFloat32, warn_of_rounded_data
 
 
-class GridInputs:
+class GridInputs(InFloat32):
     """Mixin: inputs that are not integers of the policy's type are quantized first.
 
     Such are a model's own input, a float layer's output, integers of another width. Which inputs those are is seen at the
@@ -317,6 +318,10 @@ class Quantize(QuantLayer, keras.layers.Layer):
 
     activation_types = (*policies.NARROW, "int16")
     input_storage = None
+
+    def __call__(self, inputs, *args, **kwargs):
+        warn_of_rounded_data()
+        return super().__call__(inputs, *args, **kwargs)
 
     def _add_input_layers(self, slots):
         pass

@@ -41,8 +41,6 @@ class QuantConvolution(QuantWeighted):
 
     def build(self, input_shape):
         check_channels_last(self)
-        if self.is_pointwise:
-            self.check_pairs(input_shape[-1])
         super().build(input_shape)
 
     def product(self, inputs, kernel):

@@ -19,10 +19,6 @@ class QuantDense(QuantWeighted, keras.layers.Dense):
     kernel_axes = (0,)
     activation_types = (*NARROW, "int16")
 
-    def build(self, input_shape):
-        self.check_pairs(input_shape[-1])
-        super().build(input_shape)
-
     def product(self, inputs, kernel):
         return ops.matmul(inputs, kernel)
 

@@ -7,6 +7,7 @@ from keras_quant import backend
 from keras_quant import policy as policies
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.weighted import create_weight_ranges, fit_weight_ranges
+from keras_quant.settings import InFloat32
 
 _DYNAMIC = {}
 
@@ -24,7 +25,7 @@ def _dynamic(float_class):
     return decorate
 
 
-class _Dynamic:
+class _Dynamic(InFloat32):
     """Mixin before a Keras layer with a kernel: `y = x̂·ŵ + b`.
 
     `ŵ` has one scale an output channel, as in `QuantWeighted`. `x̂` lies on an 8-bit grid over the extremes of one sample

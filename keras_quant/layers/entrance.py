@@ -3,10 +3,11 @@
 import keras
 
 from keras_quant.policy import Policy
+from keras_quant.settings import InFloat32
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
-class FloatEntrance(keras.layers.Layer):
+class FloatEntrance(InFloat32, keras.layers.Layer):
     """The identity, behind the inputs of a model that `quantize` made without a single layer of integers.
 
     It is nothing on the device; `export` takes the model for it.

@@ -6,10 +6,10 @@ import keras
 from keras import ops
 
 from keras_quant import backend, integer, quantizers
-from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.layers.annotation import without_unit
 from keras_quant.layers.base import QuantLayer
+from keras_quant.settings import FLOAT
 
 
 class QuantWeighted(QuantLayer):
@@ -42,6 +42,8 @@ class QuantWeighted(QuantLayer):
             self.kernel_quantizer = quantizers.get(kernel_quantizer, quantizers.KERNEL, self.policy.weight_bits)
         if isinstance(batch_norm, dict):
             batch_norm = keras.saving.deserialize_keras_object(batch_norm)
+        if batch_norm is not None:
+            batch_norm.dtype_policy = FLOAT
         self.batch_norm = batch_norm
         self.input_scale = input_scale
 
@@ -50,16 +52,6 @@ class QuantWeighted(QuantLayer):
         create_weight_ranges(self)
         if self.batch_norm is not None and not self.batch_norm.built:
             self.batch_norm.build(self.compute_output_shape(input_shape))
-
-    def check_pairs(self, inputs):
-        """Refuse weights of 4 bits whose rows do not fill their bytes, which XNNPACK does not take."""
-        if self.kernel_quantizer.stored_bits <= 4 and inputs % 2 and self.policy.storage == "int8":
-            wider = policies.Policy("int8", self.policy.activations).name
-            raise UnsupportedLayerError(
-                f"Layer '{self.name}' has an odd number of inputs ({inputs}), and XNNPACK takes weights of 4 bits in pairs. "
-                f"The nearest policy that works is '{wider}'; or give the layer one input more. "
-                f"Received: policy='{self.policy.name}'"
-            )
 
     def product(self, inputs, kernel):
         """The float product of the inputs and a kernel, without bias."""

@@ -17,6 +17,7 @@ from keras_quant.onnx.file import LARGEST
 from keras_quant.onnx.floats import Layers, convert
 from keras_quant.onnx.large import beyond
 from keras_quant.onnx.lowering import INT16_SINCE, Lowering, Made, Tensor
+from keras_quant.tflite.ends import warn_of_bytes
 from keras_quant.tflite.lower import Output, check
 
 _RULES = Rules()
@@ -131,6 +132,8 @@ def _input(value, graph, lowering, input_type):
             f"Input '{value.name}' cannot be {input_type}: that takes layers that all quantize it alike, to as many bits. "
             f'Export with `input_type="float32"`. Received: input_type={input_type!r}'
         )
+    if input_type == "uint8":
+        warn_of_bytes(value.name, float(grids[0].scale), int(grids[0].zero_point) + 128)
     integers = builder.input(value.name, shape, input_type)
     lowering.given[value.name] = given = Tensor(value.name, shape, grids[0], False, {(True, False): integers})
     if input_type in (lowering.storage, "int16"):

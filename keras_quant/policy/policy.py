@@ -161,7 +161,8 @@ def get(identifier):
     if custom is not None:
         weights, activations, dynamic = custom.groups()
         return Policy(f"int{dynamic or weights}", "dynamic" if dynamic else f"int{activations}")
-    near = difflib.get_close_matches(str(identifier), PRESETS, 1, 0.0)
+    plain = str(identifier).lower().replace("_", "").replace("-", "")
+    near = [plain] if _CUSTOM.fullmatch(plain) else difflib.get_close_matches(str(identifier).lower(), PRESETS, 1, 0.0)
     raise QuantizationError(
         f"A policy is one of {list(PRESETS)}, a name such as 'w3a8', or a `Policy`. Did you mean '{near[0]}'? "
         f"Received: policy={identifier!r}"

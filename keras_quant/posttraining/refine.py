@@ -14,12 +14,14 @@ from keras_quant.graph.graph import in_float, in_integers
 from keras_quant.posttraining import method as methods_by_name
 from keras_quant.posttraining.report import MethodReport, RefineReport
 from keras_quant.posttraining.walk import Reference, is_visited, largest_share
+from keras_quant.settings import float32
 
 # Values held at a time, 1 GiB: of larger models fewer samples are used.
 LARGEST = 2**28
 METHODS = ("equalization", "gptq", "adaround", "bias_correction")
 
 
+@float32()
 def refine(qmodel, data, methods=METHODS, steps=None, calibration_method="mse", verbose="auto"):
     """Improve a quantized model with post-training methods.
 

@@ -11,13 +11,14 @@ from keras_quant.errors import QuantizationError
 from keras_quant.integer.params import INT8, QuantParams, integer_type, narrow_type
 from keras_quant.quantizers.phase import Phased
 from keras_quant.quantizers.registry import check_bits
+from keras_quant.settings import InFloat32
 
 # Products of scales have to stay normal float32 numbers.
 NARROWEST, WIDEST = 1e-20, 1e20
 ROUNDINGS = ("nearest", "stochastic")
 
 
-class ActivationQuantizer(Phased, keras.layers.Layer):
+class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
     """A grid over a range, one for a whole tensor.
 
     Some operators want their inputs on one grid (a concatenation). `tie` puts quantizers into a group: each keeps its own

@@ -12,6 +12,7 @@ from keras_quant.quantizers import ranges
 from keras_quant.quantizers.activation import NARROWEST, power_of_two_above
 from keras_quant.quantizers.phase import Phased
 from keras_quant.quantizers.registry import KERNEL, check_bits, register
+from keras_quant.settings import InFloat32
 
 ROUNDINGS = ("nearest", "stochastic", "soft")
 # Their scales are of float16 in the file, and of bfloat16 in the kernel: the smallest number that both have in full.
@@ -19,7 +20,7 @@ SMALLEST_OF_GROUP = 2.0**-14
 GRANULARITIES = ("channel", "tensor", "group")
 
 
-class WeightQuantizer(Phased, keras.layers.Layer):
+class WeightQuantizer(InFloat32, Phased, keras.layers.Layer):
     """Integers and scales of a kernel.
 
     Training computes with `fake_quant`; inference and the file round `values` on the grid of `scale`. Integers are symmetric

@@ -14,6 +14,7 @@ class LayerReport:
     path: of the layer, or of a part of a layer of several operators.
     kind: name of its class; of the operator, in the report of a file.
     policy: name of its policy, "" for an operation without.
+    stored: type that its weights have in the file, "" without.
     input_shapes, output_shape: `None` for the batch.
     parameters: number of weights, ranges aside.
     macs: multiply-accumulates for one sample; `None` where they are not known.
@@ -41,6 +42,7 @@ class LayerReport:
     macs: int | None = None
     file_macs: int | None = None
     bytes: int | None = None
+    stored: str = ""
     low: float | None = None
     high: float | None = None
     scale: float | None = None
@@ -115,12 +117,20 @@ def _attribute(key, heading, meaning, text=str, **options):
     return Column(key, heading, meaning, value, lambda layer: "" if value(layer) is None else text(value(layer)), **options)
 
 
+def policy_text(layer):
+    """The policy, and where kernels take no narrower type the one that its weights have in the file."""
+    narrow = layer.policy == "int4" or layer.policy.startswith(
+        ("w2", "w3", "w4", "dynamic_int2", "dynamic_int3", "dynamic_int4")
+    )
+    return f"{layer.policy}, a byte each" if narrow and layer.stored == "int8" else layer.policy
+
+
 _MOST, _LEAST = {"descending": True, "numeric": True}, {"numeric": True}
 COLUMNS = (
     _attribute("index", "#", "place in the order of execution", **_LEAST),
     _attribute("path", "layer", "path of the layer"),
     _attribute("kind", "class", "class of the layer, or operator of the file"),
-    _attribute("policy", "policy", "precision"),
+    Column("policy", "policy", "precision", lambda layer: layer.policy, policy_text),
     Column(
         "output_shape",
         "output",

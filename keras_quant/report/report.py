@@ -1,6 +1,7 @@
 """The verb `report`: what each layer of a quantized model costs, and what it loses."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 
@@ -18,9 +19,11 @@ from keras_quant.report.histogram import weight_histogram
 from keras_quant.report.layer import LayerReport
 from keras_quant.report.measure import measure
 from keras_quant.report.model import ModelReport
+from keras_quant.settings import float32
 from keras_quant.tflite import export_in_memory
 
 
+@float32()
 def report(model, data=None, steps=None, float_model=None, history=None, refined=None):
     """Report on a quantized model, layer by layer: precision, range, size, cost, error, and where it runs.
 
@@ -113,11 +116,20 @@ def _layers(graph, exported, measured):
         nodes.setdefault(node.path, []).append(node)
     for operator in () if exported is None else exported.operators:
         operators.setdefault(operator.layer, []).append(operator)
-    counted = set()
+    counted, stored = set(), {} if exported is None else _stored(exported)
     return tuple(
-        _layer(index, path, calls, operators.get(path, []), measured.get(path), exported is not None, counted)
+        dataclasses.replace(
+            _layer(index, path, calls, operators.get(path, []), measured.get(path), exported is not None, counted),
+            stored=stored.get(path, ""),
+        )
         for index, (path, calls) in enumerate(nodes.items())
     )
+
+
+def _stored(exported):
+    """The type of each layer's kernel in the file, by path."""
+    kernels = [tensor for tensor in exported.tensors if tensor.constant and tensor.name.endswith("/kernel")]
+    return {tensor.name.removesuffix("/kernel"): tensor.dtype for tensor in kernels}
 
 
 def _layer(index, path, nodes, operators, measured, has_file, counted):

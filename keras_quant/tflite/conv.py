@@ -150,7 +150,8 @@ def convolve(lowering, layer, x, output, y, weights):
         kernel = _image_kernel(weights)
         rows = kernel.reshape(-1, kernel.shape[-1])
         height, width = axes(layer, x.shape[1:3], y.shape[1:3])
-        if layer.is_pointwise or pays(height, width, rows.size, stored_bits(layer, len(rows))):
+        bits = stored_bits(layer, len(rows))
+        if bits < 8 and (layer.is_pointwise or pays(height, width, rows.size, bits)):
             return product(lowering, output, windows(lowering, x, output, height, width), weights, rows, y, layer)
     fields = {"fusedActivationFunction": fused_activation(layer), **geometry(layer)}
     if layer.groups == x.shape[-1] > 1:
@@ -161,7 +162,10 @@ def convolve(lowering, layer, x, output, y, weights):
 
 
 def stored_bits(layer, inputs):
-    """Bits of one weight of a FULLY_CONNECTED in the file: XNNPACK wants the `inputs` of a unit to fill whole bytes."""
+    """Bits of one weight of a FULLY_CONNECTED in the file: XNNPACK wants the `inputs` of a unit to fill whole bytes.
+
+    An odd number of inputs holds a weight a byte.
+    """
     bits = layer.kernel_quantizer.stored_bits
     return next((width for width in (2, 4) if bits <= width and inputs * width % 8 == 0), 8)
 

@@ -1,5 +1,7 @@
 """The types of a file's inputs and outputs, where they are not those of the tensors inside."""
 
+import warnings
+
 from keras_quant.errors import ExportError
 from keras_quant.tflite.writer import TensorType
 
@@ -30,11 +32,23 @@ def input_tensor(lowering, name, shape, scale, zero_point, kind):
     """
     wanted = lowering.input_type
     if wanted == "uint8" and kind == TensorType.INT8:
+        warn_of_bytes(name, float(scale), int(zero_point) + 128)
         given = lowering.writer.activation(name, shape, scale, zero_point + 128, TensorType.UINT8)
         return given, lowering.quantized(given, lowering.writer.activation(f"{name}/int8", shape, scale, zero_point))
     _check(wanted, kind, f"Input '{name}'", "input")
     tensor = lowering.writer.activation(name, shape, scale, zero_point, kind)
     return tensor, tensor
+
+
+def warn_of_bytes(name, scale, zero_point):
+    """Warn where the bytes of an input stand for other numbers than themselves."""
+    if (scale, zero_point) != (1.0, 0):
+        warnings.warn(
+            f"Input '{name}': its bytes 0 to 255 stand for the real numbers {-zero_point * scale:.4g} to "
+            f"{(255 - zero_point) * scale:.4g}. For bytes that go in as they are, as of a camera, let the model take "
+            "0 to 255, with a Rescaling layer behind the input, and calibrate on data in which 0 and 255 occur.",
+            stacklevel=2,
+        )
 
 
 def output_tensor(lowering, name, x, wanted):

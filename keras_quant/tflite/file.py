@@ -46,6 +46,11 @@ def _check_whole(model):
                 graph.tensors[index]
         for tensor in graph.tensors:
             model.buffers[tensor.buffer]
+            tensor.name.decode()
+    for signature in model.signatureDefs or ():
+        signature.signatureKey.decode()
+        for entry in (*(signature.inputs or ()), *(signature.outputs or ())):
+            entry.name.decode()
 
 
 def write_atomically(path, content):

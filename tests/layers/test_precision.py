@@ -7,7 +7,7 @@ from keras import ops
 
 import keras_quant as kq
 from keras_quant.policy import get
-from tests.helpers import few, functional, images, sequential, shake, ship
+from tests.helpers import few, functional, images, sequential, shake, ship, slow
 from tests.layers.test_shipping import KERAS_CANNOT_RUN, OFF_XNNPACK, ON_XNNPACK
 
 L = keras.layers
@@ -159,15 +159,24 @@ def test_training_learns_in_every_precision_and_ships(policy, tmp_path):
     ship(qmodel, tmp_path, x)
 
 
-ODD = sequential(L.Conv2D(5, 1), L.Conv2D(4, 1, name="pointwise"))
-
-
-def test_4_bits_on_an_odd_number_of_inputs_are_refused_with_the_way_out():
-    with pytest.raises(kq.UnsupportedLayerError, match=r"'pointwise' has an odd number of inputs \(5\).*nearest.*'int8'"):
-        kq.quantize(ODD, "int4")
-    with pytest.raises(kq.UnsupportedLayerError, match=r"'logits' has an odd .*nearest policy that works is 'w8a6'"):
-        kq.quantize(sequential(L.Dense(3, name="logits"), shape=(5,)), "w3a6")
-    kq.quantize(ODD, kq.PolicyMap({"pointwise": "int8"}, default="int4"))
+@pytest.mark.parametrize("policy", ["int4", slow("w2a8"), slow("w3a6")])
+def test_few_bits_on_an_odd_number_of_inputs_hold_a_weight_a_byte_and_the_report_says_so(policy, tmp_path):
+    model = shake(
+        sequential(L.Conv2D(5, 1), L.Conv2D(4, 1, name="pointwise"), L.Flatten(), L.Dense(3, name="even"), shape=(3, 3, 3))
+    )
+    x = images(shape=(3, 3, 3))
+    qmodel = kq.quantize(model, policy, x)
+    report, _ = ship(qmodel, tmp_path, x)
+    assert not report.off_xnnpack
+    kernels = {tensor.name: tensor.dtype for tensor in report.tensors if tensor.name.endswith("/kernel")}
+    assert kernels["pointwise/kernel"] == "int8" and kernels["even/kernel"] in ("int4", "int2")
+    assert {layer.path: layer.stored for layer in kq.report(qmodel).layers}["pointwise"] == "int8"
+    assert str(kq.report(qmodel)).count(f"{policy}, a byte each") == 2
+    limit = 2 ** (qmodel.get_layer("pointwise").policy.weight_bits - 1) - 1
+    integers = qmodel.get_layer("pointwise").kernel_quantizer.integers(
+        qmodel.get_layer("pointwise").kernel, qmodel.get_layer("pointwise").kernel_axes
+    )
+    assert np.abs(integers).max() == limit
 
 
 @pytest.mark.parametrize(
@@ -203,7 +212,7 @@ def test_every_network_ships_in_other_widths_or_says_why_not(name, policy, tmp_p
     try:
         qmodel = kq.quantize(model, policy, x)
     except kq.UnsupportedLayerError as error:
-        reason = "on int16" if policy == "int16" else "odd number of inputs"
-        assert reason in str(error) and "nearest policy that works" in str(error)
+        assert policy == "int16"
+        assert "on int16" in str(error) and "nearest policy that works" in str(error)
         return
     ship(qmodel, tmp_path, x)

@@ -29,7 +29,9 @@ def test_a_policy_is_frozen():
         get("int8").weights = "int4"
 
 
-@pytest.mark.parametrize("given, near", [("int9", "int"), ("flaot16", "float16"), ("dynamic", "dynamic_int"), (4, "int4")])
+@pytest.mark.parametrize(
+    "given, near", [("int9", "int"), ("flaot16", "float16"), ("dynamic", "dynamic_int"), (4, "int4"), ("W4-A8", "w4a8")]
+)
 def test_an_unknown_name_gets_the_nearest(given, near):
     with pytest.raises(kq.QuantizationError, match=f"Did you mean '{near}.*Received: policy={given!r}"):
         kq.quantize(sequential(L.Dense(3)), given)

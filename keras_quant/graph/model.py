@@ -1,0 +1,59 @@
+"""What `quantize` returns: a Functional model that still knows its layers by the float model's names."""
+
+import types
+import warnings
+
+import keras
+from keras.src.models.functional import Functional
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantizedModel(Functional):
+    """A Functional model of quantized layers, some of which several layers of the float model joined.
+
+    Attributes:
+        joined: dict from paths of the float model to `(name, whole)`: the layer that computes what stood there, and whether
+            its output is that layer's, rather than what an activation behind it makes of it. A clone has none.
+    """
+
+    joined = types.MappingProxyType({})
+
+    def get_layer(self, name=None, index=None):
+        """As `keras.Model.get_layer`, by a path such as "encoder/relu", too, and by that of a layer which joined another."""
+        target, whole = self.joined.get(name, (name, True))
+        if not whole:
+            warnings.warn(
+                f"'{name}' joined layer '{target}' with what follows it, an activation for instance, which the kernel does "
+                "as well: `output` is what they make together. Name the last of them.",
+                stacklevel=2,
+            )
+        return super().get_layer(target, index)
+
+    def get_config(self):
+        return {**super().get_config(), "joined": {path: list(entry) for path, entry in self.joined.items()}}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        joined = config.pop("joined", {})
+        model = super().from_config(config, custom_objects=custom_objects)
+        model.joined = {path: tuple(entry) for path, entry in joined.items()}
+        return model
+
+
+def joined_layers(graph, tensors):
+    """`QuantizedModel.joined`.
+
+    Args:
+        graph: fused `Graph` of the float model.
+        tensors: dict from its `Value`s to tensors of the quantized model.
+    """
+    joined = {}
+    for path, values in graph.paths.items():
+        made = next((value for value in values if value in tensors), None)
+        if made is None:
+            continue
+        name, whole = tensors[made]._keras_history.operation.name, made is values[0]
+        if name != path:
+            joined[path] = (name, whole or name == path.replace("/", "."))
+    return joined
