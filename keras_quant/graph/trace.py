@@ -1,11 +1,9 @@
 """Any Keras model → the flat graph of its leaves, without a change to the model."""
 
-import contextlib
 import inspect
 
 import keras
 from keras import tree
-from keras.src import backend
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
@@ -14,6 +12,7 @@ from keras_quant.graph.constants import is_arithmetic
 from keras_quant.graph.explain import WAYS_OUT, NoAssignments, call_site, untraceable
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
+from keras_quant.graph.spelling import independent, symbolic_spelling, variables_by_value
 from keras_quant.graph.weights import takes_weights
 from keras_quant.layers import annotate, annotation, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
@@ -128,6 +127,9 @@ class _Tracer:
 
         `training` is the flag that the layers around this one were called with.
         """
+        constant = independent(operation, args, kwargs)
+        if constant is not None:
+            return constant
         training = _training_flag(operation, kwargs, training)
         if isinstance(operation, KernelCall) or not isinstance(operation, keras.layers.Layer):
             return self._leaf(operation, args, kwargs, prefix, training)
@@ -173,10 +175,10 @@ class _Tracer:
             if "training" in inspect.signature(operation.call).parameters:
                 # As in inference, whatever the default is; `None` lets the layers inside know their own caller's flag.
                 symbolic_kwargs["training"] = training
-            with NoAssignments(), _open_batch():
+            with NoAssignments(), symbolic_spelling():
                 outputs = operation.call(*symbolic_args, **symbolic_kwargs)
             _check_outputs(outputs)
-            return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training)
+            return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training, variables_by_value(operation))
         except QuantizationError:
             raise
         except Exception as error:
@@ -186,10 +188,14 @@ class _Tracer:
             for layer, inbound, outbound in before:
                 del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
 
-    def _follow(self, symbols, outputs, values, prefix, training):
-        """Visit the keras nodes that lead from `symbols` to `outputs`."""
+    def _follow(self, symbols, outputs, values, prefix, training, variables=()):
+        """Visit the keras nodes that lead from `symbols` to `outputs`.
+
+        `variables` are found by the `id` of the raw tensor that stands for one among an operation's arguments.
+        """
         known = {id(symbol): value for symbol, value in zip(symbols, values)}
-        fill = lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else x
+        known.update(variables)
+        fill = lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else known.get(id(x), x)
         for node in _nodes_between(known, [x for x in tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]):
             args, kwargs = tree.map_structure(fill, (node.arguments.args, node.arguments.kwargs))
             results = self.visit(node.operation, args, kwargs, prefix, training)
@@ -211,24 +217,6 @@ class _Tracer:
             operation = Reshape((-1, *spec.shape[1:]))  # TensorFlow takes no `None` where the operation runs on its own
         self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
-
-
-@contextlib.contextmanager
-def _open_batch():
-    """What is no tensor of the graph has one sample when it is repeated for each of an open batch.
-
-    So `broadcast_to(positions, shape(x))`, of which Keras makes a tensor here and now, is a constant beside `x`.
-    """
-    repeating = {name: getattr(backend.numpy, name) for name in ("broadcast_to", "repeat", "tile")}
-    one = lambda size: 1 if size is None else size
-    once = lambda sizes: list(map(one, sizes)) if isinstance(sizes, (list, tuple)) else one(sizes)
-    for name, function in repeating.items():
-        setattr(backend.numpy, name, lambda x, sizes, *args, f=function, **kwargs: f(x, once(sizes), *args, **kwargs))
-    try:
-        yield
-    finally:
-        for name, function in repeating.items():
-            setattr(backend.numpy, name, function)
 
 
 def _is_whole(operation, nodes, keep_float):

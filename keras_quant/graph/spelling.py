@@ -1,0 +1,107 @@
+"""While a layer is traced: what `call` may write beside a symbolic tensor, and what it makes without one."""
+
+import contextlib
+import inspect
+
+import keras
+import numpy as np
+from keras import tree
+from keras.src import backend
+from keras.src.ops import numpy as knp
+
+from keras_quant.graph.graph import Value
+from keras_quant.layers.base import KernelCall
+
+# Methods behind `w * x` and the like. A symbolic tensor has none for `==`.
+_OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lt le gt ge".split()
+
+
+@contextlib.contextmanager
+def symbolic_spelling():
+    """Variables and arrays on the left of a symbolic tensor leave the operation to it; lists of numbers become arrays.
+
+    What is no tensor of the graph has one sample when it is repeated for each of an open batch. So
+    `broadcast_to(positions, shape(x))`, of which Keras makes a tensor here and now, is a constant beside `x`.
+    """
+    patches = [*_left_operands(), *_open_batch(), (keras.Operation, "symbolic_call", _with_arrays)]
+    with contextlib.ExitStack() as stack:
+        for owner, name, replacement in patches:
+            stack.enter_context(_patched(owner, name, replacement))
+        yield
+
+
+@contextlib.contextmanager
+def _patched(owner, name, replacement):
+    own = name in vars(owner)
+    before = getattr(owner, name, None)
+    setattr(owner, name, replacement)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before) if own else delattr(owner, name)
+
+
+def _left_operands():
+    # NumPy asks this attribute whether to leave an operation to the right side.
+    yield keras.KerasTensor, "__array_ufunc__", None
+    for operator in _OPERATORS:
+        name = f"__{operator}__"
+        if hasattr(keras.Variable, name):
+            yield keras.Variable, name, _leaving(getattr(keras.Variable, name))
+
+
+def _leaving(method):
+    """A variable's method, which leaves a symbolic tensor to that tensor's own."""
+    return lambda self, other: NotImplemented if isinstance(other, keras.KerasTensor) else method(self, other)
+
+
+def _open_batch():
+    one = lambda size: 1 if size is None else size
+    once = lambda sizes: list(map(one, sizes)) if isinstance(sizes, (list, tuple)) else one(sizes)
+    for name in ("broadcast_to", "repeat", "tile"):
+        function = getattr(backend.numpy, name)
+        yield backend.numpy, name, lambda x, sizes, *args, f=function, **kwargs: f(x, once(sizes), *args, **kwargs)
+
+
+def _with_arrays(self, *args, **kwargs):
+    """`Operation.symbolic_call`, in which a list of numbers beside a tensor is an array."""
+    if type(self).__module__ == knp.__name__ and list(inspect.signature(self.call).parameters) == ["x1", "x2"]:
+        args, kwargs = _arrays(args, kwargs)
+    return _SYMBOLIC_CALL(self, *args, **kwargs)
+
+
+_SYMBOLIC_CALL = keras.Operation.symbolic_call
+
+
+def _arrays(args, kwargs):
+    array = lambda x: np.asarray(x, "float32") if isinstance(x, (list, tuple)) else x
+    return tuple(map(array, args)), {name: array(x) for name, x in kwargs.items()}
+
+
+def variables_by_value(layer):
+    """Dict from the `id` of the raw tensor that each variable of a layer holds to the variable: `w.value` is `w`."""
+    return {id(v.value): v for v in layer.variables}
+
+
+def independent(operation, args, kwargs):
+    """What a call computes if it reads no tensor of the graph, or only the shape of one; else `None`.
+
+    Layers of weights alone (learned queries, a table of positions) are constants of the model; one sample stands for all.
+    """
+    tensors = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)]
+    if type(operation) in _FILLED:
+        value = _FILLED[type(operation)](*args, **kwargs)
+        return np.full((1, *args[0].shape[1:]), value, "float32") if np.ndim(value) == 0 else None
+    if tensors or isinstance(operation, KernelCall):
+        return None
+    if "training" in inspect.signature(operation.call).parameters:
+        kwargs = {**kwargs, "training": False}
+    with symbolic_spelling():
+        return operation(*args, **kwargs)
+
+
+_FILLED = {
+    knp.ZerosLike: lambda x, **kwargs: 0.0,
+    knp.OnesLike: lambda x, **kwargs: 1.0,
+    knp.FullLike: lambda x, fill_value, **kwargs: fill_value,
+}
