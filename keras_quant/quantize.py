@@ -3,12 +3,14 @@
 from keras_quant.calibrate import calibrate, has_ranges
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import (
+    constants_to_tensors,
     expand,
     fuse_activations,
     fuse_batch_norms,
     fuse_input_scales,
     join_biases,
     lift_constants,
+    lift_products,
     lift_weights,
     merge_rescalings,
     place,
@@ -21,9 +23,11 @@ from keras_quant.policy import as_map
 
 PASSES = (
     expand,
+    lift_products,
     lift_weights,
     join_biases,
     lift_constants,
+    constants_to_tensors,
     fuse_batch_norms,
     fuse_activations,
     merge_rescalings,

@@ -5,7 +5,9 @@ from keras_quant.graph.expand import expand
 from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.halves import settle_halves
+from keras_quant.graph.learned import constants_to_tensors
 from keras_quant.graph.place import place
+from keras_quant.graph.products import lift_products
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
 from keras_quant.graph.softmax import scale_inner_softmaxes
 from keras_quant.graph.trace import trace
@@ -15,12 +17,14 @@ __all__ = [
     "Graph",
     "Node",
     "Value",
+    "constants_to_tensors",
     "expand",
     "fuse_activations",
     "fuse_batch_norms",
     "fuse_input_scales",
     "join_biases",
     "lift_constants",
+    "lift_products",
     "lift_weights",
     "merge_rescalings",
     "place",

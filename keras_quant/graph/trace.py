@@ -178,7 +178,9 @@ class _Tracer:
             with NoAssignments(), symbolic_spelling():
                 outputs = operation.call(*symbolic_args, **symbolic_kwargs)
             _check_outputs(outputs)
-            return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training, variables_by_value(operation))
+            return self._follow(
+                list(symbols.values()), outputs, list(symbols), prefix, training, variables_by_value(operation)
+            )
         except QuantizationError:
             raise
         except Exception as error:

@@ -21,7 +21,7 @@ from keras_quant.layers.annotation import annotate, annotation
 from keras_quant.layers.attention import QuantDotProductAttention
 from keras_quant.layers.base import QuantComposite, Quantize, QuantLayer
 from keras_quant.layers.concatenate import QuantConcatenate
-from keras_quant.layers.constant import QuantAddConstant, QuantMultiplyConstant
+from keras_quant.layers.constant import QuantAddConstant, QuantConstant, QuantMultiplyConstant
 from keras_quant.layers.conv import QuantConv2D, QuantConv2DTranspose, QuantDepthwiseConv2D, QuantSeparableConv2D
 from keras_quant.layers.conv1d import QuantConv1D, QuantConv1DTranspose, QuantDepthwiseConv1D, QuantSeparableConv1D
 from keras_quant.layers.dense import QuantDense
