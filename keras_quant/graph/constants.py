@@ -154,8 +154,8 @@ def _with_constant(cls, shape, constant, array):
     full = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
     if len(full.shape) > len(shape) or full.shape[0] != 1:
         raise UnsupportedLayerError(
-            f"its constant of shape {array.shape} puts other dimensions before, or in, the batch of a tensor of shape {shape}. "
-            "Give the constant as many dimensions as the tensor, the first of them 1."
+            f"its constant of shape {array.shape} puts other dimensions before, or in, the batch of a tensor of shape "
+            f"{shape}. Give the constant as many dimensions as the tensor, the first of them 1."
         )
     return _holding(cls(full.shape), constant, constant=full)
 

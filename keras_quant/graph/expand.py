@@ -6,6 +6,7 @@ import math
 import keras
 import numpy as np
 from keras import tree
+from keras.src.activations import activations
 from keras.src.ops import core, image, linalg, nn, numpy
 
 from keras_quant.graph.graph import Node, Value
@@ -226,6 +227,19 @@ def _softmax(node):
     ]
     idle = ["moved", "moved_back"] * (sorted(order) == order.tolist()) + ["joined", "parted"] * (len(axes) == 1)
     return _chain(node, [(name, layer) for name, layer in steps if name not in idle], x)
+
+
+@_expands(activations, "ReLU")
+def _relu(node):
+    """What `keras.activations.relu` is on a symbolic tensor."""
+    operation = node.operation
+    limits = operation.max_value, operation.negative_slope, operation.threshold
+    return [dataclasses.replace(node, operation=keras.layers.ReLU(*limits))]
+
+
+@_expands(activations, "Mish")
+def _mish(node):
+    return [dataclasses.replace(node, operation=keras.layers.Activation("mish"))]
 
 
 @_expands(image, "CropImages")

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 from keras import tree
+from keras.src.ops import nn
 from keras.src.ops import numpy as knp
 
 from keras_quant import layers
@@ -22,6 +23,10 @@ def constants_to_tensors(graph):
     for node in graph.nodes:
         nodes.extend([node] if node.policy.computes_in_float else _with_tensors(node))
     return dataclasses.replace(graph, nodes=nodes)
+
+
+# Operations of which no other pass makes a layer with the constant in it.
+_OPERATIONS = {knp.Concatenate, getattr(nn, "DotProductAttention", None)}
 
 
 def _with_tensors(node):
@@ -46,10 +51,7 @@ def _is_constant(x):
 
 
 def _takes_tensors(operation):
-    """Layers, and operations of which no other pass makes one with the constant in it."""
-    if isinstance(operation, keras.layers.Layer):
-        return True
-    return isinstance(operation, knp.Concatenate) or takes_weights(operation)
+    return isinstance(operation, keras.layers.Layer) or type(operation) in _OPERATIONS or takes_weights(operation)
 
 
 def constant_node(node, name, value, array, source):

@@ -54,8 +54,8 @@ def _check_einsum(node):
     """Without a result's labels it depends on the backend what Keras computes."""
     if isinstance(node.operation, knp.Einsum) and ("->" not in node.operation.subscripts or len(node.args) > 2):
         raise UnsupportedLayerError(
-            f"Operation '{node.path}' (Einsum){location(node)}: on int8 it takes one or two operands, and the result's labels "
-            f"written out behind '->'. Received: subscripts={node.operation.subscripts!r}"
+            f"Operation '{node.path}' (Einsum){location(node)}: on int8 it takes one or two operands, and the result's "
+            f"labels written out behind '->'. Received: subscripts={node.operation.subscripts!r}"
         )
 
 
@@ -213,9 +213,9 @@ class _Product:
         known = set(self.left) | set(self.right) == set(self.result) | set(self.summed)
         if not known or any(len(set(text)) < len(text) for text in labels) or self.result[:1] != self.left[:1]:
             raise UnsupportedLayerError(
-                f"Operation '{self.node.path}' ({type(self.node.operation).__name__}){location(self.node)}: on int8 a product "
-                "with weights sums only over axes that both have, and leaves the batch first. Transpose the operands instead. "
-                f"Received: {self.left},{self.right}->{self.result}"
+                f"Operation '{self.node.path}' ({type(self.node.operation).__name__}){location(self.node)}: on int8 a "
+                "product with weights sums only over axes that both have, and leaves the batch first. "
+                f"Transpose the operands. Received: {self.left},{self.right}->{self.result}"
             )
         if any(self.value.shape[self.left.index(label)] == 1 != self._size(label) for label in self.each):
             raise UnsupportedLayerError(

@@ -2,12 +2,15 @@
 
 import contextlib
 import inspect
+import warnings
 
 import keras
 import numpy as np
 from keras import tree
 from keras.src import backend
+from keras.src.layers.merging.base_merge import Merge
 from keras.src.ops import numpy as knp
+from keras.src.ops.node import Node
 
 from keras_quant.graph.graph import Value
 from keras_quant.layers.base import KernelCall
@@ -17,13 +20,24 @@ _OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lt le gt ge
 
 
 @contextlib.contextmanager
-def symbolic_spelling():
+def symbolic_spelling(layer=None):
     """Variables and arrays on the left of a symbolic tensor leave the operation to it; lists of numbers become arrays.
+
+    Layers may return what is no tensor, `None` beside one, as they may in a model that is called. What they tell `fit`
+    alone, losses and metrics, is not heard; a loss is warned of.
 
     What is no tensor of the graph has one sample when it is repeated for each of an open batch. So
     `broadcast_to(positions, shape(x))`, of which Keras makes a tensor here and now, is a constant beside `x`.
     """
-    patches = [*_left_operands(), *_open_batch(), (keras.Operation, "symbolic_call", _with_arrays)]
+    patches = [
+        *_left_operands(),
+        *_open_batch(),
+        (keras.Operation, "symbolic_call", _with_arrays),
+        (Merge, "symbolic_call", _of_shapes),
+        (Node, "__init__", _node_of_tensors),
+        (keras.layers.Layer, "add_loss", _loss_is_left_out),
+        *((metric, "update_state", lambda *args, **kwargs: None) for metric in _metrics(layer)),
+    ]
     with contextlib.ExitStack() as stack:
         for owner, name, replacement in patches:
             stack.enter_context(_patched(owner, name, replacement))
@@ -70,7 +84,41 @@ def _with_arrays(self, *args, **kwargs):
     return _SYMBOLIC_CALL(self, *args, **kwargs)
 
 
-_SYMBOLIC_CALL = keras.Operation.symbolic_call
+_SYMBOLIC_CALL, _NODE = keras.Operation.symbolic_call, Node.__init__
+
+
+def _of_shapes(self, *args, **kwargs):
+    """A merging layer's `symbolic_call`; its rules for shapes know symbolic tensors only."""
+    return self.compute_output_spec(*symbols_for_constants(args), **kwargs)
+
+
+def symbols_for_constants(structure):
+    symbol = lambda x: keras.KerasTensor(tuple(x.shape), dtype=keras.backend.standardize_dtype(x.dtype))
+    constant = lambda x: hasattr(x, "shape") and not isinstance(x, keras.KerasTensor)
+    return tree.map_structure(lambda x: symbol(x) if constant(x) else x, structure)
+
+
+def _node_of_tensors(self, operation, call_args=None, call_kwargs=None, outputs=None):
+    tensors = [x for x in tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]
+    _NODE(self, operation, call_args, call_kwargs, tensors)
+
+
+def is_nothing(x):
+    """Whether an output of a layer is none that another one computes with."""
+    return x is None or isinstance(x, (bool, int, float, str))
+
+
+def _loss_is_left_out(self, loss):
+    warnings.warn(
+        f"Layer '{self.name}' calls `add_loss`; the quantized model is made of what it computes and leaves that loss out. "
+        "Add it in the `loss` that you compile the quantized model with.",
+        stacklevel=2,
+    )
+
+
+def _metrics(layer):
+    layers = [] if layer is None else layer._flatten_layers()
+    return [metric for one in layers for metric in getattr(one, "_metrics", [])]
 
 
 def _arrays(args, kwargs):

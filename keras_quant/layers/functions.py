@@ -32,6 +32,11 @@ def activation_layer(function, name, **kwargs):
     raise UnsupportedLayerError(f"Activation '{called}' of layer '{layer}' has no quantized form. Use one of {names}.")
 
 
+def has_layer(function):
+    """Whether a kernel fuses the activation function, or a quantized layer computes it."""
+    return function in FUSED_ACTIVATIONS or function in _ACTIVATION_LAYERS
+
+
 def computes_activation(*functions, **arguments):
     """Class decorator: the class, called with `arguments`, computes these activation functions as a layer of its own.
 

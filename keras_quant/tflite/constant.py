@@ -3,8 +3,8 @@
 import numpy as np
 from keras import ops
 
-from keras_quant.integer.add import LARGEST_RATIO, SMALLEST_RATIO
 from keras_quant import integer
+from keras_quant.integer.add import LARGEST_RATIO, SMALLEST_RATIO
 from keras_quant.layers import QuantAddConstant, QuantConstant, QuantMultiplyConstant
 from keras_quant.tflite.conv import fused_activation
 from keras_quant.tflite.lower import Output, lowers, params_of
