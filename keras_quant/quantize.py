@@ -5,6 +5,7 @@ import gc
 from keras_quant.calibrate import has_ranges, set_ranges
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import (
+    constants_to_tensors,
     expand,
     fold_literals,
     fuse_activations,
@@ -14,6 +15,7 @@ from keras_quant.graph import (
     keep_integers,
     keep_islands,
     lift_constants,
+    lift_products,
     lift_tables,
     lift_weights,
     merge_rescalings,
@@ -38,9 +40,11 @@ PASSES = (
     fold_literals,
     lift_tables,
     keep_integers,
+    lift_products,
     lift_weights,
     join_biases,
     lift_constants,
+    constants_to_tensors,
     fuse_batch_norms,
     fuse_activations,
     merge_rescalings,

@@ -9,8 +9,10 @@ from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.halves import settle_halves
 from keras_quant.graph.islands import keep_islands
 from keras_quant.graph.kinds import keep_integers
+from keras_quant.graph.learned import constants_to_tensors
 from keras_quant.graph.literals import fold_literals
 from keras_quant.graph.place import place
+from keras_quant.graph.products import lift_products
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
 from keras_quant.graph.softmax import scale_inner_softmaxes
 from keras_quant.graph.tables import lift_tables
@@ -21,6 +23,7 @@ __all__ = [
     "Graph",
     "Node",
     "Value",
+    "constants_to_tensors",
     "expand",
     "fold_literals",
     "fuse_activations",
@@ -30,6 +33,7 @@ __all__ = [
     "keep_islands",
     "keep_integers",
     "lift_constants",
+    "lift_products",
     "lift_tables",
     "lift_weights",
     "merge_rescalings",

@@ -46,7 +46,8 @@ def lift_constants(graph):
         *first, last = made
         (value,) = node.inputs
         for index, layer in enumerate(first):
-            between = Value(value.shape, value.dtype, f"{node.path}_{index}")
+            shape = tuple(layer.compute_output_shape(value.shape))
+            between = Value(shape, value.dtype, f"{node.path}_{index}")
             nodes.append(dataclasses.replace(node, operation=layer, path=between.name, args=(value,), outputs=between))
             value = between
         nodes.append(dataclasses.replace(node, operation=last, args=(value,), kwargs={}))
@@ -77,26 +78,26 @@ def _holds_values(x):
 
 @_arithmetic("Add")
 def _add(shape, constant, constant_first):
-    return [_sum(shape, constant)]
+    return _sum(shape, constant)
 
 
 @_arithmetic("Subtract")
 def _subtract(shape, constant, constant_first):
     if constant_first:
-        return [layers.QuantRescaling(-1.0), _sum(shape, constant)]
-    return [_sum(shape, -array_of(constant))]
+        return [layers.QuantRescaling(-1.0), *_sum(shape, constant)]
+    return _sum(shape, -array_of(constant))
 
 
 @_arithmetic("Multiply")
 def _multiply(shape, constant, constant_first):
-    return [_product(shape, constant)]
+    return _product(shape, constant)
 
 
 @_arithmetic("Divide", "TrueDivide")
 def _divide(shape, constant, constant_first):
     if constant_first:
-        return [layers.QuantTable("reciprocal"), _product(shape, constant)]
-    return [_product(shape, 1.0 / array_of(constant))]
+        return [layers.QuantTable("reciprocal"), *_product(shape, constant)]
+    return _product(shape, 1.0 / array_of(constant))
 
 
 @_arithmetic("Maximum")
@@ -116,18 +117,18 @@ def _minimum(shape, constant, constant_first):
 def _beyond(sign, shape, array):
     """`array + sign · relu(sign · (x - array))`: the larger of the two, or, with -1.0, the smaller one."""
     if not per_channel(array, shape):
-        raise UnsupportedLayerError(
-            f"on int8 it takes a tensor and one number, or one a channel. Received: shape {array.shape} beside {shape}"
-        )
+        turned = _sum(shape, -array) if sign > 0 else [layers.QuantRescaling(-1.0), *_sum(shape, array)]
+        back = [layers.QuantRescaling(-1.0)] if sign < 0 else []
+        return [*turned, keras.layers.ReLU(), *back, *_sum(shape, array)]
     limits = _flat(array)
     return [layers.QuantRescaling(sign, -sign * limits), keras.layers.ReLU(), layers.QuantRescaling(sign, limits)]
 
 
 @_arithmetic("Power")
 def _power(shape, constant, constant_first):
-    exponent = _scalar(constant)
     if constant_first:
-        return [layers.QuantRescaling(float(np.log(exponent))), layers.QuantTable("exponential")]
+        return [*_product(shape, np.log(array_of(constant))), layers.QuantTable("exponential")]
+    exponent = _scalar(constant)
     return [layers.QuantSquare() if exponent == 2 else layers.QuantPower(exponent)]
 
 
@@ -171,26 +172,27 @@ for _class, _name in {
 def _sum(shape, constant):
     array = array_of(constant)
     if not per_channel(array, shape):
-        return _with_constant(layers.QuantAddConstant, shape, constant, array)
+        return [_with_constant(layers.QuantAddConstant, shape, constant, array)]
     if not isinstance(constant, keras.Variable):
-        return layers.QuantRescaling(1.0, _flat(array))
-    return _holding(layers.QuantScaleShift(use_scale=False), constant, shape, offset=array)
+        return [layers.QuantRescaling(1.0, _flat(array))]
+    return [_holding(layers.QuantScaleShift(use_scale=False), constant, shape, offset=array)]
 
 
 def _product(shape, constant):
     array = array_of(constant)
     if not per_channel(array, shape):
-        return _with_constant(layers.QuantMultiplyConstant, shape, constant, array)
+        return [_with_constant(layers.QuantMultiplyConstant, shape, constant, array)]
     if not isinstance(constant, keras.Variable):
-        return layers.QuantRescaling(_flat(array))
-    return _holding(layers.QuantScaleShift(use_offset=False), constant, shape, scale=array)
+        return [layers.QuantRescaling(_flat(array))]
+    return [_holding(layers.QuantScaleShift(use_offset=False), constant, shape, scale=array)]
 
 
 def _with_constant(cls, shape, constant, array):
     full = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
-    if len(full.shape) > len(shape) or np.broadcast_shapes(full.shape, (1, *shape[1:])) != (1, *shape[1:]):
+    if len(full.shape) > len(shape) or full.shape[0] != 1:
         raise UnsupportedLayerError(
-            f"its constant of shape {array.shape} widens a tensor of shape {shape}. Repeat the tensor first."
+            f"its constant of shape {array.shape} puts other dimensions before, or in, the batch of a tensor of shape "
+            f"{shape}. Give the constant as many dimensions as the tensor, the first of them 1."
         )
     return _holding(cls(full.shape), constant, constant=full)
 

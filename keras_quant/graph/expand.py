@@ -6,6 +6,7 @@ import math
 import keras
 import numpy as np
 from keras import tree
+from keras.src.activations import activations
 from keras.src.ops import core, image, linalg, nn, numpy
 
 from keras_quant.graph.graph import Node, Value
@@ -138,13 +139,15 @@ def _padded(node, group, axis, index):
 
 
 def _join_expanded(node, axis):
-    nodes = []
+    nodes, values = [], []
     for index, x in enumerate(tree.flatten(node.args)):
         if not isinstance(x, Value):
-            return [node]
+            values.append(keras.ops.expand_dims(x, axis))
+            continue
         path, shape = f"{node.path}/{index}", (*x.shape[:axis], 1, *x.shape[axis:])
         nodes.append(Node(numpy.ExpandDims(axis), path, (x,), {}, Value(shape, x.dtype, path)))
-    return [*nodes, _join(node, [n.output for n in nodes], axis)]
+        values.append(nodes[-1].output)
+    return [*nodes, *_concatenate(_join(node, values, axis))]
 
 
 def _join(node, values, axis):
@@ -169,6 +172,16 @@ def _variance(node):
 def _deviation(node):
     variance = _then(node, numpy.Var(node.operation.axis, node.operation.keepdims), "variance", node.inputs[0])
     return [*_variance(variance), Node(numpy.Sqrt(), node.path, (variance.output,), {}, node.output)]
+
+
+@expands(nn, "Moments")
+def _moments(node):
+    """Mean and variance."""
+    mean, variance = tree.flatten(node.outputs)
+    axes, keepdims, x = node.operation.axes, node.operation.keepdims, node.inputs[0]
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    first = Node(numpy.Mean(axes, keepdims), f"{node.path}/mean", (x,), {}, mean)
+    return [first, *_variance(Node(numpy.Var(axes, keepdims), f"{node.path}/variance", (x,), {}, variance))]
 
 
 @expands(numpy, "Clip")
@@ -226,6 +239,19 @@ def _softmax(node):
     ]
     idle = ["moved", "moved_back"] * (sorted(order) == order.tolist()) + ["joined", "parted"] * (len(axes) == 1)
     return _chain(node, [(name, layer) for name, layer in steps if name not in idle], x)
+
+
+@expands(activations, "ReLU")
+def _relu(node):
+    """What `keras.activations.relu` is on a symbolic tensor."""
+    operation = node.operation
+    limits = operation.max_value, operation.negative_slope, operation.threshold
+    return [dataclasses.replace(node, operation=keras.layers.ReLU(*limits))]
+
+
+@expands(activations, "Mish")
+def _mish(node):
+    return [dataclasses.replace(node, operation=keras.layers.Activation("mish"))]
 
 
 @expands(image, "CropImages")

@@ -7,6 +7,7 @@ from keras.src.backend import is_float_dtype
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.explain import location
 from keras_quant.graph.graph import Value
+from keras_quant.graph.rebuild import config_of
 from keras_quant.layers import dynamic_class
 from keras_quant.policy import dtype_of
 from keras_quant.settings import FLOAT
@@ -29,11 +30,11 @@ def keep_float(node, name, policy, placed):
     key, dtype = id(node.operation), FLOAT if policy is None else dtype_of(policy)
     if isinstance(node.operation, WITHOUT_HALF):
         dtype = FLOAT
-    first = key not in placed.layers
+    first = key not in placed.floats
     if first:
         dynamic = policy is not None and policy.activations == "dynamic"
-        placed.layers[key] = _dynamic(node, name, policy) if dynamic else copy_of(node, name, dtype)
-    layer = placed.layers[key]
+        placed.floats[key] = _dynamic(node, name, policy) if dynamic else copy_of(node, name, dtype)
+    layer = placed.floats[key]
     fill = lambda x: placed.tensors[x] if isinstance(x, Value) else x
     args, kwargs = tree.map_structure(fill, (node.args, node.kwargs))
     outputs = layer(*args, **kwargs)
@@ -66,7 +67,7 @@ def copy_of(node, name, dtype=None):
 
 
 def _copy(operation, name, dtype):
-    config = {**operation.get_config(), "name": name}
+    config = {**config_of(operation), "name": name}
     if dtype is not None and isinstance(operation, keras.layers.Layer) and is_float_dtype(operation.compute_dtype):
         config["dtype"] = dtype
     return type(operation).from_config(config)
@@ -76,7 +77,7 @@ def _dynamic(node, name, policy):
     """The layer whose kernel quantizes activations as it runs; a float copy of a layer for which there is none."""
     cls = dynamic_class(node.operation)
     if cls is not None:
-        return cls.from_config({**node.operation.get_config(), "name": name, "dtype": "float32", "policy": policy.config})
+        return cls.from_config({**config_of(node.operation), "name": name, "dtype": "float32", "policy": policy.config})
     if node.named:
         raise QuantizationError(
             f"Layer '{node.path}' ({type(node.operation).__name__}): no kernel of the runtime quantizes its activations as "

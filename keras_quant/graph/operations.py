@@ -11,6 +11,7 @@ from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.explain import WAYS_OUT, location
 from keras_quant.graph.graph import Value
+from keras_quant.graph.rebuild import config_of
 from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.layers.functions import FUSED_ACTIVATIONS, activation_layer
 from keras_quant.layers.registry import takes_constants
@@ -65,7 +66,7 @@ def quantized_layer(node, name, policy):
             )
         return layers.QuantIdentity(name=name)
     own_config = hasattr(cls, "config_of") and not is_quantized
-    config = cls.config_of(operation) if own_config else operation.get_config()
+    config = cls.config_of(operation) if own_config else config_of(operation)
     if is_quantized:
         # A pass made it, without the policy, which says what its quantizers are.
         config = {key: value for key, value in config.items() if not key.endswith("_quantizer")}
@@ -117,8 +118,7 @@ def activation_of(operation):
 def _fused_arguments(node):
     fused = {}
     if node.batch_norm is not None:
-        batch_norm = type(node.batch_norm).from_config({**node.batch_norm.get_config(), "dtype": "float32"})
-        fused["batch_norm"] = keras.saving.serialize_keras_object(batch_norm)
+        fused["batch_norm"] = type(node.batch_norm).from_config({**config_of(node.batch_norm), "dtype": "float32"})
     if node.activation is not None:
         fused["activation"] = node.activation
     if node.input_scale != 1.0:

@@ -63,12 +63,14 @@ class _Placed:
 
     Attributes:
         tensors: dict from `Value`s to tensors of the new model.
-        layers: dict from the `id` of each float operation to what stands for it.
+        layers: dict from the `id` of each float operation to the quantized layer that stands for it.
+        floats: likewise to the float copy, of those that compute in float; a Dropout may be called on either.
         taken: names of layers in use.
     """
 
     def __init__(self, inputs):
-        self.inputs, self.tensors, self.layers, self.grids = inputs, dict(inputs), {}, {}
+        self.inputs, self.tensors, self.grids = inputs, dict(inputs), {}
+        self.layers, self.floats = {}, {}
         self.taken = {value.name for value in inputs}
 
     def unique(self, name):
@@ -118,18 +120,23 @@ def _policy_argument(policy):
 
 
 def _place(node, placed, fallback):
-    known = placed.layers.get(id(node.operation))
-    name = known.name if known is not None else placed.unique(_dotted(node.path))
     policy = _policy_of(node, placed)
     if policy.computes_in_float:
-        keep_float(node, name, policy, placed)
+        keep_float(node, _name_of(node, placed.floats, placed), policy, placed)
         return
+    name = _name_of(node, placed.layers, placed)
     try:
         placed.tensors[node.output] = _quantized(node, name, policy, placed)
     except UnsupportedLayerError:
         if fallback != "float":
             raise
-        keep_float(node, name, None, placed)
+        known = placed.floats.get(id(node.operation))
+        keep_float(node, name if known is None else known.name, None, placed)
+
+
+def _name_of(node, layers, placed):
+    known = layers.get(id(node.operation))
+    return known.name if known is not None else placed.unique(_dotted(node.path))
 
 
 def _policy_of(node, placed):

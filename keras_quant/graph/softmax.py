@@ -27,9 +27,10 @@ def _is_softmax(node):
     operation = node.operation
     if isinstance(operation, keras.layers.Activation):
         return operation.activation is keras.activations.softmax
-    is_plain = isinstance(operation, (keras.layers.Softmax, nn.Softmax)) and len(node.inputs) == 1
+    if not isinstance(operation, (keras.layers.Softmax, nn.Softmax)) or len(node.inputs) != 1:
+        return False
     rank = len(node.output.shape)
-    return is_plain and [axis % rank for axis in tree.flatten(operation.axis)] == [rank - 1]
+    return [axis % rank for axis in tree.flatten(operation.axis)] == [rank - 1]
 
 
 def _is_output(node, readers):

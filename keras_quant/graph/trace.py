@@ -1,21 +1,22 @@
 """Any Keras model → the flat graph of its leaves, without a change to the model."""
 
-import contextlib
 import inspect
 
 import keras
 from keras import tree
-from keras.src import backend
+from keras.src.layers.merging.base_merge import Merge
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.graph.activations import foreign_activation, without_activation
 from keras_quant.graph.call import call_symbolically
 from keras_quant.graph.constants import is_arithmetic
 from keras_quant.graph.expand import is_expanded
 from keras_quant.graph.explain import WAYS_OUT, NoAssignments, call_site, untraceable
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
+from keras_quant.graph.spelling import independent, is_nothing, symbolic_spelling, symbols_for_constants, variables_by_value
 from keras_quant.graph.weights import takes_weights
 from keras_quant.layers import annotate, annotation, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
@@ -54,7 +55,8 @@ def trace(model, keep_float=False):
 def _model_inputs(model):
     if not isinstance(model, keras.Model):
         raise QuantizationError(f"A `keras.Model` is needed. Received: {type(model).__name__}")
-    functional = _as_functional(model)
+    # Its inputs are known where a model follows its graph, and where a `call` of its own stands before that.
+    functional = model if isinstance(model, Functional) else _as_functional(model)
     if functional is not None:
         structure = functional._inputs_struct
         # The InputLayer's name: that of the tensor is numbered anew in each process.
@@ -124,7 +126,7 @@ class _Tracer:
     def __init__(self, keep_float):
         self.keeps_float = keep_float if callable(keep_float) else lambda path: keep_float
         self.nodes = []
-        self.outputs = {}
+        self.outputs, self.bare = {}, {}
         self.source = None
 
     def visit(self, operation, args, kwargs, prefix, training=None):
@@ -132,6 +134,11 @@ class _Tracer:
 
         `training` is the flag that the layers around this one were called with.
         """
+        constant = independent(operation, args, kwargs)
+        if constant is not None:
+            return constant
+        if type(operation) is keras.layers.Identity and tree.is_nested(args[0]):
+            return args[0]
         outputs = self._visit(operation, args, kwargs, prefix, _training_flag(operation, kwargs, training))
         if isinstance(outputs, Value):
             self.outputs.setdefault(prefix + operation.name, outputs)
@@ -141,7 +148,7 @@ class _Tracer:
         if isinstance(operation, KernelCall) or not isinstance(operation, keras.layers.Layer):
             return self._leaf(operation, args, kwargs, prefix, training)
         if not isinstance(operation, GridInputs) and (has_quantized_form(operation) or is_expanded(operation)):
-            return self._leaf(operation, args, kwargs, prefix, training)
+            return self._whole(operation, args, kwargs, prefix, training)
         path, reason = f"{prefix}{operation.name}", reason_against(operation)
         keep_float = self.keeps_float(path)
         if reason is not None and not keep_float:
@@ -165,6 +172,20 @@ class _Tracer:
             del self.nodes[count:]
             return self._leaf(operation, args, kwargs, prefix, training)
 
+    def _whole(self, operation, args, kwargs, prefix, training):
+        """A leaf, and behind it what its activation amounts to where no layer computes that."""
+        function = foreign_activation(operation)
+        if function is None:
+            return self._leaf(operation, args, kwargs, prefix, training)
+        if isinstance(operation, keras.layers.Activation):
+            values = args
+        else:
+            bare = self.bare.setdefault(id(operation), without_activation(operation))
+            values = (self._leaf(bare, args, kwargs, prefix, training),)
+        name = f"{operation.name}_activation"
+        calls = keras.layers.Lambda(function, name=name)
+        return self.open(calls, values, {}, f"{prefix}{name}/", training)
+
     def open(self, operation, args, kwargs, prefix, training=None):
         """Look inside: follow the keras nodes between symbolic inputs and outputs."""
         functional = _as_functional(operation)
@@ -182,10 +203,11 @@ class _Tracer:
             if "training" in inspect.signature(operation.call).parameters:
                 # As in inference, whatever the default is; `None` lets the layers inside know their own caller's flag.
                 symbolic_kwargs["training"] = training
-            with NoAssignments(), _open_batch():
+            with NoAssignments(), symbolic_spelling(operation):
                 outputs = call_symbolically(operation, *symbolic_args, **symbolic_kwargs)
             _check_outputs(outputs)
-            return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training)
+            variables = variables_by_value(operation)
+            return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training, variables)
         except QuantizationError:
             raise
         except Exception as error:
@@ -195,14 +217,19 @@ class _Tracer:
             for layer, inbound, outbound in before:
                 del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
 
-    def _follow(self, symbols, outputs, values, prefix, training):
-        """Visit the keras nodes that lead from `symbols` to `outputs`."""
+    def _follow(self, symbols, outputs, values, prefix, training, variables=()):
+        """Visit the keras nodes that lead from `symbols` to `outputs`.
+
+        `variables` are found by the `id` of the raw tensor that stands for one among an operation's arguments.
+        """
         known = {id(symbol): value for symbol, value in zip(symbols, values)}
-        fill = lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else x
+        known.update(variables)
+        fill = lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else known.get(id(x), x)
         for node in _nodes_between(known, [x for x in tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]):
             args, kwargs = tree.map_structure(fill, (node.arguments.args, node.arguments.kwargs))
             results = self.visit(node.operation, args, kwargs, prefix, training)
-            for symbol, value in zip(node.outputs, tree.flatten(results)):
+            results = [x for x in tree.flatten(results) if not is_nothing(x)]
+            for symbol, value in zip(node.outputs, results):
                 known[id(symbol)] = value
         return tree.map_structure(fill, outputs)
 
@@ -220,24 +247,6 @@ class _Tracer:
             operation = Reshape((-1, *spec.shape[1:]))  # TensorFlow takes no `None` where the operation runs on its own
         self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
-
-
-@contextlib.contextmanager
-def _open_batch():
-    """What is no tensor of the graph has one sample when it is repeated for each of an open batch.
-
-    So `broadcast_to(positions, shape(x))`, of which Keras makes a tensor here and now, is a constant beside `x`.
-    """
-    repeating = {name: getattr(backend.numpy, name) for name in ("broadcast_to", "repeat", "tile")}
-    one = lambda size: 1 if size is None else size
-    once = lambda sizes: list(map(one, sizes)) if isinstance(sizes, (list, tuple)) else one(sizes)
-    for name, function in repeating.items():
-        setattr(backend.numpy, name, lambda x, sizes, *args, f=function, **kwargs: f(x, once(sizes), *args, **kwargs))
-    try:
-        yield
-    finally:
-        for name, function in repeating.items():
-            setattr(backend.numpy, name, function)
 
 
 def _is_whole(operation, nodes, keep_float):
@@ -272,14 +281,18 @@ def _flat_inputs(functional, inputs):
 
 def _check_outputs(outputs):
     """A tensor that was made here and now, such as positions, is a constant for the layers behind."""
-    strange = [x for x in tree.flatten(outputs) if not (isinstance(x, keras.KerasTensor) or keras.ops.is_tensor(x))]
-    if strange:
+    is_tensor = lambda x: isinstance(x, (keras.KerasTensor, keras.Variable)) or keras.ops.is_tensor(x)
+    strange = [x for x in tree.flatten(outputs) if not is_tensor(x)]
+    if len(strange) == len(tree.flatten(outputs)):
         raise TypeError(f"`call` returns something that does not depend on its input. Received: {type(strange[0]).__name__}")
 
 
 def _output_spec(operation, args, kwargs):
     fill = lambda x: _symbol(x, keras.KerasTensor) if isinstance(x, Value) else x
     args, kwargs = tree.map_structure(fill, (args, kwargs))
+    args = symbols_for_constants(args) if isinstance(operation, Merge) else args
+    if isinstance(operation, keras.layers.RandomCrop):
+        return args[0]  # its shape is that of training
     spec = operation.compute_output_spec(*args, **kwargs)
     if isinstance(operation, (Reshape, keras.layers.EinsumDense)) and None in spec.shape[1:]:
         sample = _sample_shape(operation, args[0].shape)

@@ -11,6 +11,7 @@ from keras_quant.graph.constants import array_of, per_channel
 from keras_quant.graph.fuse import join_pairs, layer_class
 from keras_quant.graph.graph import Value
 from keras_quant.graph.operations import positional
+from keras_quant.graph.rebuild import config_of
 from keras_quant.layers.weighted import QuantWeighted
 
 L = keras.layers
@@ -90,7 +91,7 @@ def join_biases(graph):
             return None
         if not per_channel(array_of(bias), node.output.shape) or _trains(bias) != layer.trainable:
             return None
-        biased = type(layer).from_config({**layer.get_config(), "use_bias": True})
+        biased = type(layer).from_config({**config_of(layer), "use_bias": True})
         built(biased, node.inputs[0].shape, {"kernel": layer.kernel, "bias": bias})
         biased.trainable = layer.trainable
         return dataclasses.replace(node, operation=biased, outputs=follower.outputs)

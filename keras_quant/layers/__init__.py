@@ -22,7 +22,7 @@ from keras_quant.layers.attention import QuantDotProductAttention
 from keras_quant.layers.base import QuantComposite, Quantize, QuantLayer
 from keras_quant.layers.booleans import QuantBooleans
 from keras_quant.layers.concatenate import QuantConcatenate
-from keras_quant.layers.constant import QuantAddConstant, QuantMultiplyConstant
+from keras_quant.layers.constant import QuantAddConstant, QuantConstant, QuantMultiplyConstant
 from keras_quant.layers.conv import QuantConv2D, QuantConv2DTranspose, QuantDepthwiseConv2D, QuantSeparableConv2D
 from keras_quant.layers.conv1d import QuantConv1D, QuantConv1DTranspose, QuantDepthwiseConv1D, QuantSeparableConv1D
 from keras_quant.layers.conv3d import QuantConv3D, QuantConv3DTranspose

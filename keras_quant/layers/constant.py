@@ -13,7 +13,7 @@ class _WithConstant(FusedActivation, QuantLayer, keras.layers.Layer):
     """A tensor and a constant of int8, symmetric, one scale.
 
     Args:
-        constant_shape: shape of the constant; it broadcasts against the input, batch included.
+        constant_shape: shape of the constant, `(1, ...)`; it and the input broadcast against each other.
         constant_scale: its scale; by default the one that just holds the largest absolute value.
         trainable: whether `fit` changes it.
         activation: relu and relu6 are fused.
@@ -50,7 +50,7 @@ class _WithConstant(FusedActivation, QuantLayer, keras.layers.Layer):
         return self.combine(inputs, self.constant + ops.stop_gradient(rounded - self.constant))
 
     def compute_output_shape(self, input_shape):
-        return input_shape
+        return (input_shape[0], *np.broadcast_shapes(input_shape[1:], self.constant_shape[1:]))
 
     def get_config(self):
         return {
@@ -86,3 +86,37 @@ class QuantMultiplyConstant(_WithConstant):
         (x,), held = inputs, self.quantized_constant()
         values = np.unique(ops.convert_to_numpy(held.integers))
         return integer.products_part(np.multiply.outer(every_integer(x), values), x, held.params, y)
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantConstant(QuantLayer, keras.layers.Layer):
+    """A constant tensor, the same for each sample of its input: learned queries where a layer takes tensors.
+
+    Lowered to operators that read one value of the input, for its batch; a constant operand would put a matrix product on
+    another kernel.
+
+    Args:
+        constant_shape: shape of the constant, one sample: `(1, ...)`.
+        trainable: whether `fit` changes it.
+        output_quantizer: name, config or object, see `quantizers.get`.
+    """
+
+    def __init__(self, constant_shape, **kwargs):
+        super().__init__(**kwargs)
+        self.constant_shape = tuple(constant_shape)
+        self.constant = self.add_weight(name="constant", shape=self.constant_shape, initializer="zeros")
+
+    def float_call(self, inputs):
+        return self._for_each(inputs, self.constant)
+
+    def integer_call(self, x, y):
+        return self._for_each(x.integers, integer.to_grid(self.constant, y))
+
+    def _for_each(self, inputs, sample):
+        return ops.broadcast_to(sample, (ops.shape(inputs)[0], *self.constant_shape[1:]))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], *self.constant_shape[1:])
+
+    def get_config(self):
+        return {**super().get_config(), "constant_shape": self.constant_shape}

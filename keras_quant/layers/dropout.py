@@ -46,7 +46,7 @@ QuantGaussianNoise = _identity(keras.layers.GaussianNoise)
 QuantStochasticDepth = _identity(StochasticDepth)
 
 
-# Image augmentation. Those that also act in inference (Equalization, AutoContrast, RandomCrop) are not among them.
+# Image augmentation. Those that also act in inference (Equalization, AutoContrast) are not among them.
 _AUGMENTATIONS = (
     "AugMix CutMix MixUp RandAugment RandomBrightness RandomColorDegeneration RandomColorJitter RandomContrast "
     "RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert "
@@ -54,6 +54,22 @@ _AUGMENTATIONS = (
     "RandomZoom Solarization"
 ).split()
 AUGMENTATIONS = [_identity(getattr(keras.layers, name)) for name in _AUGMENTATIONS if hasattr(keras.layers, name)]
+
+
+@quantizes(keras.layers.RandomCrop)
+class QuantRandomCrop(QuantIdentityInInference, keras.layers.RandomCrop):
+    """`keras.layers.RandomCrop` in a quantized model: cuts in training; inference leaves the image whole, as Keras does."""
+
+    keras_class = keras.layers.RandomCrop
+
+    def build(self, input_shape):
+        whole = keras.ops.zeros((1, *input_shape[1:]))
+        if self.keras_class.call(self, whole, training=False).shape != whole.shape:
+            raise UnsupportedLayerError(
+                f"Layer '{self.name}' (RandomCrop) cuts in inference, too, in this version of Keras. Cut in the data "
+                "pipeline, or put a CenterCrop in its place."
+            )
+        super().build(input_shape)
 
 
 @quantizes(keras.layers.ActivityRegularization)

@@ -37,6 +37,11 @@ def activation_layers():
     return {function: f"`{cls.__name__}`" for function, cls in _CLASSES.items()}
 
 
+def has_layer(function):
+    """Whether a kernel fuses the activation function, or a quantized layer computes it."""
+    return function in FUSED_ACTIVATIONS or function in _ACTIVATION_LAYERS
+
+
 def computes_activation(*functions, **arguments):
     """Class decorator: the class, called with `arguments`, computes these activation functions as a layer of its own.
 

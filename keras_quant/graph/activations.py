@@ -1,0 +1,18 @@
+"""A layer whose activation no quantized layer computes: the layer without it, and the function behind it."""
+
+import keras
+
+from keras_quant.layers.functions import has_layer
+
+
+def foreign_activation(layer):
+    """The function of a layer's `activation` argument that has to be looked into, or `None`."""
+    function = getattr(layer, "activation", None)
+    return None if function is None or has_layer(function) else function
+
+
+def without_activation(layer):
+    """The same layer, the same variables, with a linear activation."""
+    bare = object.__new__(type(layer))  # a copy by Keras would be rebuilt from its config
+    bare.__dict__.update(vars(layer), activation=keras.activations.linear)
+    return bare

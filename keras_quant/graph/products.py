@@ -1,0 +1,276 @@
+"""Products of a tensor and a matrix of weights, in any spelling, become Dense layers between transposes."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+from keras.src.ops import numpy as knp
+
+from keras_quant.errors import UnsupportedLayerError
+from keras_quant.graph.constants import array_of
+from keras_quant.graph.explain import location
+from keras_quant.graph.graph import Node, Value
+from keras_quant.graph.learned import constant_node
+from keras_quant.graph.operations import positional
+from keras_quant.graph.weights import built
+
+L = keras.layers
+_EQUATIONS = {}
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def lift_products(graph):
+    """A product with weights that is no Dense layer as it stands becomes one, between transposes and reshapes.
+
+        matmul(W, x)      ⟹      transpose → dense → transpose
+
+    Where the weights differ along an axis that is kept, as in "btc,tcd->btd", they become a tensor of the model instead.
+    """
+    nodes, shared = [], {}
+    for node in graph.nodes:
+        made = None if node.policy.computes_in_float else _lifted(node, shared)
+        nodes.extend(
+            [node] if made is None else [dataclasses.replace(n, policy=node.policy, named=node.named) for n in made]
+        )
+    return dataclasses.replace(graph, nodes=nodes)
+
+
+def _lifted(node, shared):
+    _check_einsum(node)
+    make = _EQUATIONS.get(type(node.operation))
+    if make is None or len(node.inputs) != 1 or len(node.args) == 1:
+        return _spelled_out(node)
+    operands = [x for x in keras.tree.flatten(positional(node)) if _is_tensor(x)]
+    equation = make(node.operation, *(tuple(x.shape) for x in operands)) if len(operands) == 2 else None
+    if equation is None:
+        return None
+    value, weights = operands if isinstance(operands[0], Value) else operands[::-1]
+    labels = equation if value is operands[0] else (equation[1], equation[0], equation[2])
+    return _Product(node, value, weights, *labels).nodes(shared)
+
+
+def _check_einsum(node):
+    """Without a result's labels it depends on the backend what Keras computes."""
+    if isinstance(node.operation, knp.Einsum) and ("->" not in node.operation.subscripts or len(node.args) > 2):
+        raise UnsupportedLayerError(
+            f"Operation '{node.path}' (Einsum){location(node)}: on int8 it takes one or two operands, and the result's "
+            f"labels written out behind '->'. Received: subscripts={node.operation.subscripts!r}"
+        )
+
+
+def _is_tensor(x):
+    return hasattr(x, "shape")
+
+
+def _by(*names):
+    """Decorator: the function makes the labels of both operands and of the result, of the operation and their shapes."""
+
+    def decorate(function):
+        _EQUATIONS.update({getattr(knp, name): function for name in names if hasattr(knp, name)})
+        return function
+
+    return decorate
+
+
+@_by("Matmul")
+def _matmul(operation, a, b):
+    """Both may have one dimension, or more than two."""
+    rank = max(len(a), len(b)) - 2
+    outer = _LETTERS[: max(rank, 0)]
+    left, right = (outer[max(rank - (len(shape) - 2), 0) :] if len(shape) > 2 else "" for shape in (a, b))
+    rows, columns = "Y" * (len(a) > 1), "Z" * (len(b) > 1)
+    longer = left if len(left) > len(right) else right
+    return left + rows + "X", right + "X" + columns, longer + rows + columns
+
+
+@_by("Dot")
+def _dot(operation, a, b):
+    rows, outer = _LETTERS[: len(a) - 1], _LETTERS[len(a) : len(a) + max(len(b) - 2, 0)]
+    columns = "Z" * (len(b) > 1)
+    return rows + "X", outer + "X" + columns, rows + outer + columns
+
+
+@_by("Tensordot")
+def _tensordot(operation, a, b):
+    axes = operation.axes
+    pairs = (range(len(a) - axes, len(a)), range(axes)) if isinstance(axes, int) else axes
+    first, second = ([axis % len(shape) for axis in np.atleast_1d(some)] for some, shape in zip(pairs, (a, b)))
+    left = _LETTERS[: len(a)]
+    free = iter(_LETTERS[len(a) :])
+    right = "".join(left[first[second.index(i)]] if i in second else next(free) for i in range(len(b)))
+    kept = "".join(label for i, label in enumerate(left) if i not in first)
+    return left, right, kept + "".join(label for i, label in enumerate(right) if i not in second)
+
+
+@_by("Einsum")
+def _einsum(operation, a, b):
+    operands, result = plain_subscripts(operation.subscripts, [a, b])
+    return (*operands, result)
+
+
+def plain_subscripts(subscripts, shapes):
+    """The labels of each operand and of the result, with letters for an ellipsis."""
+    left, _, result = subscripts.replace(" ", "").partition("->")
+    operands = left.split(",")
+    free = [letter for letter in reversed(_LETTERS) if letter not in subscripts]
+    ranks = [len(shape) - len(text.replace("...", "")) for text, shape in zip(operands, shapes)]
+    dots = "".join(free[: max((r for r, text in zip(ranks, operands) if "..." in text), default=0)])
+    filled = [text.replace("...", dots[len(dots) - rank :] if rank else "") for text, rank in zip(operands, ranks)]
+    return filled, result.replace("...", dots)
+
+
+def _spelled_out(node):
+    """An einsum of one tensor, or of two with an ellipsis, in the plain form; `None` for others."""
+    if not isinstance(node.operation, knp.Einsum) or len(node.inputs) != len(node.args):
+        return None
+    operands, result = plain_subscripts(node.operation.subscripts, [x.shape for x in node.inputs])
+    if len(operands) == 1:
+        return _rearranged(node, operands[0], result)
+    plain = f"{','.join(operands)}->{result}"
+    if plain == node.operation.subscripts.replace(" ", ""):
+        return None
+    return [dataclasses.replace(node, operation=knp.Einsum(plain))]
+
+
+def _rearranged(node, labels, result):
+    """Sums over the labels that are left out, and a transpose."""
+    (x,) = node.inputs
+    if len(set(labels)) < len(labels) or not set(result) <= set(labels) or result[:1] != labels[0]:
+        return None
+    summed = [i for i, label in enumerate(labels) if label not in result]
+    kept = [label for label in labels if label in result]
+    nodes = _Nodes(node, x)
+    if summed:
+        nodes.add("sum", knp.Sum(summed))
+    nodes.add("order", L.Permute([kept.index(label) for label in result[1:]]), unless=kept == list(result))
+    return nodes.end()
+
+
+class _Nodes:
+    """Nodes that follow one another, in the place of `node`."""
+
+    def __init__(self, node, x):
+        self.node, self.x, self.made = node, x, []
+
+    def add(self, name, operation, *others, unless=False):
+        if unless:
+            return
+        path = f"{self.node.path}/{name}"
+        spec = operation.compute_output_spec(*(keras.KerasTensor(v.shape) for v in (self.x, *others)))
+        output = Value(tuple(spec.shape), "float32", path)
+        self.made.append(Node(operation, path, (self.x, *others), {}, output, source=self.node.source))
+        self.x = output
+
+    def end(self):
+        """The nodes; the last one makes what the replaced node makes."""
+        if not self.made:
+            self.add("same", L.Identity())
+        *before, last = self.made
+        return [*before, dataclasses.replace(last, path=self.node.path, outputs=self.node.outputs)]
+
+
+class _Product:
+    """A sum of products of a tensor and weights.
+
+    Args:
+        node: `Node` of the operation.
+        value: the tensor.
+        weights: array or variable.
+        left, right, result: labels of both and of the result.
+    """
+
+    def __init__(self, node, value, weights, left, right, result):
+        self.node, self.value, self.weights, self.left, self.right, self.result = node, value, weights, left, right, result
+        ones = [i for i, (label, size) in enumerate(zip(right, weights.shape)) if size == 1 and label in left]
+        self.dropped = tuple(i for i in ones if value.shape[left.index(right[i])] != 1 and right[i] in result)
+        right = self.right = "".join(label for i, label in enumerate(right) if i not in self.dropped)
+        self.summed = [label for label in left if label in right and label not in result]
+        self.each = [label for label in left if label in right and label in result]
+        self.kept = [label for label in left[1:] if label not in right]
+        self.new = [label for label in right if label not in left]
+
+    def nodes(self, shared):
+        """The nodes that it becomes; `None` where it is a Dense or EinsumDense layer as it stands."""
+        self._check()
+        if not self.each:
+            plain = self.result == self.left[: len(self.left) - len(self.summed)] + "".join(self.new) and self.new
+            ordered = self.left.endswith("".join(self.summed)) and self.right == "".join((*self.summed, *self.new))
+            if plain and ordered and self.summed and self._is_written_so():
+                return None
+            return self._dense(shared)
+        return self._of_tensors() if self.summed or self.new else self._multiplied()
+
+    def _is_written_so(self):
+        """Whether `lift_weights` takes the operation as it is."""
+        operation, weights = self.node.operation, self.weights
+        if not isinstance(self.node.args[0], Value) or len(weights.shape) != len(self.right):
+            return False
+        return "..." not in operation.subscripts if isinstance(operation, knp.Einsum) else len(self.right) == 2
+
+    def _check(self):
+        labels = self.left, self.right, self.result
+        known = set(self.left) | set(self.right) == set(self.result) | set(self.summed)
+        if not known or any(len(set(text)) < len(text) for text in labels) or self.result[:1] != self.left[:1]:
+            raise UnsupportedLayerError(
+                f"Operation '{self.node.path}' ({type(self.node.operation).__name__}){location(self.node)}: on int8 a "
+                "product with weights sums only over axes that both have, and leaves the batch first. "
+                f"Transpose the operands. Received: {self.left},{self.right}->{self.result}"
+            )
+        if any(self.value.shape[self.left.index(label)] == 1 != self._size(label) for label in self.each):
+            raise UnsupportedLayerError(
+                f"Operation '{self.node.path}' ({type(self.node.operation).__name__}){location(self.node)}: its weights of "
+                f"shape {tuple(self.weights.shape)} widen a tensor of shape {self.value.shape}. Repeat the tensor first."
+            )
+
+    def _size(self, label):
+        sizes = [size for i, size in enumerate(self.weights.shape) if i not in self.dropped]
+        return sizes[self.right.index(label)] if label in self.right else self.value.shape[self.left.index(label)]
+
+    def _sizes(self, labels):
+        return [self._size(label) for label in labels]
+
+    def _array(self, labels):
+        """The weights, their axes in this order."""
+        array = array_of(self.weights).reshape(self._sizes(self.right))
+        return array.transpose([self.right.index(label) for label in labels])
+
+    def _dense(self, shared):
+        count, units = math.prod(self._sizes(self.summed)), math.prod(self._sizes(self.new))
+        kernel = self._array([*self.summed, *self.new]).reshape(count, units)
+        key = id(self.weights), self.right, *self.summed, *self.new
+        layer = shared.get(key)
+        if layer is None:
+            layer = shared[key] = L.Dense(units, use_bias=False)
+            built(layer, (None, count), {"kernel": kernel})
+            layer.trainable = isinstance(self.weights, keras.Variable) and self.weights.trainable
+        nodes, order, made = _Nodes(self.node, self.value), [*self.kept, *self.summed], [*self.kept, *self.new]
+        left, result = list(self.left[1:]), list(self.result[1:])
+        flat = (*self._sizes(self.kept), count)
+        nodes.add("order", L.Permute([left.index(label) + 1 for label in order]), unless=order == left)
+        nodes.add("flat", L.Reshape(flat), unless=nodes.x.shape[1:] == flat)
+        nodes.add("dense", layer)
+        shape = tuple(self._sizes(made))
+        nodes.add("shape", L.Reshape(shape), unless=nodes.x.shape[1:] == shape)
+        nodes.add("result", L.Permute([made.index(label) + 1 for label in result]), unless=made == result)
+        return nodes.end()
+
+    def _multiplied(self):
+        """Nothing is summed and nothing new: a product of each element."""
+        nodes, left, result = _Nodes(self.node, self.value), list(self.left[1:]), list(self.result[1:])
+        nodes.add("order", L.Permute([left.index(label) + 1 for label in result]), unless=left == result)
+        shape = [1, *(self._size(label) if label in self.right else 1 for label in result)]
+        ordered = [label for label in result if label in self.right]
+        factor = self.weights if self.right == "".join(ordered) and not self.dropped else self._array(ordered)
+        if tuple(factor.shape) != tuple(shape[len(shape) - len(factor.shape) :]):
+            factor = self._array(ordered).reshape(shape)
+        last = Node(knp.Multiply(), self.node.path, (nodes.x, factor), {}, self.node.outputs, source=self.node.source)
+        return [*nodes.made, last]
+
+    def _of_tensors(self):
+        """The weights as a tensor that has the batch, too."""
+        constant = constant_node(self.node, "weights", self.value, self._array(self.right)[None], self.weights)
+        subscripts = f"{self.left},{self.left[0]}{self.right}->{self.result}"
+        args = self.value, constant.output
+        last = Node(knp.Einsum(subscripts), self.node.path, args, {}, self.node.outputs, source=self.node.source)
+        return [constant, last]

@@ -1,0 +1,145 @@
+"""While a layer is traced: what `call` may write beside a symbolic tensor, and what it makes without one."""
+
+import contextlib
+import inspect
+import warnings
+
+import keras
+import numpy as np
+from keras import tree
+from keras.src import backend
+from keras.src.layers.merging.base_merge import Merge
+from keras.src.ops import numpy as knp
+from keras.src.ops.node import Node
+
+from keras_quant.graph.graph import Value
+from keras_quant.layers.base import KernelCall
+
+# Methods behind `w * x` and the like. A symbolic tensor has none for `==`.
+_OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lt le gt ge".split()
+
+
+@contextlib.contextmanager
+def symbolic_spelling(layer=None):
+    """Variables and arrays on the left of a symbolic tensor leave the operation to it; lists of numbers become arrays.
+
+    Layers may return what is no tensor, `None` beside one, as they may in a model that is called. What they tell `fit`
+    alone, losses and metrics, is not heard; a loss is warned of.
+
+    What is no tensor of the graph has one sample when it is repeated for each of an open batch. So
+    `broadcast_to(positions, shape(x))`, of which Keras makes a tensor here and now, is a constant beside `x`.
+    """
+    patches = [
+        *_left_operands(),
+        *_open_batch(),
+        (keras.Operation, "symbolic_call", _with_arrays),
+        (Merge, "symbolic_call", _of_shapes),
+        (Node, "__init__", _node_of_tensors),
+        (keras.layers.Layer, "add_loss", _loss_is_left_out),
+        *((metric, "update_state", lambda *args, **kwargs: None) for metric in _metrics(layer)),
+    ]
+    with contextlib.ExitStack() as stack:
+        for owner, name, replacement in patches:
+            stack.enter_context(_patched(owner, name, replacement))
+        yield
+
+
+@contextlib.contextmanager
+def _patched(owner, name, replacement):
+    own = name in vars(owner)
+    before = getattr(owner, name, None)
+    setattr(owner, name, replacement)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before) if own else delattr(owner, name)
+
+
+def _left_operands():
+    # NumPy asks this attribute whether to leave an operation to the right side.
+    yield keras.KerasTensor, "__array_ufunc__", None
+    for operator in _OPERATORS:
+        name = f"__{operator}__"
+        if hasattr(keras.Variable, name):
+            yield keras.Variable, name, _leaving(getattr(keras.Variable, name))
+
+
+def _leaving(method):
+    """A variable's method, which leaves a symbolic tensor to that tensor's own."""
+    return lambda self, other: NotImplemented if isinstance(other, keras.KerasTensor) else method(self, other)
+
+
+def _open_batch():
+    one = lambda size: 1 if size is None else size
+    once = lambda sizes: list(map(one, sizes)) if isinstance(sizes, (list, tuple)) else one(sizes)
+    for name in ("broadcast_to", "repeat", "tile"):
+        function = getattr(backend.numpy, name)
+        yield backend.numpy, name, lambda x, sizes, *args, f=function, **kwargs: f(x, once(sizes), *args, **kwargs)
+
+
+def _with_arrays(self, *args, **kwargs):
+    """`Operation.symbolic_call`, in which a list of numbers beside a tensor is an array."""
+    if type(self).__module__ == knp.__name__ and list(inspect.signature(self.call).parameters) == ["x1", "x2"]:
+        args, kwargs = _arrays(args, kwargs)
+    return _SYMBOLIC_CALL(self, *args, **kwargs)
+
+
+_SYMBOLIC_CALL, _NODE = keras.Operation.symbolic_call, Node.__init__
+
+
+def _of_shapes(self, *args, **kwargs):
+    """A merging layer's `symbolic_call`; its rules for shapes know symbolic tensors only."""
+    return self.compute_output_spec(*symbols_for_constants(args), **kwargs)
+
+
+def symbols_for_constants(structure):
+    symbol = lambda x: keras.KerasTensor(tuple(x.shape), dtype=keras.backend.standardize_dtype(x.dtype))
+    constant = lambda x: hasattr(x, "shape") and not isinstance(x, keras.KerasTensor)
+    return tree.map_structure(lambda x: symbol(x) if constant(x) else x, structure)
+
+
+def _node_of_tensors(self, operation, call_args=None, call_kwargs=None, outputs=None):
+    tensors = [x for x in tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]
+    _NODE(self, operation, call_args, call_kwargs, tensors)
+
+
+def is_nothing(x):
+    """Whether an output of a layer is none that another one computes with."""
+    return x is None or isinstance(x, (bool, int, float, str))
+
+
+def _loss_is_left_out(self, loss):
+    warnings.warn(
+        f"Layer '{self.name}' calls `add_loss`; the quantized model is made of what it computes and leaves that loss out. "
+        "Add it in the `loss` that you compile the quantized model with.",
+        stacklevel=2,
+    )
+
+
+def _metrics(layer):
+    layers = [] if layer is None else layer._flatten_layers()
+    return [metric for one in layers for metric in getattr(one, "_metrics", [])]
+
+
+def _arrays(args, kwargs):
+    array = lambda x: np.asarray(x, "float32") if isinstance(x, (list, tuple)) else x
+    return tuple(map(array, args)), {name: array(x) for name, x in kwargs.items()}
+
+
+def variables_by_value(layer):
+    """Dict from the `id` of the raw tensor that each variable of a layer holds to the variable: `w.value` is `w`."""
+    return {id(v.value): v for v in layer.variables}
+
+
+def independent(operation, args, kwargs):
+    """What a call computes if it reads no tensor of the graph, or only the shape of one; else `None`.
+
+    Layers of weights alone (learned queries, a table of positions) are constants of the model; one sample stands for all.
+    """
+    tensors = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)]
+    if tensors or isinstance(operation, KernelCall):
+        return None
+    if "training" in inspect.signature(operation.call).parameters:
+        kwargs = {**kwargs, "training": False}
+    with symbolic_spelling():
+        return operation(*args, **kwargs)
