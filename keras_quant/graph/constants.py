@@ -46,7 +46,7 @@ def lift_constants(graph):
         *first, last = made
         (value,) = node.inputs
         for index, layer in enumerate(first):
-            between = Value(value.shape, value.dtype, f"{node.path}_{index}")
+            between = Value(value.shape, value.dtype, f"{node.path}_{index}", rows=value.rows)
             nodes.append(dataclasses.replace(node, operation=layer, path=between.name, args=(value,), outputs=between))
             value = between
         nodes.append(dataclasses.replace(node, operation=last, args=(value,), kwargs={}))

@@ -131,7 +131,7 @@ def _join_expanded(node, axis):
         if not isinstance(x, Value):
             return [node]
         path, shape = f"{node.path}/{index}", (*x.shape[:axis], 1, *x.shape[axis:])
-        nodes.append(Node(numpy.ExpandDims(axis), path, (x,), {}, Value(shape, x.dtype, path)))
+        nodes.append(Node(numpy.ExpandDims(axis), path, (x,), {}, Value(shape, x.dtype, path, rows=x.rows)))
     return [*nodes, _join(node, [n.output for n in nodes], axis)]
 
 
@@ -307,5 +307,5 @@ def _chain(node, steps, x):
 def _then(node, operation, name, *args):
     """A node on the way to `node`, with the shape that the operation says."""
     spec = operation.compute_output_spec(*(keras.KerasTensor(x.shape) if isinstance(x, Value) else x for x in args))
-    path = f"{node.path}/{name}"
-    return Node(operation, path, args, {}, Value(tuple(spec.shape), "float32", path))
+    path, rows = f"{node.path}/{name}", args[0].rows
+    return Node(operation, path, args, {}, Value(tuple(spec.shape), "float32", path, rows=rows))

@@ -1,15 +1,14 @@
 """Any Keras model → the flat graph of its leaves, without a change to the model."""
 
-import contextlib
 import inspect
 
 import keras
 from keras import tree
-from keras.src import backend
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.graph import batch
 from keras_quant.graph.constants import is_arithmetic
 from keras_quant.graph.explain import WAYS_OUT, NoAssignments, call_site, untraceable
 from keras_quant.graph.graph import Graph, Node, Value
@@ -17,7 +16,6 @@ from keras_quant.graph.operations import has_quantized_form
 from keras_quant.graph.weights import takes_weights
 from keras_quant.layers import annotate, annotation, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
-from keras_quant.layers.reshape import reshaped
 
 
 def trace(model, keep_float=False):
@@ -41,7 +39,7 @@ def trace(model, keep_float=False):
         QuantizationError: if the model has no built input, or a dimension other than the batch is dynamic.
     """
     inputs, structure = _model_inputs(model)
-    tracer = _Tracer(keep_float)
+    tracer = _Tracer(keep_float, batch.fixed(inputs))
     outputs = tracer.open(model, (tree.pack_sequence_as(structure, inputs),), {}, prefix="")
     if not all(isinstance(x, Value) for x in tree.flatten(outputs)):
         raise QuantizationError(f"Model '{model.name}' has an output that does not depend on its input. Leave it out.")
@@ -118,8 +116,9 @@ def _output_names(model, outputs):
 
 
 class _Tracer:
-    def __init__(self, keep_float):
+    def __init__(self, keep_float, size=None):
         self.keeps_float = keep_float if callable(keep_float) else lambda path: keep_float
+        self.size = size  # of the batch, where the model's own is fixed
         self.nodes = []
         self.source = None
 
@@ -173,8 +172,7 @@ class _Tracer:
             if "training" in inspect.signature(operation.call).parameters:
                 # As in inference, whatever the default is; `None` lets the layers inside know their own caller's flag.
                 symbolic_kwargs["training"] = training
-            with NoAssignments(), _open_batch():
-                outputs = operation.call(*symbolic_args, **symbolic_kwargs)
+            outputs = batch.called(operation, symbolic_args, symbolic_kwargs)
             _check_outputs(outputs)
             return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training)
         except QuantizationError:
@@ -199,36 +197,21 @@ class _Tracer:
 
     def _leaf(self, operation, args, kwargs, prefix, training):
         path = prefix + operation.name
+        if isinstance(operation, Reshape):
+            operation = batch.sized(operation, args[0])
         try:
             spec = _output_spec(operation, args, kwargs)
         except QuantizationError:
             raise
         except Exception as error:
             raise untraceable(operation, path, error) from error
-        outputs = tree.map_structure(lambda x: Value(tuple(x.shape), x.dtype, path, annotation(x)), spec)
+        outputs = tree.map_structure(lambda x: batch.value(x, path, annotation(x), self.size), spec)
         operation = operation.layer if isinstance(operation, KernelCall) else operation
-        if isinstance(operation, Reshape) and None in operation.newshape and None not in spec.shape[1:]:
-            operation = Reshape((-1, *spec.shape[1:]))  # TensorFlow takes no `None` where the operation runs on its own
+        if not isinstance(operation, keras.layers.Layer):
+            operation = batch.relative(operation, spec, path, self.source)
+            args, kwargs = batch.constants((args, kwargs), path, self.source)
         self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
-
-
-@contextlib.contextmanager
-def _open_batch():
-    """What is no tensor of the graph has one sample when it is repeated for each of an open batch.
-
-    So `broadcast_to(positions, shape(x))`, of which Keras makes a tensor here and now, is a constant beside `x`.
-    """
-    repeating = {name: getattr(backend.numpy, name) for name in ("broadcast_to", "repeat", "tile")}
-    one = lambda size: 1 if size is None else size
-    once = lambda sizes: list(map(one, sizes)) if isinstance(sizes, (list, tuple)) else one(sizes)
-    for name, function in repeating.items():
-        setattr(backend.numpy, name, lambda x, sizes, *args, f=function, **kwargs: f(x, once(sizes), *args, **kwargs))
-    try:
-        yield
-    finally:
-        for name, function in repeating.items():
-            setattr(backend.numpy, name, function)
 
 
 def _is_whole(operation, nodes, keep_float):
@@ -272,25 +255,16 @@ def _output_spec(operation, args, kwargs):
     fill = lambda x: _symbol(x, keras.KerasTensor) if isinstance(x, Value) else x
     args, kwargs = tree.map_structure(fill, (args, kwargs))
     spec = operation.compute_output_spec(*args, **kwargs)
-    if isinstance(operation, (Reshape, keras.layers.EinsumDense)) and None in spec.shape[1:]:
-        sample = _sample_shape(operation, args[0].shape)
-        spec = spec if sample is None else keras.KerasTensor((spec.shape[0], *sample), dtype=spec.dtype)
+    if isinstance(operation, keras.layers.EinsumDense) and None in spec.shape[1:] and "..." not in operation.equation:
+        # Keras leaves open what follows from the input's shape.
+        operands, _, outputs = operation.equation.replace(" ", "").partition("->")
+        sizes = dict(zip(operands.replace(",", ""), (*args[0].shape, *operation.kernel.shape)))
+        spec = keras.KerasTensor([sizes[label] for label in outputs], dtype=spec.dtype)
     return spec
 
 
-def _sample_shape(operation, shape):
-    """The output's shape without the batch, where Keras leaves dimensions open that follow from the input's; or `None`."""
-    if isinstance(operation, Reshape):
-        return reshaped(shape, operation.newshape)  # -1 behind an open batch: `reshape(x, (shape(x)[0], -1, 8))`
-    if "..." in operation.equation:
-        return None
-    operands, _, outputs = operation.equation.replace(" ", "").partition("->")
-    sizes = dict(zip(operands.replace(",", ""), (*shape, *operation.kernel.shape)))
-    return [sizes[label] for label in outputs[1:]]
-
-
 def _symbol(value, make=lambda shape, dtype: keras.Input(batch_shape=shape, dtype=dtype, name="traced")):
-    symbol = make(value.shape, value.dtype)
+    symbol = make(batch.symbolic_shape(value), value.dtype)
     return symbol if value.note is None else annotate(symbol, value.note.quantizer)
 
 

@@ -116,7 +116,7 @@ def transpose_conv(lowering, layer, inputs, output):
             "batch cannot stay open. Export with a `batch_size`."
         )
     kernel = _weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).transpose(2, 0, 1, 3))
-    shape = lowering.ints(output, "shape", (lowering.writer.batch_size, *output.shape))
+    shape = lowering.ints(output, "shape", (lowering.writer.first(lowering.writer.rows), *output.shape))
     operands = [shape, kernel, *inputs, _bias(lowering, layer, output, layer.filters, layer.bias)]
     fields = geometry(layer)
     del fields["dilationHFactor"], fields["dilationWFactor"]

@@ -107,7 +107,7 @@ class Lowering:
         if not isinstance(x, Tensor) or x.is_real:
             return x
         if (x.index, "real") not in self.moved:
-            y = self.writer.real(f"{x.name}/dequantized", x.shape[1:])
+            y = self.writer.real(f"{x.name}/dequantized", x.shape[1:], self.rows_of(x))
             self.operator("DEQUANTIZE", [x], y, *((3, (2, 1, 0)) if x.kind == TensorType.INT16 else (2, (1, 14, 0))))
             self.moved[x.index, "real"] = y
         return self.moved[x.index, "real"]
@@ -141,13 +141,18 @@ class Lowering:
 
     def reshape(self, x, output, shape, name="reshape"):
         """RESHAPE to `shape` (without the batch), on the input's grid; nothing where the shape is right already."""
-        if tuple(x.shape[1:]) == tuple(shape):
+        if tuple(x.shape[1:]) == tuple(shape) and self.rows_of(x) == self.writer.rows:
             return x
         made = self.activation(output, name, shape, params_of(x))
-        first = -1 if self.writer.batch_size is None else self.writer.batch_size
+        first = self.writer.first(self.writer.rows)
         wanted = self.ints(output, f"{name}_shape", [first, *shape])
         self.operator("RESHAPE", [x, wanted], made, 1, (1, 5, 0), "ReshapeOptions", newShape=[first, *shape])
         return made
+
+
+    def rows_of(self, x):
+        """How many rows of a tensor there are for each sample."""
+        return x.shape[0] // (self.writer.batch_size or 1)
 
 
 def params_of(x):
@@ -183,7 +188,7 @@ def lower(qmodel, batch_size=1, input_type=None):
         if value not in entered:
             lowering.tensors[value] = lowering.inputs[value] = lowering.writer.real(value.name, value.shape[1:])
     for node in graph.nodes:
-        lowering.path = node.path
+        lowering.path, lowering.writer.rows = node.path, tree.flatten(node.outputs)[0].rows
         if any(value in entered for value in node.inputs):
             _enter(node, lowering)
         elif isinstance(node.operation, QuantLayer):

@@ -1,6 +1,13 @@
 """Rules for layers that only move data: RESHAPE, TRANSPOSE, PAD, STRIDED_SLICE; identities become nothing."""
 
-from keras_quant.layers import QuantCropping2D, QuantFlatten, QuantPermute, QuantReshape, QuantZeroPadding2D
+from keras_quant.layers import (
+    QuantCropping2D,
+    QuantFlatten,
+    QuantPermute,
+    QuantRegroup,
+    QuantReshape,
+    QuantZeroPadding2D,
+)
 from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.tflite.lower import lowers
 
@@ -10,7 +17,7 @@ def identity(lowering, layer, x, output):
     return x
 
 
-@lowers(QuantFlatten, QuantReshape)
+@lowers(QuantFlatten, QuantReshape, QuantRegroup)
 def reshape(lowering, layer, x, output):
     return lowering.reshape(x, output, output.shape)
 

@@ -45,10 +45,13 @@ class Writer:
 
     Args:
         batch_size: first dimension of every activation; `None` marks it as resizable at run time (and writes 1).
+
+    Attributes:
+        rows: how many rows of the first dimension each sample has in the activations that are added next.
     """
 
     def __init__(self, batch_size=1):
-        self.batch_size = batch_size
+        self.batch_size, self.rows = batch_size, 1
         self.graph = schema.SubGraphT()
         self.graph.tensors, self.graph.operators = [], []
         self.buffers = [schema.BufferT()]
@@ -73,9 +76,12 @@ class Writer:
         index, name, full = self._computed(name, shape, kind, [scale], [zero_point])
         return Tensor(index, name, full, scale, zero_point, kind)
 
-    def real(self, name, shape):
-        """Add a float32 tensor that is computed at run time; args and return value as of `activation`."""
-        return Tensor(*self._computed(name, shape, TensorType.FLOAT32, None, None), kind=TensorType.FLOAT32)
+    def real(self, name, shape, rows=None):
+        """Add a float32 tensor that is computed at run time; args and return value as of `activation`.
+
+        Its rows for a sample may be others than `self.rows`.
+        """
+        return Tensor(*self._computed(name, shape, TensorType.FLOAT32, None, None, rows), kind=TensorType.FLOAT32)
 
     def unpacked(self, name, shape):
         """Add a float32 tensor that an operator makes of a constant; `shape` is whole."""
@@ -86,8 +92,12 @@ class Writer:
         """Add an int32 tensor that is computed at run time; args and return value as of `activation`."""
         return Tensor(*self._computed(name, shape, TensorType.INT32, None, None), kind=TensorType.INT32)
 
-    def _computed(self, name, shape, kind, scales, zero_points):
-        full = (self.batch_size or 1, *shape)
+    def first(self, rows):
+        """The first dimension of a tensor with so many rows for a sample; -1 if it is open."""
+        return -1 if self.batch_size is None else self.batch_size * rows
+
+    def _computed(self, name, shape, kind, scales, zero_points, rows=None):
+        full = ((self.batch_size or 1) * (rows or self.rows), *shape)
         index, name = self._tensor(name, full, kind, 0, scales, zero_points)
         if self.batch_size is None:
             self.graph.tensors[index].shapeSignature = [-1, *shape]
