@@ -3,6 +3,7 @@
 from keras_quant.calibrate import calibrate, has_ranges
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import (
+    batch_to_front,
     expand,
     fuse_activations,
     fuse_batch_norms,
@@ -20,6 +21,7 @@ from keras_quant.layers import QuantLayer
 from keras_quant.policy import as_map
 
 PASSES = (
+    batch_to_front,
     expand,
     lift_weights,
     join_biases,

@@ -2,6 +2,7 @@
 
 from keras_quant.graph.constants import lift_constants
 from keras_quant.graph.expand import expand
+from keras_quant.graph.front import batch_to_front
 from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.halves import settle_halves
@@ -15,6 +16,7 @@ __all__ = [
     "Graph",
     "Node",
     "Value",
+    "batch_to_front",
     "expand",
     "fuse_activations",
     "fuse_batch_norms",

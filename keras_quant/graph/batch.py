@@ -80,13 +80,13 @@ def sized(operation, x):
     return Reshape(tuple(shape))
 
 
-def relative(operation, spec, path, source):
-    """An operation whose sizes do not hold the batch of the trace."""
-    if isinstance(operation, Reshape):
-        return Reshape((-1, *spec.shape[1:])) if _rows(spec.shape[0]) else operation
-    if isinstance(operation, BroadcastTo):
-        return BroadcastTo((None, *spec.shape[1:])) if _rows(spec.shape[0]) else operation
-    return operation
+def relative(operation, spec):
+    """A reshaping or repeating operation whose sizes do not hold the batch of the trace."""
+    if not isinstance(operation, (Reshape, BroadcastTo)):
+        return operation
+    if isinstance(operation, Reshape) and spec.shape and _rows(spec.shape[0]):
+        return Reshape((-1, *spec.shape[1:]))
+    return type(operation)(tuple(None if _rows(size) else size for size in spec.shape))
 
 
 def constants(arguments, path, source):
@@ -105,7 +105,7 @@ def _of_one_sample(x, path, source):
         if x and x % SAMPLES == 0:
             raise UnsupportedLayerError(_enters(path, source))
         return x
-    if not x.shape or not _rows(x.shape[0]):
+    if not len(x.shape) or not _rows(x.shape[0]):
         return x
     array = np.asarray(x)
     if not np.array_equal(array, np.broadcast_to(array[:1], array.shape)):
@@ -170,8 +170,8 @@ def _numbers(outputs):
 def _number(x):
     if isinstance(x, float):
         return x
-    scalar = not isinstance(x, (keras.KerasTensor, keras.Variable)) and getattr(x, "shape", None) == ()
-    return float(x) if scalar else None
+    scalar = not isinstance(x, (keras.KerasTensor, keras.Variable)) and len(getattr(x, "shape", (None,))) == 0
+    return float(np.asarray(x, "float64")) if scalar else None
 
 
 @contextlib.contextmanager

@@ -208,7 +208,7 @@ class _Tracer:
         outputs = tree.map_structure(lambda x: batch.value(x, path, annotation(x), self.size), spec)
         operation = operation.layer if isinstance(operation, KernelCall) else operation
         if not isinstance(operation, keras.layers.Layer):
-            operation = batch.relative(operation, spec, path, self.source)
+            operation = batch.relative(operation, spec)
             args, kwargs = batch.constants((args, kwargs), path, self.source)
         self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
