@@ -72,7 +72,11 @@ def sized(operation, x):
     if len(open_axes) != 1:
         # A batch that was fixed when the model was built: the sample says how many rows there are.
         sample = math.prod(size for size in shape[1:])
-        return Reshape((-1, *shape[1:])) if not open_axes and x.batch_axis == 0 and sample and total % sample == 0 else operation
+        return (
+            Reshape((-1, *shape[1:]))
+            if not open_axes and x.batch_axis == 0 and sample and total % sample == 0
+            else operation
+        )
     known = math.prod(size for size in shape if size not in (None, -1))
     if not known or total % known:
         return operation

@@ -149,7 +149,6 @@ class Lowering:
         self.operator("RESHAPE", [x, wanted], made, 1, (1, 5, 0), "ReshapeOptions", newShape=[first, *shape])
         return made
 
-
     def rows_of(self, x):
         """How many rows of a tensor there are for each sample."""
         return x.shape[0] // (self.writer.batch_size or 1)
