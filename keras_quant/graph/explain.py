@@ -46,10 +46,15 @@ def untraceable(operation, path, error):
         return UnsupportedLayerError(f"{what} has no quantized form. {WAYS_OUT}")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_THE_USERS)]
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else call_site(operation)
-    cause = str(error).strip().splitlines()[0].strip() if str(error).strip() else type(error).__name__
+    cause = explained(error)
     cause = cause if cause.endswith((".", "!", "?")) else f"{cause}."
     rule = "" if isinstance(error, AssignmentError) else " `call` has to be Keras layers and `keras.ops` throughout."
     return UnsupportedLayerError(f"{what} cannot be traced{f' at {where}' if where else ''}: {cause}{rule} {WAYS_OUT}")
+
+
+def explained(error):
+    """The first line of what an error says."""
+    return str(error).strip().splitlines()[0].strip() if str(error).strip() else type(error).__name__
 
 
 def location(node):

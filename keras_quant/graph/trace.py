@@ -10,9 +10,10 @@ from keras.src.ops.numpy import Reshape
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph import batch
 from keras_quant.graph.constants import is_arithmetic
-from keras_quant.graph.explain import WAYS_OUT, NoAssignments, call_site, untraceable
+from keras_quant.graph.explain import WAYS_OUT, call_site, explained, untraceable
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
+from keras_quant.graph.sizes import Sized
 from keras_quant.graph.weights import takes_weights
 from keras_quant.layers import annotate, annotation, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
@@ -27,7 +28,7 @@ def trace(model, keep_float=False):
     A leaf is a layer or operation that has a quantized form, or, in a quantized model, one kernel of a quantized layer.
 
     Args:
-        model: a built `keras.Model`.
+        model: a built `keras.Model`, or one that is `Sized`.
         keep_float: whether a layer that cannot be looked into becomes a leaf that computes in float, instead of an error;
             or a function that says so of a path.
 
@@ -36,17 +37,19 @@ def trace(model, keep_float=False):
 
     Raises:
         UnsupportedLayerError: where a layer cannot be traced, with its path and line.
-        QuantizationError: if the model has no built input, or a dimension other than the batch is dynamic.
+        QuantizationError: if the model has no built input, or a dimension other than the batch is dynamic, or it cannot take
+            inputs of the given size.
     """
-    inputs, structure = _model_inputs(model)
-    tracer = _Tracer(keep_float, batch.fixed(inputs))
+    model, shapes = (model.model, model.shapes) if isinstance(model, Sized) else (model, None)
+    inputs, structure = _model_inputs(model, shapes)
+    tracer = _Tracer(keep_float, batch.fixed(inputs), None if shapes is None else inputs)
     outputs = tracer.open(model, (tree.pack_sequence_as(structure, inputs),), {}, prefix="")
     if not all(isinstance(x, Value) for x in tree.flatten(outputs)):
         raise QuantizationError(f"Model '{model.name}' has an output that does not depend on its input. Leave it out.")
     return Graph(inputs, outputs, _output_names(model, outputs), tracer.nodes, structure)
 
 
-def _model_inputs(model):
+def _model_inputs(model, shapes=None):
     if not isinstance(model, keras.Model):
         raise QuantizationError(f"A `keras.Model` is needed. Received: {type(model).__name__}")
     functional = _as_functional(model)
@@ -55,13 +58,16 @@ def _model_inputs(model):
         # The InputLayer's name: that of the tensor is numbered anew in each process.
         inputs = [Value(tuple(x.shape), _kind(x), x._keras_history.operation.name) for x in functional.inputs]
     else:
-        structure, inputs = _built_inputs(model)
-    for value in inputs:
+        structure, inputs = _built_inputs(model, shapes)
+    for place, value in enumerate(inputs):
         _check_kind(value)
+        if isinstance(shapes, list) and len(shapes) == len(inputs):
+            value.shape = (value.shape[0], *shapes[place])
         if any(size is None for size in value.shape[1:]):
             raise QuantizationError(
-                f"Input '{value.name}' has a dynamic dimension besides the batch; the runtime plans memory for one size. "
-                f"Rebuild the model with a fixed size. Received: shape {value.shape}"
+                f"Input '{value.name}' has a dynamic dimension besides the batch, and a quantized model has one size. Pass "
+                "`calibration_data` of that size to `quantize`, or the size itself as `input_shape`, such as "
+                f"{tuple(32 if size is None else size for size in value.shape[1:])}. Received: shape {value.shape}"
             )
     return inputs, tree.map_structure(lambda _: 0, structure)
 
@@ -79,10 +85,21 @@ def _check_kind(value):
         )
 
 
-def _built_inputs(model):
-    """Inputs of a subclassed model, from the shapes that it was built with."""
+def _built_inputs(model, given):
+    """Inputs of a subclassed model, from the shapes that it was built with, or those `given`."""
     shapes = (model.get_build_config() or {}) if model.built else {}
     shapes = shapes.get("input_shape") or shapes.get("shapes_dict")
+    if not shapes and model.built and given is not None:
+        batched = lambda shape: (None, *shape)
+        if isinstance(given, dict):
+            shapes = {name: batched(shape) for name, shape in given.items()}
+        else:
+            shapes = [batched(s) for s in given] if isinstance(given[0], (list, tuple)) else batched(given)
+    if not shapes and model.built:
+        raise QuantizationError(
+            f"Keras noted no input shape of model '{model.name}', which has a `build` of its own. Pass `calibration_data` to "
+            "`quantize`, or the shape without batch as `input_shape`."
+        )
     if not shapes:
         raise QuantizationError(
             f"Model '{model.name}' has no built input. Call it once on a batch, or `build` it, before quantizing."
@@ -116,9 +133,10 @@ def _output_names(model, outputs):
 
 
 class _Tracer:
-    def __init__(self, keep_float, size=None):
+    def __init__(self, keep_float, size=None, sized_inputs=None):
         self.keeps_float = keep_float if callable(keep_float) else lambda path: keep_float
         self.size = size  # of the batch, where the model's own is fixed
+        self.sized_inputs = sized_inputs
         self.nodes = []
         self.source = None
 
@@ -204,6 +222,12 @@ class _Tracer:
         except QuantizationError:
             raise
         except Exception as error:
+            if self.sized_inputs is not None:
+                sizes = {value.name: value.shape for value in self.sized_inputs}
+                raise QuantizationError(
+                    f"The model cannot take inputs of this size: {explained(error)} in layer '{path}'. Pass another "
+                    f"`input_shape`, or data of another size. Received: {sizes}"
+                ) from error
             raise untraceable(operation, path, error) from error
         outputs = tree.map_structure(lambda x: batch.value(x, path, annotation(x), self.size), spec)
         operation = operation.layer if isinstance(operation, KernelCall) else operation
