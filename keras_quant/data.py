@@ -58,7 +58,7 @@ def labelled_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
 def number_of_batches(data, steps=None, batch_size=BATCH_SIZE):
     """How many batches `input_batches` will yield, or `None` if only iterating tells."""
     _check_steps(steps)
-    if _is_arrays(data):
+    if is_arrays(data):
         first = np.shape(tree.flatten(data)[0])
         total = -(-first[0] // batch_size) if first else 1
     elif hasattr(data, "cardinality"):
@@ -77,9 +77,9 @@ def _check_steps(steps):
 def _batches(data, specs, steps, batch_size):
     """Batches as `(x, y, sample_weight)`."""
     labels = weights = None
-    if isinstance(data, tuple) and _is_arrays(data[0]):
+    if isinstance(data, tuple) and is_arrays(data[0]):
         data, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-    if _is_arrays(data) and not (isinstance(data, list) and len(data) != len(specs)):
+    if is_arrays(data) and not (isinstance(data, list) and len(data) != len(specs)):
         parts = _in_order(data, specs), labels, weights
         return (_rows(parts, slice(i, i + batch_size)) for i in range(0, len(parts[0][0]), batch_size))
     if isinstance(data, keras.utils.PyDataset):
@@ -103,7 +103,8 @@ def _unpacked(batch):
     return (*batch, None, None)[:3] if isinstance(batch, tuple) else (batch, None, None)
 
 
-def _is_arrays(data):
+def is_arrays(data):
+    """Whether data is an array, or a list or dict of them."""
     if isinstance(data, dict):
         return all(map(_is_array, data.values()))
     if isinstance(data, list):
@@ -141,7 +142,10 @@ def _in_order(batch, specs):
 
 def _check(name, shape, array):
     if any(want not in (None, got) for want, got in zip(shape, array.shape)):
-        raise CalibrationError(f"Input '{name}' takes batches of shape {shape}. Received: a batch of shape {array.shape}")
+        raise CalibrationError(
+            f"Input '{name}' takes batches of shape {shape}, and all data has to be of this one size. Resize, cut or pad it, "
+            f"or quantize the model for its size with `input_shape`. Received: a batch of shape {array.shape}"
+        )
     if not array.size:
         raise CalibrationError(f"A batch for input '{name}' is empty. Received: shape {array.shape}")
     if not np.all(np.isfinite(array)):

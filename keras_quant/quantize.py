@@ -5,6 +5,7 @@ import gc
 from keras_quant.calibrate import has_ranges, set_ranges
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import (
+    batch_to_front,
     constants_to_tensors,
     expand,
     fold_literals,
@@ -28,6 +29,7 @@ from keras_quant.graph import (
     with_float_ends,
 )
 from keras_quant.graph.ends import widen_ends
+from keras_quant.graph.sizes import at_size
 from keras_quant.layers import QuantLayer
 from keras_quant.policy import as_map
 from keras_quant.quantizers import ranges
@@ -35,6 +37,7 @@ from keras_quant.settings import float32
 from keras_quant.tflite.lower import lowers_in_float
 
 PASSES = (
+    batch_to_front,
     keep_islands,
     expand,
     fold_literals,
@@ -63,6 +66,7 @@ def quantize(
     fallback=None,
     ends=None,
     calibration_method="mse",
+    input_shape=None,
 ):
     """Swap a model's layers for quantization-aware ones.
 
@@ -79,18 +83,21 @@ def quantize(
         ends: policy of the first and last layers with weights, by name or as a `Policy`, where `policy` names none for them;
             "int16" keeps them wider.
         calibration_method: how ranges are chosen from `calibration_data`: `method` of `calibrate`.
+        input_shape: size of the quantized model where the given one leaves it open, as `Input((None, None, 3))` does: a
+            shape without batch, a list of them, or a dict by input name. By default that of `calibration_data`.
 
     Returns:
         A new Functional `keras.Model` with the same weights, inputs, outputs and layer paths, not compiled.
 
     Raises:
         UnsupportedLayerError: for a layer that cannot be traced, has no quantized form, or not in the policy's precision.
-        QuantizationError: for a model without built inputs, a dynamic shape, weights that are not finite, or an unknown
-            policy or fallback.
+        QuantizationError: for a model without built inputs, a size that is open or that the model cannot take, weights that
+            are not finite, or an unknown policy or fallback.
         CalibrationError: for calibration data that does not fit.
     """
     if fallback not in FALLBACKS:
         raise QuantizationError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
+    model, calibration_data = at_size(model, input_shape, calibration_data)
     graph = fused_graph(model, as_map(policy), fallback, ends)
     qmodel = place(graph, model.name, fallback)
     if calibration_data is None or not has_ranges(qmodel):

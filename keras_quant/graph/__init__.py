@@ -4,6 +4,7 @@ from keras_quant.graph import composed, contraction, encodings, linear, moved, p
 from keras_quant.graph.apart import ranges_apart, warn_of_ranges_apart, with_float_ends
 from keras_quant.graph.constants import lift_constants
 from keras_quant.graph.expand import expand
+from keras_quant.graph.front import batch_to_front
 from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.halves import settle_halves
@@ -23,6 +24,7 @@ __all__ = [
     "Graph",
     "Node",
     "Value",
+    "batch_to_front",
     "constants_to_tensors",
     "expand",
     "fold_literals",

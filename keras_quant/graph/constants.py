@@ -47,7 +47,7 @@ def lift_constants(graph):
         (value,) = node.inputs
         for index, layer in enumerate(first):
             shape = tuple(layer.compute_output_shape(value.shape))
-            between = Value(shape, value.dtype, f"{node.path}_{index}")
+            between = Value(shape, value.dtype, f"{node.path}_{index}", rows=value.rows)
             nodes.append(dataclasses.replace(node, operation=layer, path=between.name, args=(value,), outputs=between))
             value = between
         nodes.append(dataclasses.replace(node, operation=last, args=(value,), kwargs={}))

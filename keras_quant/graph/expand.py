@@ -145,8 +145,9 @@ def _join_expanded(node, axis):
             values.append(keras.ops.expand_dims(x, axis))
             continue
         path, shape = f"{node.path}/{index}", (*x.shape[:axis], 1, *x.shape[axis:])
-        nodes.append(Node(numpy.ExpandDims(axis), path, (x,), {}, Value(shape, x.dtype, path)))
-        values.append(nodes[-1].output)
+        output = Value(shape, x.dtype, path, rows=x.rows)
+        nodes.append(Node(numpy.ExpandDims(axis), path, (x,), {}, output))
+        values.append(output)
     return [*nodes, *_concatenate(_join(node, values, axis))]
 
 
@@ -286,5 +287,5 @@ def _then(node, operation, name, *args):
     """A node on the way to `node`, with the shape that the operation says."""
     tensor = lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
     spec = operation.compute_output_spec(*map(tensor, args))
-    path = f"{node.path}/{name}"
-    return Node(operation, path, args, {}, Value(tuple(spec.shape), spec.dtype, path))
+    path, rows = f"{node.path}/{name}", next((x.rows for x in args if isinstance(x, Value)), 1)
+    return Node(operation, path, args, {}, Value(tuple(spec.shape), spec.dtype, path, rows=rows))

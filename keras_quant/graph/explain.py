@@ -48,11 +48,16 @@ def untraceable(operation, path, error):
         return UnsupportedLayerError(f"{what} has no quantized form. {WAYS_OUT}")
     error = _without_wrapping(error)
     where = _line(error) or call_site(operation)
-    cause = " ".join(str(error).split()) or type(error).__name__
+    cause = explained(error)
     cause = cause if cause.endswith((".", "!", "?")) else f"{cause}."
     known = isinstance(error, (AssignmentError, ReadingError))
     rule = "" if known else " `call` has to be Keras layers, `keras.ops` and TensorFlow functions throughout."
     return UnsupportedLayerError(f"{what} cannot be traced{f' at {where}' if where else ''}: {cause}{rule} {WAYS_OUT}")
+
+
+def explained(error):
+    """All that an error says, in a line."""
+    return " ".join(str(_without_wrapping(error)).split()) or type(error).__name__
 
 
 def truer(first, second):

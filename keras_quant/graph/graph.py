@@ -21,12 +21,17 @@ class Value:
         dtype: name of the dtype.
         name: of the input, or the path of the node that makes it.
         note: `layers.annotation.Annotation` with the quantizer whose grid the values lie on, or `None`.
+        rows: how many rows of the first dimension there are for each sample of the model: windows or frames that were
+            merged into the batch.
+        batch_axis: the axis of the batch; `None` where there is none. Behind `graph.front` it is 0.
     """
 
     shape: tuple
     dtype: str
     name: str
     note: Any = None
+    rows: int = 1
+    batch_axis: int | None = 0
 
 
 @dataclasses.dataclass(eq=False)
@@ -181,7 +186,7 @@ def _read_last(node, unread):
 
 
 def _size(value):
-    return math.prod(dimension or 1 for dimension in value.shape[1:])
+    return value.rows * math.prod(dimension or 1 for dimension in value.shape[1:])
 
 
 def in_inference(node, args, kwargs):

@@ -63,6 +63,6 @@ def constant_node(node, name, value, array, source):
     layer = layers.QuantConstant(array.shape)
     layer.constant.assign(np.asarray(array, "float32"))
     layer.trainable = isinstance(source, keras.Variable) and source.trainable
-    output = Value((value.shape[0], *array.shape[1:]), "float32", path)
+    output = Value((value.shape[0], *array.shape[1:]), "float32", path, rows=value.rows)
     made = Node(layer, path, (value,), {}, output, source=node.source)
     return dataclasses.replace(made, policy=node.policy, named=node.named)

@@ -158,7 +158,7 @@ class _Nodes:
             return
         path = f"{self.node.path}/{name}"
         spec = operation.compute_output_spec(*(keras.KerasTensor(v.shape) for v in (self.x, *others)))
-        output = Value(tuple(spec.shape), "float32", path)
+        output = Value(tuple(spec.shape), "float32", path, rows=self.x.rows)
         self.made.append(Node(operation, path, (self.x, *others), {}, output, source=self.node.source))
         self.x = output
 

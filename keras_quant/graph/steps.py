@@ -28,7 +28,8 @@ class Steps:
         symbol = lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
         spec = operation.compute_output_spec(*tree.map_structure(symbol, args))
         path = f"{self.node.path}/{type(operation).__name__.lower()}_{len(self.nodes)}"
-        output = Value(tuple(spec.shape), spec.dtype, path)
+        rows = next((x.rows for x in tree.flatten(args) if isinstance(x, Value)), 1)
+        output = Value(tuple(spec.shape), spec.dtype, path, rows=rows)
         self.nodes.append(Node(operation, path, args, {}, output))
         return output
 

@@ -9,18 +9,18 @@ from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
+from keras_quant.graph import batch
 from keras_quant.graph.activations import foreign_activation, without_activation
-from keras_quant.graph.call import call_symbolically
 from keras_quant.graph.constants import is_arithmetic
 from keras_quant.graph.expand import is_expanded
-from keras_quant.graph.explain import WAYS_OUT, NoAssignments, call_site, untraceable
+from keras_quant.graph.explain import WAYS_OUT, call_site, explained, untraceable
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.operations import has_quantized_form
-from keras_quant.graph.spelling import independent, is_nothing, symbolic_spelling, symbols_for_constants, variables_by_value
+from keras_quant.graph.sizes import Sized
+from keras_quant.graph.spelling import independent, is_nothing, symbols_for_constants, variables_by_value
 from keras_quant.graph.weights import takes_weights
 from keras_quant.layers import annotate, annotation, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
-from keras_quant.layers.reshape import reshaped
 
 
 def trace(model, keep_float=False):
@@ -32,7 +32,7 @@ def trace(model, keep_float=False):
     A leaf is a layer or operation that has a quantized form, or, in a quantized model, one kernel of a quantized layer.
 
     Args:
-        model: a built `keras.Model`.
+        model: a built `keras.Model`, or one that is `Sized`.
         keep_float: whether a layer that cannot be looked into becomes a leaf that computes in float, instead of an error;
             or a function that says so of a path.
 
@@ -41,10 +41,12 @@ def trace(model, keep_float=False):
 
     Raises:
         UnsupportedLayerError: where a layer cannot be traced, with its path and line.
-        QuantizationError: if the model has no built input, or a dimension other than the batch is dynamic.
+        QuantizationError: if the model has no built input, or a dimension other than the batch is dynamic, or it cannot take
+            inputs of the given size.
     """
-    inputs, structure = _model_inputs(model)
-    tracer = _Tracer(keep_float)
+    model, shapes = (model.model, model.shapes) if isinstance(model, Sized) else (model, None)
+    inputs, structure = _model_inputs(model, shapes)
+    tracer = _Tracer(keep_float, batch.fixed(inputs), None if shapes is None else inputs)
     outputs = tracer.open(model, (tree.pack_sequence_as(structure, inputs),), {}, prefix="")
     if not all(isinstance(x, Value) for x in tree.flatten(outputs)):
         raise QuantizationError(f"Model '{model.name}' has an output that does not depend on its input. Leave it out.")
@@ -52,7 +54,7 @@ def trace(model, keep_float=False):
     return graph.with_paths(tracer.outputs)
 
 
-def _model_inputs(model):
+def _model_inputs(model, shapes=None):
     if not isinstance(model, keras.Model):
         raise QuantizationError(f"A `keras.Model` is needed. Received: {type(model).__name__}")
     # Its inputs are known where a model follows its graph, and where a `call` of its own stands before that.
@@ -62,13 +64,16 @@ def _model_inputs(model):
         # The InputLayer's name: that of the tensor is numbered anew in each process.
         inputs = [Value(tuple(x.shape), _kind(x), x._keras_history.operation.name) for x in functional.inputs]
     else:
-        structure, inputs = _built_inputs(model)
-    for value in inputs:
+        structure, inputs = _built_inputs(model, shapes)
+    for place, value in enumerate(inputs):
         _check_kind(value)
+        if isinstance(shapes, list) and len(shapes) == len(inputs):
+            value.shape = (value.shape[0], *shapes[place])
         if any(size is None for size in value.shape[1:]):
             raise QuantizationError(
-                f"Input '{value.name}' has a dynamic dimension besides the batch; the runtime plans memory for one size. "
-                f"Rebuild the model with a fixed size. Received: shape {value.shape}"
+                f"Input '{value.name}' has a dynamic dimension besides the batch, and a quantized model has one size. Pass "
+                "`calibration_data` of that size to `quantize`, or the size itself as `input_shape`, such as "
+                f"{tuple(32 if size is None else size for size in value.shape[1:])}. Received: shape {value.shape}"
             )
     return inputs, tree.map_structure(lambda _: 0, structure)
 
@@ -86,10 +91,21 @@ def _check_kind(value):
         )
 
 
-def _built_inputs(model):
-    """Inputs of a subclassed model, from the shapes that it was built with."""
+def _built_inputs(model, given):
+    """Inputs of a subclassed model, from the shapes that it was built with, or those `given`."""
     shapes = (model.get_build_config() or {}) if model.built else {}
     shapes = shapes.get("input_shape") or shapes.get("shapes_dict")
+    if not shapes and model.built and given is not None:
+        batched = lambda shape: (None, *shape)
+        if isinstance(given, dict):
+            shapes = {name: batched(shape) for name, shape in given.items()}
+        else:
+            shapes = [batched(s) for s in given] if isinstance(given[0], (list, tuple)) else batched(given)
+    if not shapes and model.built:
+        raise QuantizationError(
+            f"Keras noted no input shape of model '{model.name}', which has a `build` of its own. Pass `calibration_data` to "
+            "`quantize`, or the shape without batch as `input_shape`."
+        )
     if not shapes:
         raise QuantizationError(
             f"Model '{model.name}' has no built input. Call it once on a batch, or `build` it, before quantizing."
@@ -123,8 +139,10 @@ def _output_names(model, outputs):
 
 
 class _Tracer:
-    def __init__(self, keep_float):
+    def __init__(self, keep_float, size=None, sized_inputs=None):
         self.keeps_float = keep_float if callable(keep_float) else lambda path: keep_float
+        self.size = size  # of the batch, where the model's own is fixed
+        self.sized_inputs = sized_inputs
         self.nodes = []
         self.outputs, self.bare = {}, {}
         self.source = None
@@ -203,8 +221,7 @@ class _Tracer:
             if "training" in inspect.signature(operation.call).parameters:
                 # As in inference, whatever the default is; `None` lets the layers inside know their own caller's flag.
                 symbolic_kwargs["training"] = training
-            with NoAssignments(), symbolic_spelling(operation):
-                outputs = call_symbolically(operation, *symbolic_args, **symbolic_kwargs)
+            outputs = batch.called(operation, symbolic_args, symbolic_kwargs)
             _check_outputs(outputs)
             variables = variables_by_value(operation)
             return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training, variables)
@@ -235,16 +252,25 @@ class _Tracer:
 
     def _leaf(self, operation, args, kwargs, prefix, training):
         path = prefix + operation.name
+        if isinstance(operation, Reshape):
+            operation = batch.sized(operation, args[0])
         try:
             spec = _output_spec(operation, args, kwargs)
         except QuantizationError:
             raise
         except Exception as error:
+            if self.sized_inputs is not None:
+                sizes = {value.name: value.shape for value in self.sized_inputs}
+                raise QuantizationError(
+                    f"The model cannot take inputs of this size: {explained(error)} in layer '{path}'. Pass another "
+                    f"`input_shape`, or data of another size. Received: {sizes}"
+                ) from error
             raise untraceable(operation, path, error) from error
-        outputs = tree.map_structure(lambda x: Value(tuple(x.shape), x.dtype, path, annotation(x)), spec)
+        outputs = tree.map_structure(lambda x: batch.value(x, path, annotation(x), self.size), spec)
         operation = operation.layer if isinstance(operation, KernelCall) else operation
-        if isinstance(operation, Reshape) and None in operation.newshape and None not in spec.shape[1:]:
-            operation = Reshape((-1, *spec.shape[1:]))  # TensorFlow takes no `None` where the operation runs on its own
+        if not isinstance(operation, keras.layers.Layer):
+            operation = batch.relative(operation, spec)
+            args, kwargs = batch.constants((args, kwargs), path, self.source)
         self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
 
@@ -294,25 +320,16 @@ def _output_spec(operation, args, kwargs):
     if isinstance(operation, keras.layers.RandomCrop):
         return args[0]  # its shape is that of training
     spec = operation.compute_output_spec(*args, **kwargs)
-    if isinstance(operation, (Reshape, keras.layers.EinsumDense)) and None in spec.shape[1:]:
-        sample = _sample_shape(operation, args[0].shape)
-        spec = spec if sample is None else keras.KerasTensor((spec.shape[0], *sample), dtype=spec.dtype)
+    if isinstance(operation, keras.layers.EinsumDense) and None in spec.shape[1:] and "..." not in operation.equation:
+        # Keras leaves open what follows from the input's shape.
+        operands, _, outputs = operation.equation.replace(" ", "").partition("->")
+        sizes = dict(zip(operands.replace(",", ""), (*args[0].shape, *operation.kernel.shape)))
+        spec = keras.KerasTensor([sizes[label] for label in outputs], dtype=spec.dtype)
     return spec
 
 
-def _sample_shape(operation, shape):
-    """The output's shape without the batch, where Keras leaves dimensions open that follow from the input's; or `None`."""
-    if isinstance(operation, Reshape):
-        return reshaped(shape, operation.newshape)  # -1 behind an open batch: `reshape(x, (shape(x)[0], -1, 8))`
-    if "..." in operation.equation:
-        return None
-    operands, _, outputs = operation.equation.replace(" ", "").partition("->")
-    sizes = dict(zip(operands.replace(",", ""), (*shape, *operation.kernel.shape)))
-    return [sizes[label] for label in outputs[1:]]
-
-
 def _symbol(value, make=lambda shape, dtype: keras.Input(batch_shape=shape, dtype=dtype, name="traced")):
-    symbol = make(value.shape, value.dtype)
+    symbol = make(batch.symbolic_shape(value), value.dtype)
     return symbol if value.note is None else annotate(symbol, value.note.quantizer)
 
 

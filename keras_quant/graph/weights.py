@@ -60,7 +60,7 @@ def _layers(node, shared):
         shared[alike] = _built_layers(make(node.operation, value.shape, *operands) or (), value.shape)
     for layer in shared[alike]:
         path = f"{node.path}_{len(nodes)}"
-        output = Value(tuple(layer.compute_output_shape(value.shape)), value.dtype, path)
+        output = Value(tuple(layer.compute_output_shape(value.shape)), value.dtype, path, rows=value.rows)
         nodes.append(dataclasses.replace(node, operation=layer, path=path, args=(value,), outputs=output))
         value = output
     if nodes:

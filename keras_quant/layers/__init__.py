@@ -97,6 +97,7 @@ from keras_quant.layers.reshape import (
     QuantCropping2D,
     QuantFlatten,
     QuantPermute,
+    QuantRegroup,
     QuantReshape,
     QuantZeroPadding2D,
 )

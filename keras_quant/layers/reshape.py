@@ -63,31 +63,39 @@ def axes_of(axis, rank, name):
     return axes
 
 
-def reshaped(shape, newshape):
-    """What `ops.reshape` makes of one sample.
+@keras.saving.register_keras_serializable(package="keras_quant")
+class QuantRegroup(Movement, keras.layers.Layer):
+    """`ops.reshape(x, (-1, *target_shape))` on int8, where parts of samples become rows of the batch, or rows become samples.
+
+    Windows of an image and frames of a clip are handled so, each as a sample of its own. Lowered to RESHAPE.
 
     Args:
-        shape: of the input, with the batch.
-        newshape: of the operation; the batch is -1, `None` or a size there.
-
-    Returns:
-        The output's shape without the batch, or `None` where that is not all of one sample.
+        target_shape: of a row of the output.
     """
-    if not newshape or any(size is None for size in (*shape[1:], *newshape[1:])):
-        return None
-    total, (batch, *sample) = math.prod(shape[1:]), newshape
-    if -1 in sample:
-        known = -math.prod(sample)
-        sample[sample.index(-1)] = total // known if known else 0
-    return tuple(sample) if math.prod(sample) == total and batch in (-1, None, shape[0]) else None
+
+    def __init__(self, target_shape, **kwargs):
+        super().__init__(**kwargs)
+        self.target_shape = tuple(int(size) for size in target_shape)
+
+    def compute_output_shape(self, input_shape):
+        batch, *sample = input_shape
+        rows = None if batch is None else batch * math.prod(sample) // math.prod(self.target_shape)
+        return (rows, *self.target_shape)
+
+    def float_call(self, inputs):
+        return keras.ops.reshape(inputs, (-1, *self.target_shape))
+
+    def get_config(self):
+        return {**super().get_config(), "target_shape": self.target_shape}
 
 
 @computes("numpy.Reshape")
 def _reshape(operation, args, **arguments):
-    sample = reshaped(args[0].shape, operation.newshape)
-    received = f"newshape={operation.newshape} of a tensor of shape {args[0].shape}"
-    check_batch_stays(sample is not None, arguments["name"], received)
-    return QuantReshape(sample, **arguments)
+    (batch, *sample), shape = operation.newshape or (0,), args[0].shape
+    received = f"newshape={operation.newshape} of a tensor of shape {shape}"
+    check_batch_stays(batch == -1 and None not in (*sample, *shape[1:]), arguments["name"], received)
+    regroups = math.prod(sample) != math.prod(shape[1:])
+    return (QuantRegroup if regroups else QuantReshape)(sample, **arguments)
 
 
 @computes("numpy.ExpandDims", "numpy.Squeeze")

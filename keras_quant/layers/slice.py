@@ -52,7 +52,7 @@ def _get_item(operation, args, **arguments):
             f"Operation '{arguments['name']}' slices by an index that is computed; only constants have a quantized form. "
             "Keep it in float: `quantize(..., fallback='float')`."
         )
-    key = _without_ellipsis(key, len(x.shape))
+    key = full_key(key, len(x.shape))
     whole = key[0] is not None and not isinstance(key[0], int) and key[0] in _WHOLE
     check_batch_stays(whole, arguments["name"], received)
     slices, target, plain = [], [], True
@@ -75,7 +75,7 @@ def _get_item(operation, args, **arguments):
 _WHOLE = (slice(None), slice(0, None), slice(None, None, 1), slice(0, None, 1))
 
 
-def _without_ellipsis(key, rank):
+def full_key(key, rank):
     """The key of a subscription as a tuple with a slice, an integer or a `None` (new axis) for each axis."""
     key = tuple(key) if isinstance(key, (tuple, list)) else (key,)
     where = next((i for i, k in enumerate(key) if k is Ellipsis), len(key))

@@ -89,7 +89,8 @@ class Runtime:
             feeds = {x.name: self._given(array, x) for x, array in zip(self.session.get_inputs(), fed)}
             made = self.session.run(None, feeds)
             chunks.append([self._taken(array, x) for x, array in zip(self.session.get_outputs(), made)])
-        return [np.concatenate(parts)[:samples] for parts in zip(*chunks)]
+        # Rows that were merged into the batch are several for a sample.
+        return [np.concatenate(parts)[: samples * len(parts[0]) // size] for parts in zip(*chunks)]
 
     @staticmethod
     def _filled(array, size):

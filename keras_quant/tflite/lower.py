@@ -241,7 +241,8 @@ def _lower_quantized(node, lowering):
     inputs = tree.map_structure(lambda v: lowering.tensors[v] if isinstance(v, Value) else v, node.args[0])
     value = node.output
     params = value.note.quantizer.params()
-    output = Output(node.path, value.shape[1:], params.stored if node.operation.keeps_grid else params.kernel)
+    grid = params.stored if node.operation.keeps_grid else params.kernel
+    output = Output(node.path, value.shape[1:], grid, rows=value.rows)
     made = _rule(node)(lowering, node.operation, inputs, output)
     lowering.tensors[value] = made if node.operation.keeps_grid else _clamped(lowering, made, output, params)
 
@@ -263,7 +264,7 @@ def _lower_float(node, lowering):
         return tensor if takes_grids or (as_it_is and tensor.scale is None) else lowering.real(tensor)
 
     arguments = [fill(x) for x in tree.flatten(node.args) if x is not None]
-    output = Output(node.path, node.output.shape[1:], None, node.output.dtype)
+    output = Output(node.path, node.output.shape[1:], None, node.output.dtype, node.output.rows)
     lowering.tensors[node.output] = _rule(node)(lowering, node.operation, arguments, output)
 
 

@@ -5,6 +5,7 @@ from keras_quant.layers import (
     QuantCropping3D,
     QuantFlatten,
     QuantPermute,
+    QuantRegroup,
     QuantReshape,
     QuantZeroPadding2D,
     QuantZeroPadding3D,
@@ -18,7 +19,7 @@ def identity(lowering, layer, x, output):
     return x
 
 
-@lowers(QuantFlatten, QuantReshape)
+@lowers(QuantFlatten, QuantReshape, QuantRegroup)
 def reshape(lowering, layer, x, output):
     return lowering.reshape(x, output, output.shape)
 

@@ -1,0 +1,200 @@
+"""Where a model moves the batch away from the front and back again, it stays there."""
+
+import dataclasses
+import math
+
+import keras
+from keras import tree
+from keras.src.ops import core, nn, numpy
+
+from keras_quant.graph.batch import symbolic_shape, value
+from keras_quant.graph.graph import Value
+from keras_quant.layers.slice import full_key
+
+L = keras.layers
+_FORMS = {}
+
+
+def _forms(*operations):
+    """Decorator: the function says what these operations are where the batch of their tensors is in front.
+
+    It returns steps, each a tuple of an operation and, if they differ, of the arguments behind the first; or `None`.
+    """
+
+    def decorate(function):
+        _FORMS.update((operation, function) for operation in operations if operation is not None)
+        return function
+
+    return decorate
+
+
+def batch_to_front(graph):
+    """What is computed with the batch on another axis is computed with it in front.
+
+        transpose(2, 0, 3, 1, 4) → q, k, v = x[0], x[1], x[2]      ⟹      transpose(0, 2, 3, 1, 4) → x[:, 0], x[:, 1], x[:, 2]
+
+    A node that has no such form stays, with what leads to it; its error says so.
+    """
+    front, nodes, doubled = {}, [], set()
+    for node in graph.nodes:
+        moved = _moved(node, front)
+        if not moved or any(x.batch_axis != 0 for x in tree.flatten(node.outputs)):
+            nodes.append(node)  # beside its other form, for those that have none
+        if moved:
+            doubled.add(node)
+            nodes.extend(moved)
+    return dataclasses.replace(graph, nodes=_read(nodes, doubled, graph)) if doubled else graph
+
+
+def _read(nodes, doubled, graph):
+    """The nodes, but those in `doubled` that nothing reads any more."""
+    read, kept = set(tree.flatten(graph.outputs)), []
+    for node in reversed(nodes):
+        if node not in doubled or read.intersection(tree.flatten(node.outputs)):
+            kept.append(node)
+            read.update(node.inputs)
+    return kept[::-1]
+
+
+def _moved(node, front):
+    """The nodes that make `node`'s outputs with the batch in front; none where they are so already, or cannot be made."""
+    outputs, inputs = tree.flatten(node.outputs), node.inputs
+    places = [x.batch_axis for x in (*outputs, *inputs)]
+    if not any(places) or None in places or any(x.batch_axis and x not in front for x in inputs):
+        return []
+    steps = _FORMS.get(type(node.operation), lambda node: None)(node)
+    if steps is None:
+        return []
+    front.update((x, _in_front(x)) for x in outputs if x.batch_axis)
+    fill = lambda x: front.get(x, x) if isinstance(x, Value) else x
+    args, nodes = tree.map_structure(fill, node.args), []
+    *first, (operation, *others) = steps
+    for index, (step, *_) in enumerate(first):
+        path, x = f"{node.path}/{index}", args[0]
+        spec = step.compute_output_spec(keras.KerasTensor(symbolic_shape(x)))
+        nodes.append(dataclasses.replace(node, operation=step, path=path, args=args, outputs=value(spec, path, None)))
+        args = (nodes[-1].output,)
+    args, outputs = (args[0], *others) if others else args, tree.map_structure(fill, node.outputs)
+    return [*nodes, dataclasses.replace(node, operation=operation, args=args, outputs=outputs)]
+
+
+def _in_front(x):
+    axis = x.batch_axis
+    shape = (x.shape[axis], *x.shape[:axis], *x.shape[axis + 1 :])
+    return dataclasses.replace(x, shape=shape, batch_axis=0)
+
+
+def _axis(axis, x):
+    """Where an axis of a value lies once its batch is in front."""
+    batch, axis = x.batch_axis, axis % len(x.shape)
+    return 0 if axis == batch else axis + 1 if axis < batch else axis
+
+
+@_forms(numpy.Transpose, numpy.Swapaxes, numpy.Moveaxis)
+def _transpose(node):
+    (x,) = node.inputs
+    order = _order(node.operation, len(x.shape))
+    return [(numpy.Transpose([0, *(_axis(axis, x) for axis in order if axis != x.batch_axis)]),)]
+
+
+def _order(operation, rank):
+    axes = list(range(rank))
+    if isinstance(operation, numpy.Transpose):
+        return axes[::-1] if operation.axes is None else [axis % rank for axis in operation.axes]
+    if isinstance(operation, numpy.Swapaxes):
+        a, b = operation.axis1 % rank, operation.axis2 % rank
+        axes[a], axes[b] = axes[b], axes[a]
+        return axes
+    sources, destinations = ([axis % rank for axis in given] for given in (operation.source, operation.destination))
+    axes = [axis for axis in axes if axis not in sources]
+    for destination, source in sorted(zip(destinations, sources)):
+        axes.insert(destination, source)
+    return axes
+
+
+@_forms(numpy.GetItem)
+def _get_item(node):
+    x, key = node.args
+    if any(isinstance(entry, Value) for entry in tree.flatten(key)):
+        return None
+    entries, axis, others, whole = full_key(key, len(x.shape)), 0, [], False
+    for entry in entries:
+        if entry is not None and axis == x.batch_axis:
+            whole = isinstance(entry, slice) and entry in (slice(None), slice(0, None))
+        else:
+            others.append(entry)
+        axis += entry is not None
+    return [(numpy.GetItem(), (slice(None), *others))] if whole else None
+
+
+@_forms(core.Unstack, numpy.Split, getattr(numpy, "ArraySplit", None))
+def _parts(node):
+    (x,), operation = node.inputs, node.operation
+    axis = _axis(operation.axis, x)
+    if axis == 0:
+        return None
+    if isinstance(operation, core.Unstack):
+        return [(core.Unstack(operation.num, axis),)]
+    return [(type(operation)(operation.indices_or_sections, axis),)]
+
+
+_ELEMENTWISE = [
+    *(
+        "Add",
+        "Subtract",
+        "Multiply",
+        "Divide",
+        "TrueDivide",
+        "Negative",
+        "Square",
+        "Sqrt",
+        "Exp",
+        "Maximum",
+        "Minimum",
+        "Tanh",
+    ),
+]
+_FUNCTIONS = ["Relu", "Relu6", "Sigmoid", "Silu", "Gelu", "Elu", "LeakyRelu", "HardSigmoid", "HardSilu"]
+
+
+@_forms(
+    *(getattr(numpy, name, None) for name in _ELEMENTWISE),
+    *(getattr(nn, name, None) for name in _FUNCTIONS),
+    *(core.Cast, L.Activation, L.ReLU, L.Dropout, L.Identity),
+)
+def _elementwise(node):
+    """Between tensors whose batch is on the same axis, and numbers."""
+    alike = {(x.batch_axis, len(x.shape)) for x in node.inputs}
+    others = [x for x in tree.flatten((node.args, node.kwargs)) if not isinstance(x, Value)]
+    numbers = all(len(getattr(x, "shape", ())) == 0 for x in others)
+    return [(node.operation,)] if len(alike) == 1 and numbers else None
+
+
+@_forms(numpy.Matmul)
+def _matmul(node):
+    alike = {(x.batch_axis, len(x.shape)) for x in node.inputs}
+    before = all(x.batch_axis < len(x.shape) - 2 for x in node.inputs)
+    return [(node.operation,)] if len(alike) == 1 and len(node.inputs) == 2 and before else None
+
+
+@_forms(L.Dense, L.LayerNormalization)
+def _of_last_axis(node):
+    (x,), axis = node.inputs, getattr(node.operation, "axis", -1)
+    last = axis in (-1, [-1], len(x.shape) - 1, [len(x.shape) - 1]) and x.batch_axis < len(x.shape) - 1
+    return [(node.operation,)] if last else None
+
+
+@_forms(numpy.Reshape)
+def _reshape(node):
+    """What lies before the batch has to stay; parts of what lies behind it may become its rows, or rows parts of that."""
+    (x,), y = node.inputs, node.output
+    before = math.prod(x.shape[: x.batch_axis])
+    if before != math.prod(y.shape[: y.batch_axis]) or max(x.rows, y.rows) % min(x.rows, y.rows):
+        return None
+    last = (numpy.Reshape((-1, *_in_front(y).shape[1:])),)
+    if x.rows == y.rows:
+        return [last]
+    parts, rest = max(x.rows, y.rows) // min(x.rows, y.rows), math.prod(y.shape[y.batch_axis + 1 :])
+    rest = rest if y.rows > x.rows else rest // parts
+    apart = (-1, before, parts, rest) if y.rows > x.rows else (-1, parts, before, rest)
+    return [(numpy.Reshape(apart),), (numpy.Transpose((0, 2, 1, 3)),), last]
