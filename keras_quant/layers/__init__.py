@@ -36,6 +36,7 @@ from keras_quant.layers.dropout import (
     QuantGaussianDropout,
     QuantGaussianNoise,
     QuantIdentity,
+    QuantRandomCrop,
     QuantSpatialDropout1D,
     QuantSpatialDropout2D,
     QuantSpatialDropout3D,

@@ -44,6 +44,8 @@ ARGUMENTS = {
     "QuantSpatialDropout2D": {"rate": 0.5},
     "QuantAddConstant": {"constant_shape": (1, 12, 1, 6)},
     "QuantMultiplyConstant": {"constant_shape": (1, 1, 12, 6), "constant_scale": 0.25},
+    "QuantConstant": {"constant_shape": (1, 4, 6)},
+    "QuantRandomCrop": {"height": 8, "width": 8},
     "QuantClip": {"low": -0.5, "high": 1.0},
     "QuantEinsum": {"subscripts": "abcd,abed->abce"},
     "QuantEinsumDense": {"equation": "abcd,de->abce", "output_shape": (None, None, 3)},
