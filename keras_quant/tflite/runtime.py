@@ -58,7 +58,8 @@ class Runtime:
                 self.interpreter.set_tensor(detail["index"], np.concatenate([chunk, chunk[-1:].repeat(missing, 0)]))
             self.interpreter.invoke()
             chunks.append([self.interpreter.get_tensor(detail["index"]) for detail in self.outputs])
-        return [np.concatenate(parts)[:samples] for parts in zip(*chunks)]
+        # Rows that were merged into the batch are several for a sample.
+        return [np.concatenate(parts)[: samples * len(parts[0]) // size] for parts in zip(*chunks)]
 
     def _batch_size(self, samples):
         if all(detail["shape_signature"][0] == -1 for detail in self.inputs):
