@@ -319,7 +319,7 @@ VARIANTS = """conv_valid_uneven depthwise_dilated depthwise_large depthwise_mult
     upsampling1d upsampling_nearest_large resizing_cropped resizing_nearest_down padding_and_cropping1d selu
     softplus mish hard_tanh prelu_of_little_below_zero concatenate_rows stack_one stack_unstacked unstack
     split_at take_one tile_often repeat_unevenly slice_steps_back slice_new_axes flip_vector pad_symmetric""".split()
-VARIANTS += [name for name in VOLUMES if name not in ("conv3d", "transpose3d", "max_pooling3d", "average_pooling3d")]
+VARIANTS += [name for name in VOLUMES if name not in ("conv3d", "transpose3d", "max_pooling3d")]
 
 
 @pytest.mark.lowest

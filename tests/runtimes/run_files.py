@@ -17,9 +17,12 @@ def run(content, inputs):
     interpreter = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
     results = []
-    for sample in range(len(inputs[0])):
-        for detail, array in zip(interpreter.get_input_details(), inputs):
-            interpreter.set_tensor(detail["index"], array[sample : sample + 1])
+    details = interpreter.get_input_details()
+    # Of a volume whose images lie in the batch a sample has several rows.
+    rows = [int(detail["shape"][0]) for detail in details]
+    for sample in range(len(inputs[0]) // rows[0]):
+        for detail, array, count in zip(details, inputs, rows):
+            interpreter.set_tensor(detail["index"], array[sample * count : (sample + 1) * count])
         interpreter.invoke()
         results.append([interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()])
     return [np.concatenate(parts) for parts in zip(*results)]
