@@ -44,4 +44,11 @@ from keras_quant.backend.functions import (
     without_optionals,
 )
 from keras_quant.backend.norm import batch_normalize
+from keras_quant.backend.replicas import (
+    extremes_of_replicas,
+    from_all_workers,
+    is_multi_worker,
+    share_of_batch,
+    statistics_of_replicas,
+)
 from keras_quant.backend.summaries import Summaries
