@@ -18,8 +18,8 @@ def extremes_of_replicas(low, high):
 def statistics_of_replicas(mean, variance, momentum):
     """Moving statistics after the whole batch, from those after this replica's share of it.
 
-    The batch's variance is the mean of the shares' and the variance of their means, which lie `1 / (1 - momentum)` times as far
-    apart as the moving ones.
+    The batch's variance is the mean of the shares' and the variance of their means, which lie `1 / (1 - momentum)` times
+    as far apart as the moving ones.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1 or momentum >= 1:
