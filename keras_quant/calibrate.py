@@ -72,6 +72,7 @@ def set_ranges(qmodel, data, steps, verbose, method):
             progress.add(1)
     if progress is not None and progress.target is None:
         progress.update(progress._seen_so_far, finalize=True)
+    _merge_workers(qmodel, list(statistics.values()))
     for entry in statistics.values():
         entry.set_range(method)
     for node in observed:
@@ -80,6 +81,14 @@ def set_ranges(qmodel, data, steps, verbose, method):
     fit_weight_ranges(qmodel)
     settle_halves(graph)
     return graph
+
+
+def _merge_workers(qmodel, statistics):
+    """Under a strategy of several workers, each has seen its own data: all go by what all have seen."""
+    if backend.is_multi_worker(qmodel):
+        shares = backend.from_all_workers(qmodel, np.stack([entry.seen.packed() for entry in statistics]))
+        for entry, *seen in zip(statistics, *shares):
+            entry.seen = Distribution.merge(seen)
 
 
 def has_ranges(qmodel):

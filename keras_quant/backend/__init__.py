@@ -45,4 +45,11 @@ from keras_quant.backend.functions import (
 )
 from keras_quant.backend.graph_functions import ReadingError, symbolic_outputs
 from keras_quant.backend.norm import batch_normalize
+from keras_quant.backend.replicas import (
+    extremes_of_replicas,
+    from_all_workers,
+    is_multi_worker,
+    share_of_batch,
+    statistics_of_replicas,
+)
 from keras_quant.backend.summaries import Summaries

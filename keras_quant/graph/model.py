@@ -4,7 +4,10 @@ import types
 import warnings
 
 import keras
+from keras import ops, tree
 from keras.src.models.functional import Functional
+
+from keras_quant import backend
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
@@ -28,6 +31,22 @@ class QuantizedModel(Functional):
                 stacklevel=2,
             )
         return super().get_layer(target, index)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras reduces a whole batch at a time, which only strategies of one process can.
+        if iterator is not None and backend.is_multi_worker(self):
+            iterator, data_batch = None, backend.share_of_batch(self, iterator)
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def train_step(self, data):
+        return self._to_be_reduced(super().train_step(data))
+
+    def test_step(self, data):
+        return self._to_be_reduced(super().test_step(data))
+
+    def _to_be_reduced(self, logs):
+        """Scalars with an axis, along which Keras takes the mean of several workers."""
+        return tree.map_structure(lambda x: ops.reshape(x, (1,)), logs) if backend.is_multi_worker(self) else logs
 
     def get_config(self):
         return {**super().get_config(), "joined": {path: list(entry) for path, entry in self.joined.items()}}

@@ -211,6 +211,6 @@ def normalize_in_training(batch_norm, x, unit=None):
     moving = batch_norm.moving_mean, batch_norm.moving_variance
     statistics = map(backend.read, moving)
     y, *moved = backend.batch_normalize(image, gamma, beta, *statistics, batch_norm.momentum, batch_norm.epsilon, unit)
-    for variable, value in zip(moving, moved):
+    for variable, value in zip(moving, backend.statistics_of_replicas(*moved, batch_norm.momentum)):
         variable.assign(value)
     return y if len(x.shape) == 4 else ops.reshape(y, ops.shape(x))

@@ -46,6 +46,29 @@ class Distribution:
         else:
             self._counts[self.SIDE] += sample.size
 
+    def packed(self):
+        """All of it but the extremes of single batches, as one float64 array, which `merge` takes."""
+        batches = [np.mean(self.lows), np.mean(self.highs), len(self.lows)]
+        return np.array(
+            [self.low, self.high, *batches, self._width, self._number, self._total, self._squares, *self._counts]
+        )
+
+    @classmethod
+    def merge(cls, arrays):
+        """What was seen of several parts of the data, each as `packed` gives it."""
+        made = cls()
+        widest = max(array[5] for array in arrays)
+        made._width = widest
+        for low, high, mean_low, mean_high, batches, width, number, total, squares, *counts in map(np.asarray, arrays):
+            made.low, made.high = min(made.low, low), max(made.high, high)
+            made.lows += [mean_low] * int(batches)
+            made.highs += [mean_high] * int(batches)
+            made._number, made._total, made._squares = made._number + number, made._total + total, made._squares + squares
+            places = (np.arange(len(counts)) - cls.SIDE) * ((width or widest) / (widest or 1.0))
+            places = np.rint(places).astype(np.int64) + cls.SIDE
+            made._counts += np.bincount(places, weights=counts, minlength=made._counts.size)
+        return made
+
     def _widen(self, largest):
         if not self._width:
             self._width = largest / self.SIDE

@@ -42,7 +42,8 @@ class MovingAverage(UniformQuantizer):
         if not self.trainable or self.range_phase == "frozen":
             return
         before = self.range()
-        low, high = self._within_bounds(None if self.bounds[0] == 0 else ops.min(x), ops.max(x))
+        extremes = ops.zeros(()) if self.bounds[0] == 0 else ops.min(x), ops.max(x)
+        low, high = self._within_bounds(*backend.extremes_of_replicas(*extremes))
         # NaN fails the comparison, too.
         is_finite = high - low < WIDEST
         rate = 1.0 - self.momentum

@@ -25,6 +25,7 @@ from keras_quant.search.sensitivity import MEASURES, Sensitivities
 from keras_quant.search.solve import choose
 from keras_quant.search.truth import Truth, size_of
 from keras_quant.search.units import units_of
+from keras_quant.settings import float32
 
 INT8 = policies.get("int8")
 # Rounds in which a limit moves because the true figure missed it.
@@ -33,6 +34,7 @@ ROUNDS = 6
 EXCHANGES = 6
 
 
+@float32()
 def assign(model, data, budget, candidates=("int4", "int8", "float16"), latencies=None, **options):
     """Choose a policy for each layer with a kernel, for a budget.
 
@@ -86,6 +88,7 @@ class Search:
         latencies: `Latencies` of the layers, to be saved and loaded elsewhere.
     """
 
+    @float32()
     def __init__(
         self,
         model,
