@@ -6,7 +6,7 @@ from keras import ops
 import keras_quant as kq
 from keras_quant.graph import expand, trace
 from tests.custom_layers import ClassToken
-from tests.helpers import functional, images, quantize_and_ship, ship
+from tests.helpers import functional, images, quantize_and_ship, sequential, ship
 
 L = keras.layers
 

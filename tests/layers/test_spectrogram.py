@@ -34,7 +34,7 @@ STFT = {
 @pytest.mark.parametrize("mode", few(STFT, "log"))
 def test_stft_spectrogram(mode, tmp_path):
     layers = L.STFTSpectrogram(**STFT[mode], expand_dims=True), L.Conv2D(4, 3, 2, activation="relu", name="conv")
-    model, qmodel = quantized(layers, (400, 2))
+    _, qmodel = quantized(layers, (400, 2))
     report, _ = ship(qmodel, tmp_path, sounds(6, (400, 2)))
     assert not [op.name for op in report.float_operators if op.layer.startswith("conv")]
     assert report.operators[-1].name == "CONV_2D"
