@@ -269,7 +269,8 @@ OFF_XNNPACK = {
 # Keras traces these operations and cannot compute them in float on TensorFlow.
 KERAS_CANNOT_RUN = ("reshape_of_open_batch", "broadcast_to", "pad_edge")
 # Each does what others above do, with other arguments.
-VARIANTS = """log_sum_exp running_sums_and_products tables_with_parameters resizing_by_matrices conv_valid_uneven depthwise_dilated depthwise_large depthwise_multiplied separable_normalized
+VARIANTS = """log_sum_exp running_sums_and_products tables_with_parameters resizing_by_matrices
+    conv_valid_uneven depthwise_dilated depthwise_large depthwise_multiplied separable_normalized
     conv1d_dilated conv1d_grouped conv1d_causal_strided conv1d_same_strided depthwise1d depthwise1d_dilated
     depthwise1d_normalized separable1d separable1d_normalized transpose_dilated transpose_normalized
     transpose_output_padding transpose_same transpose_small_kernel transpose_valid transpose1d_dilated
