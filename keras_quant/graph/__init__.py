@@ -9,6 +9,7 @@ from keras_quant.graph.halves import settle_halves
 from keras_quant.graph.islands import keep_islands
 from keras_quant.graph.kinds import keep_integers
 from keras_quant.graph.literals import fold_literals
+from keras_quant.graph.logarithms import merge_logarithms
 from keras_quant.graph.place import place
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
 from keras_quant.graph.softmax import scale_inner_softmaxes
@@ -31,6 +32,7 @@ __all__ = [
     "lift_constants",
     "lift_tables",
     "lift_weights",
+    "merge_logarithms",
     "merge_rescalings",
     "place",
     "scale_inner_softmaxes",
