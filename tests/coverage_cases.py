@@ -32,8 +32,8 @@ def _inside(x):
 # Of one tensor as they stand.
 _PLAIN = """abs absolute arcsinh arctan ceil celu conj conjugate copy cos cosh deg2rad elu erf erfc exp exp2 expm1 fabs
     fliplr floor gelu glu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh i0 leaky_relu log_sigmoid log_softmax
-    nan_to_num negative rad2deg real relu relu6 round selu sigmoid sign silu sin sinc sinh soft_shrink softmax softplus softsign
-    sparse_plus sparse_sigmoid square squareplus stop_gradient swish tanh tanh_shrink trunc""".split()
+    nan_to_num negative rad2deg real relu relu6 round selu sigmoid sign silu sin sinc sinh soft_shrink softmax softplus
+    softsign sparse_plus sparse_sigmoid square squareplus stop_gradient swish tanh tanh_shrink trunc""".split()
 _OF_POSITIVE = "cbrt log log10 log1p log2 reciprocal rsqrt sqrt".split()
 _OF_TWO = "add subtract multiply maximum minimum fmax fmin hypot logaddexp logaddexp2".split()
 _ALONG = """amax amin average cumsum logsumexp max mean min nancumsum nanmax nanmean nanmin nanstd nansum nanvar ptp std sum

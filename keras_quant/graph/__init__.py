@@ -12,6 +12,7 @@ from keras_quant.graph.islands import keep_islands
 from keras_quant.graph.kinds import keep_integers
 from keras_quant.graph.learned import constants_to_tensors
 from keras_quant.graph.literals import fold_literals
+from keras_quant.graph.logarithms import merge_logarithms
 from keras_quant.graph.place import place
 from keras_quant.graph.products import lift_products
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
@@ -38,6 +39,7 @@ __all__ = [
     "lift_products",
     "lift_tables",
     "lift_weights",
+    "merge_logarithms",
     "merge_rescalings",
     "place",
     "ranges_apart",

@@ -124,7 +124,7 @@ def mel_spectrogram(lowering, layer, inputs, output):
     lowering.operator("MIRROR_PAD", [x, amounts], padded, 1, (1, 13, 1), "MirrorPadOptions", mode=0)
     x = lowering.reshape(padded, output, (padded.shape[1], 1, 1), "signal")
     parts = [
-        chain.frames(x, kernel, layer.sequence_stride, "valid", f"transform_{i}") for i, kernel in enumerate(_fourier(layer))
+        chain.frames(x, kernel, layer.sequence_stride, "valid", f"transform_{i}") for i, kernel in enumerate(layer.kernels())
     ]
     if parts[0].shape[1] != steps:
         raise ExportError(
@@ -134,25 +134,6 @@ def mel_spectrogram(lowering, layer, inputs, output):
     spectrum = _to_power(chain, *parts, layer.mag_exp)
     mel = _mel(chain, layer, lowering.reshape(spectrum, output, (steps, spectrum.shape[-1]), "frames"))
     return chain.transposed(_decibels(chain, layer, mel) if layer.power_to_db else mel, (0, 2, 1))
-
-
-def _fourier(layer):
-    """The kernels of real and imaginary part, each frame's window in them."""
-    length, width = layer.fft_length, layer.sequence_length
-    before = (length - width) // 2
-    window = np.zeros(length)
-    window[before : before + width] = _window(layer.window, width)
-    turns = np.outer(np.arange(length), np.arange(length // 2 + 1)) % length * (2 * math.pi / length)
-    return window[:, None] * np.cos(turns), -window[:, None] * np.sin(turns)
-
-
-def _window(window, width):
-    if window is None:
-        return np.ones(width)
-    if not isinstance(window, str):
-        return ops.convert_to_numpy(window)
-    raised = {"hann": 0.5, "hamming": 0.54}[window]
-    return raised - (1 - raised) * np.cos(2 * math.pi * np.arange(width) / width)
 
 
 def _to_power(chain, real, imaginary, exponent):

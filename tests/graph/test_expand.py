@@ -6,7 +6,7 @@ from keras import ops
 import keras_quant as kq
 from keras_quant.graph import expand, trace
 from tests.custom_layers import ClassToken
-from tests.helpers import functional, images, quantize_and_ship, ship
+from tests.helpers import functional, images, quantize_and_ship, sequential, ship
 
 L = keras.layers
 
@@ -124,6 +124,7 @@ def test_a_softmax_over_the_batch_is_refused():
 
 
 @pytest.mark.skipif(not hasattr(L, "AdaptiveAveragePooling2D"), reason="this Keras has no adaptive pooling")
-def test_adaptive_pooling_with_windows_of_several_sizes_is_refused():
-    with pytest.raises(kq.UnsupportedLayerError, match="AdaptiveAveragePooling2D"):
-        kq.quantize(functional(L.AdaptiveAveragePooling2D(5)))
+def test_adaptive_pooling_with_windows_of_several_sizes_ships(tmp_path):
+    layers = L.AdaptiveAveragePooling2D((5, 7)), L.AdaptiveMaxPooling2D((3, 4), data_format="channels_last")
+    _, report = quantize_and_ship(sequential(*layers), tmp_path)
+    assert report.off_xnnpack == ()

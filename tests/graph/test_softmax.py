@@ -3,7 +3,7 @@ import pytest
 from keras import ops
 
 import keras_quant as kq
-from tests.helpers import assert_near_float, functional, images, quantize_and_ship, ship
+from tests.helpers import assert_near_float, few, functional, images, quantize_and_ship, ship
 
 L = keras.layers
 WORDS = (40, 8)
@@ -83,3 +83,21 @@ def test_every_scale_ships_and_what_lies_above_it_is_clipped(high, tmp_path):
     layer.output_quantizer.set_range(0.0, high)
     ship(qmodel, tmp_path, x)
     assert_near_float(keras.Model(inputs, ops.minimum(ops.softmax(inputs), high)), qmodel, x)
+
+
+LOGARITHMS = {
+    "of a layer with a softmax inside": lambda x: ops.log(L.Dense(40, activation="softmax", name="head")(x) + 1e-9),
+    "plain": lambda x: ops.log(ops.softmax(L.Dense(40, name="head")(x))),
+    "and the probabilities": lambda x: (p := L.Dense(40, activation="softmax", name="head")(x)) * ops.log(p + 1e-6),
+}
+
+
+@pytest.mark.parametrize("name", few(LOGARITHMS, "of a layer with a softmax inside"))
+def test_the_logarithm_of_a_softmax_comes_from_its_logits(name, tmp_path):
+    model = functional(lambda x: LOGARITHMS[name](L.Flatten()(x)), (12, 4))
+    model.get_layer("head").kernel.assign(model.get_layer("head").kernel * 4)
+    x = images(24, (12, 4))
+    qmodel, report = quantize_and_ship(model, tmp_path, x)
+    assert not report.float_operators
+    assert_near_float(model, qmodel, x, 25)
+    assert qmodel.get_layer("head").kernel.shape == (48, 40)

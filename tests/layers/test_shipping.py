@@ -59,6 +59,11 @@ ON_XNNPACK = {
     "softplus": lambda: sequential(L.Conv2D(4, 1), L.Activation("softplus")),
     "mish": lambda: sequential(L.Conv2D(4, 1), L.Activation("mish")),
     "tables_of_operations": lambda: functional(lambda x: ops.log(ops.exp(x) + 1.0)),
+    "log_softmax": lambda: sequential(L.Flatten(), L.Dense(10, activation="log_softmax")),
+    "log_sum_exp": lambda: functional(lambda x: ops.logsumexp(x, axis=-1) + ops.log_softmax(x, axis=2)[..., 0]),
+    "running_sums_and_products": lambda: functional(lambda x: ops.cumsum(x, 1) * 0.1 + ops.cumprod(ops.tanh(x) + 1, -1)),
+    "tables_with_parameters": lambda: functional(lambda x: ops.arctan2(x, 0.7) + ops.threshold(x, 0.5, -1.0)),
+    "resizing_by_matrices": lambda: sequential(L.Resizing(7, 20, "bicubic", antialias=True)),
     "power": lambda: functional(lambda x: ops.power(ops.relu(x), 1.5)),
     "division_by_a_tensor": lambda: functional(lambda x: x / (ops.abs(x) + 1.0)),
     "layer_normalization": lambda: sequential(L.Conv2D(8, 3), L.LayerNormalization(), L.Conv2D(3, 1)),
@@ -309,7 +314,8 @@ OFF_XNNPACK = {
 # Keras traces these operations and cannot compute them in float on TensorFlow.
 KERAS_CANNOT_RUN = ("reshape_of_open_batch", "broadcast_to", "pad_edge")
 # Each does what others above do, with other arguments.
-VARIANTS = """conv_valid_uneven depthwise_dilated depthwise_large depthwise_multiplied separable_normalized
+VARIANTS = """log_sum_exp running_sums_and_products tables_with_parameters resizing_by_matrices
+    conv_valid_uneven depthwise_dilated depthwise_large depthwise_multiplied separable_normalized
     conv1d_dilated conv1d_grouped conv1d_causal_strided conv1d_same_strided depthwise1d depthwise1d_dilated
     depthwise1d_normalized separable1d separable1d_normalized transpose_dilated transpose_normalized
     transpose_output_padding transpose_same transpose_small_kernel transpose_valid transpose1d_dilated
