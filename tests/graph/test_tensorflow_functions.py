@@ -46,7 +46,7 @@ def patches(x):
 
 
 def tokens(x):
-    return own.ClassToken()(L.Dense(16)(own.Patches(4)(x)))
+    return own.ClassToken()(L.Reshape((9, 16))(L.Dense(16)(own.Patches(4)(x))))
 
 
 def classifier():
