@@ -81,9 +81,8 @@ class Reader:
         """Raise for an operator that changes a variable, which nothing in the outputs shows."""
         for operation in self._graph.get_operations():
             if operation.type in _ASSIGNMENTS:
-                Operator(operation, self._open).refuse(
-                    "changes a variable in each call; a file for the device keeps no state."
-                )
+                why = "changes a variable in each call; a file for the device keeps no state."
+                Operator(operation, self._open).refuse(why, runs_in_float=False)
 
     def _closed_shapes(self, function, args, kwargs, outputs):
         """Shapes of a layer's outputs, without open sizes: found anew from those of its inputs where Keras leaves some."""
