@@ -379,6 +379,10 @@ class Compiled(L.Layer):
         super().__init__(**kwargs)
         self.dense = L.Dense(6, name="dense")
 
+    def build(self, input_shape):
+        # Before TensorFlow traces `call`, which keeps what it finds then.
+        self.dense.build(input_shape)
+
     @tf.function
     def call(self, x):
         return tf.nn.relu(self.dense(x)) + x

@@ -10,6 +10,7 @@ import keras
 from keras_quant.backend import ReadingError
 from keras_quant.errors import UnsupportedLayerError
 
+REGISTER = "Give it a quantized form with `keras_quant.register_quantized_layer`."
 WAYS_OUT = (
     "Give it a quantized form with `keras_quant.register_quantized_layer`, or keep it in float with "
     '`quantize(..., fallback="float")` and export with `fallback="converter"`.'
@@ -50,9 +51,11 @@ def untraceable(operation, path, error):
     where = _line(error) or call_site(operation)
     cause = explained(error)
     cause = cause if cause.endswith((".", "!", "?")) else f"{cause}."
+    # What TensorFlow cannot trace, or only with what no device has, stays no float layer of a file either.
+    ways_out = WAYS_OUT if getattr(error, "runs_in_float", False) else REGISTER
     known = isinstance(error, (AssignmentError, ReadingError))
     rule = "" if known else " `call` has to be Keras layers, `keras.ops` and TensorFlow functions throughout."
-    return UnsupportedLayerError(f"{what} cannot be traced{f' at {where}' if where else ''}: {cause}{rule} {WAYS_OUT}")
+    return UnsupportedLayerError(f"{what} cannot be traced{f' at {where}' if where else ''}: {cause}{rule} {ways_out}")
 
 
 def explained(error):

@@ -46,7 +46,7 @@ def patches(x):
 
 
 def tokens(x):
-    return own.ClassToken()(L.Dense(16)(own.Patches(4)(x)))
+    return own.ClassToken()(L.Reshape((9, 16))(L.Dense(16)(own.Patches(4)(x))))
 
 
 def classifier():
@@ -182,7 +182,10 @@ UNREADABLE = {
         lambda layer, x: tf.nn.relu(x) + layer.seen.assign_add(1.0),
         "AssignAddVariableOp changes a variable",
     ),
-    "control flow on values": (lambda layer, x: tf.nn.relu(x) if tf.reduce_sum(x) > 0 else x, "as a Python `bool` is not"),
+    "control flow on values": (
+        lambda layer, x: tf.nn.relu(x) if tf.reduce_sum(x) > 0 else x,
+        "decides by the values of a tensor",
+    ),
     "an index that is computed": (lambda layer, x: x[:, tf.argmax(x[0, :, 0, 0])][:, None] + x, "that is computed from the"),
     "other pixels": (
         lambda layer, x: tf.compat.v1.image.resize_bilinear(x, (12, 12), align_corners=True),

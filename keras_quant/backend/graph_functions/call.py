@@ -1,12 +1,14 @@
 """One call of a layer, traced by TensorFlow and read back."""
 
 import contextlib
+import traceback
 
 import keras
 import tensorflow as tf
 from keras import tree
 from keras.src.backend.common.symbolic_scope import SymbolicScope
 
+from keras_quant.backend.graph_functions.operator import ReadingError
 from keras_quant.backend.graph_functions.reader import Reader
 
 
@@ -29,9 +31,21 @@ def symbolic_outputs(layer, args, kwargs):
     with graph.as_default():
         args, kwargs = tree.map_structure(reader.tensor, (args, kwargs))
         with SymbolicScope(), _functions_inlined(), _layers_as_units(reader):
-            outputs = layer.call(*args, **kwargs)
+            outputs = _called(layer, args, kwargs)
     reader.check_effects()
     return tree.map_structure(reader.value, outputs)
+
+
+def _called(layer, args, kwargs):
+    try:
+        return layer.call(*args, **kwargs)
+    except tf.errors.OperatorNotAllowedInGraphError as error:
+        raise ReadingError(
+            "its Python code decides by the values of a tensor, as in `if` or `for`. Compute both sides and choose with "
+            "`keras.ops.where` or `tf.where`.",
+            traceback.extract_tb(error.__traceback__),
+            runs_in_float=False,
+        ) from error
 
 
 def _variables(layer):

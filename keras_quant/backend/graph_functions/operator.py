@@ -14,11 +14,12 @@ class ReadingError(Exception):
 
     Attributes:
         frames: where Python made the operator, outermost frame first.
+        runs_in_float: whether a file may hold the layer in float, as far as can be told.
     """
 
-    def __init__(self, message, frames=()):
+    def __init__(self, message, frames=(), runs_in_float=True):
         super().__init__(message)
-        self.frames = list(frames)
+        self.frames, self.runs_in_float = list(frames), runs_in_float
 
 
 def reads(*types):
@@ -105,9 +106,9 @@ class Operator:
     def integers(self, operand, what):
         return [int(size) for size in self.constant(operand, what).reshape(-1)]
 
-    def refuse(self, why):
+    def refuse(self, why, runs_in_float=True):
         """Raise the error that names the operator and its place."""
-        raise ReadingError(f"TensorFlow's operator {self.type} {why}", self.operation.traceback)
+        raise ReadingError(f"TensorFlow's operator {self.type} {why}", self.operation.traceback, runs_in_float)
 
 
 def is_symbolic(operand):

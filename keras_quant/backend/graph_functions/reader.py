@@ -16,6 +16,13 @@ _ASSIGNMENTS = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"
 # Which input says the sizes of what they make.
 _SIZED_BY = {"BroadcastTo": 1, "Fill": 0, "Reshape": 1, "Tile": 1}
 _RANDOM = ("Random", "StatelessRandom", "StatefulUniform", "StatefulStandard", "TruncatedNormal", "Multinomial")
+# Why operators whose names begin so have no function in `keras.ops`.
+_HINTS = {
+    ("PyFunc", "EagerPyFunc"): ", as it runs Python code that TensorFlow does not see",
+    ("If", "StatelessIf", "Case", "StatelessCase"): ", as it is control flow on values",
+    ("While", "StatelessWhile", "TensorList"): ", as it is a loop, such as `tf.map_fn` or `tf.while_loop`",
+}
+_NOT_ON_DEVICES = ("PyFunc", "EagerPyFunc", "FFT", "IFFT")
 
 
 class Reader:
@@ -74,9 +81,8 @@ class Reader:
         """Raise for an operator that changes a variable, which nothing in the outputs shows."""
         for operation in self._graph.get_operations():
             if operation.type in _ASSIGNMENTS:
-                Operator(operation, self._open).refuse(
-                    "changes a variable in each call; a file for the device keeps no state."
-                )
+                why = "changes a variable in each call; a file for the device keeps no state."
+                Operator(operation, self._open).refuse(why, runs_in_float=False)
 
     def _closed_shapes(self, function, args, kwargs, outputs):
         """Shapes of a layer's outputs, without open sizes: found anew from those of its inputs where Keras leaves some."""
@@ -178,22 +184,15 @@ class Reader:
         if operator.type == "Cast" and operator.output_dtype().startswith(("float", "bfloat")):
             array = np.asarray(keras.ops.convert_to_numpy(operands[0]))
             if array.size == 1 and self._is_batch(array.item()):
-                operator.refuse("computes with the size of the batch, which the runtime sets.")
+                operator.refuse("computes with the size of the batch, which the runtime sets.", runs_in_float=False)
 
     def _refuse_unknown(self, operator):
         if operator.type.startswith(_RANDOM):
-            operator.refuse("draws random numbers in inference; draw them only where `training` is true.")
-        operator.refuse(f"has no function of the same meaning in `keras.ops`{_hint(operator.type)}.")
-
-
-def _hint(name):
-    if "PyFunc" in name:
-        return ", as it runs Python code that TensorFlow does not see"
-    if name in ("If", "StatelessIf", "Case", "StatelessCase"):
-        return ", as it is control flow on values"
-    if name.startswith(("While", "StatelessWhile", "TensorList")):
-        return ", as it is a loop, such as `tf.map_fn` or `tf.while_loop`"
-    return ""
+            why = "draws random numbers in inference; draw them only where `training` is true."
+            operator.refuse(why, runs_in_float=False)
+        hint = next((hint for names, hint in _HINTS.items() if operator.type.startswith(names)), "")
+        why = f"has no function of the same meaning in `keras.ops`{hint}."
+        operator.refuse(why, runs_in_float=not operator.type.startswith(_NOT_ON_DEVICES))
 
 
 def _gives_back(operator, operands):
