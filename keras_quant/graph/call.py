@@ -5,6 +5,7 @@ import keras
 from keras_quant.backend import symbolic_outputs
 from keras_quant.errors import QuantizationError
 from keras_quant.graph.explain import AssignmentError, truer
+from keras_quant.layers.base import GridInputs
 
 
 def call_symbolically(layer, *args, **kwargs):
@@ -27,5 +28,7 @@ def call_symbolically(layer, *args, **kwargs):
 
 
 def _is_the_users(layer):
-    """Layers of Keras and of this package are known by their class, or left whole, where they do not take such tensors."""
+    """Layers of Keras and quantized ones are known by their class, or left whole, where they do not take such tensors."""
+    if isinstance(layer, GridInputs):
+        return False
     return isinstance(layer, keras.layers.Lambda) or not type(layer).__module__.startswith(("keras.", "keras_quant."))
