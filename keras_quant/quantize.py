@@ -26,8 +26,8 @@ from keras_quant.policy import as_map
 
 PASSES = (
     keep_islands,
-    expand,
     fold_literals,
+    expand,
     merge_logarithms,
     lift_tables,
     keep_integers,
