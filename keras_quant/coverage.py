@@ -139,7 +139,9 @@ def _made_of(cls):
         return "the layer that holds its weights"
     if cls in EXPANSIONS or cls in LITERALS:
         return "other operations"
-    return "integers and booleans, as they are" if integers.computes(cls) else None
+    # On bits there are rules for booleans alone, on which Keras with TensorFlow has none of these operations.
+    known = integers.computes(cls) and not cls.__name__.startswith("Bitwise")
+    return "integers and booleans, as they are" if known else None
 
 
 def _declared(table, kind, names, kinds, note):

@@ -52,7 +52,8 @@ OUTSIDE_OPERATIONS = {
 _INTEGERS = "Makes or takes integers or booleans, which have no form yet. Do it with the model's outputs, on the host."
 PENDING_OPERATIONS = {
     **dict.fromkeys(
-        "allclose bitwise_left_shift bitwise_right_shift gcd isclose isfinite isin isinf isnan isneginf isposinf isreal "
+        "allclose bitwise_and bitwise_invert bitwise_left_shift bitwise_not bitwise_or bitwise_xor "
+        "bitwise_right_shift gcd isclose isfinite isin isinf isnan isneginf isposinf isreal "
         "lcm left_shift moments nanargmax nanargmin right_shift select signbit top_k where".split(),
         _INTEGERS,
     ),

@@ -40,8 +40,8 @@ from keras_quant.tflite.lower import lowers_in_float
 PASSES = (
     batch_to_front,
     keep_islands,
-    expand,
     fold_literals,
+    expand,
     merge_logarithms,
     lift_tables,
     keep_integers,

@@ -138,7 +138,7 @@ OPERATIONS = {
 OPERATIONS = {name: build for name, build in OPERATIONS.items() if build is not None and hasattr(ops, name)}
 
 _COMPARED = "equal greater greater_equal less less_equal not_equal".split()
-_LOGIC = "bitwise_and bitwise_or bitwise_xor logical_and logical_or logical_xor".split()
+_LOGIC = "logical_and logical_or logical_xor".split()
 
 
 def _numbers(booleans):
@@ -160,7 +160,7 @@ def _not(function):
 OPERATIONS |= {
     **_known(_COMPARED, _compared),
     **_known(_LOGIC, _both),
-    **_known(["bitwise_invert", "bitwise_not", "logical_not"], _not),
+    **_known(["logical_not"], _not),
     "all": lambda x: x * _numbers(ops.all(x > -1.5, axis=1, keepdims=True)),
     "any": lambda x: x * _numbers(ops.any(x > 1.5, axis=1, keepdims=True)),
     "count_nonzero": lambda x: ops.count_nonzero(x > 0.5, axis=1),
@@ -318,7 +318,7 @@ for _case in _LAYERS:
     CASES |= _case
 # A step in the function lies where a step of the input's grid does not.
 WITH_JUMPS = (
-    *(*_COMPARED, *_LOGIC, "all", "any", "argmax", "argmin", "bitwise_invert", "bitwise_not", "count_nonzero", "digitize"),
+    *(*_COMPARED, *_LOGIC, "all", "any", "argmax", "argmin", "count_nonzero", "digitize"),
     *(
         "Discretization",
         "logical_not",
