@@ -107,5 +107,6 @@ from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, Quan
 from keras_quant.layers.slice import QuantSlice
 from keras_quant.layers.spectrogram import MelSpectrogram
 from keras_quant.layers.table import QuantPower, QuantTable
+from keras_quant.layers.top_k import QuantTopK
 from keras_quant.layers.upsampling import QuantUpSampling2D
 from keras_quant.layers.volume import QuantCropping3D, QuantUpSampling3D, QuantZeroPadding3D

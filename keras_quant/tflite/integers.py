@@ -3,16 +3,19 @@
 These operators are LiteRT's built-in kernels. They compute what Keras does, so that nothing can differ.
 """
 
+import dataclasses
+
 import keras
 import numpy as np
 from keras.src.ops import core
 from keras.src.ops import numpy as knp
 
 from keras_quant.errors import ExportError
-from keras_quant.layers import QuantBooleans
+from keras_quant.layers import QuantBooleans, QuantTopK
 from keras_quant.layers.reshape import axes_of
+from keras_quant.layers.top_k import TopIndices
 from keras_quant.tflite.float_elementwise import classes
-from keras_quant.tflite.lower import lowers, lowers_float, rule_of_float
+from keras_quant.tflite.lower import lowers, lowers_float, params_of
 from keras_quant.tflite.reduce import reduce
 from keras_quant.tflite.writer import KINDS, Tensor, TensorType
 
@@ -190,3 +193,25 @@ def computes(operation_class):
     """Whether a rule of this file lowers the operations of a class."""
     rule = rule_of_float(operation_class)
     return rule is not None and rule.__module__ == __name__
+
+
+@lowers(QuantTopK)
+def top_k(lowering, layer, x, output):
+    y = lowering.activation(output)
+    indices = lowering.activation(dataclasses.replace(output, params=None), "indices", kind=TensorType.INT32)
+    _largest(lowering, layer, x, output, [y, indices])
+    return y
+
+
+@lowers_float(TopIndices, takes_grids=True)
+def top_indices(lowering, operation, inputs, output):
+    (x,) = inputs
+    like = dataclasses.replace(output, params=params_of(x))
+    y = lowering.activation(output)
+    _largest(lowering, operation, x, output, [lowering.activation(like, "values", kind=x.kind), y])
+    return y
+
+
+def _largest(lowering, operation, x, output, made):
+    operands = [x, lowering.writer.constant(f"{output.name}/k", np.int32(operation.k))]
+    lowering.operator("TOPK_V2", operands, made, 2 if x.kind == TensorType.INT8 else 1, (1, 14, 0), "TopKV2Options")

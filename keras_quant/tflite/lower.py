@@ -170,7 +170,8 @@ class Lowering:
     def operator(self, name, inputs, output, *args, **kwargs):
         """Add an operator, see `Writer.operator`."""
         self.writer.operator(name, inputs, output, *args, **kwargs)
-        self.layers[output.name] = self.path
+        for made in output if isinstance(output, list) else [output]:
+            self.layers[made.name] = self.path
 
     def check_ratio(self, name, ratio, low, high):
         """Refuse scales that XNNPACK does not take; the built-in kernel would round otherwise than the model does."""

@@ -162,7 +162,7 @@ class Writer:
         Args:
             name: of the `BuiltinOperator`.
             inputs: `Tensor`s or indices of constants; -1 for an optional input left out.
-            output: `Tensor`.
+            output: `Tensor`, or a list of them.
             version: lowest operator version that has what is used.
             since: TensorFlow release that brought this version, as a tuple.
             options: name of the options table, with `fields` set.
@@ -171,7 +171,7 @@ class Writer:
         op = schema.OperatorT()
         op.opcodeIndex = self.codes.setdefault((code, version), len(self.codes))
         op.inputs = [x.index if isinstance(x, Tensor) else x for x in inputs]
-        op.outputs = [output.index]
+        op.outputs = [x.index for x in (output if isinstance(output, list) else [output])]
         if options is not None:
             op.builtinOptionsType = getattr(BuiltinOptions, options)
             op.builtinOptions = getattr(schema, options + "T")()
