@@ -13,7 +13,7 @@ import numpy as np
 from keras import tree
 from keras.src import backend
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
-from keras.src.ops.numpy import BroadcastTo, Reshape
+from keras.src.ops.numpy import BroadcastTo, Concatenate, Reshape
 
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.graph.explain import NoAssignments
@@ -61,7 +61,7 @@ def _rows(size):
 
 
 def sized(operation, x):
-    """A Reshape whose sizes are known: `None`, which a Functional model writes for what was open, is found from the input."""
+    """A Reshape whose sizes are known: `None`, which a Functional model writes for what was open, follows from the input."""
     if not (operation.newshape and isinstance(x, Value)):
         return operation
     shape = list(operation.newshape)
@@ -82,6 +82,16 @@ def sized(operation, x):
         return operation
     shape[open_axes[0]] = total // known
     return Reshape(tuple(shape))
+
+
+def repeated(operation, args):
+    """What a Concatenate along another axis is called with, each constant among it with as many samples as the tensors."""
+    if not isinstance(operation, Concatenate) or operation.axis == 0:
+        return args
+    rows = next((x.rows for x in tree.flatten(args) if isinstance(x, Value)), 1)
+    constant = lambda x: not isinstance(x, Value) and len(getattr(x, "shape", ())) > 0
+    spec = lambda x: keras.KerasTensor((SAMPLES * rows, *x.shape[1:]), keras.backend.standardize_dtype(x.dtype))
+    return tree.map_structure(lambda x: spec(x) if constant(x) else x, args)
 
 
 def relative(operation, spec):
@@ -114,8 +124,8 @@ def _of_one_sample(x, path, source):
     array = np.asarray(x)
     if not np.array_equal(array, np.broadcast_to(array[:1], array.shape)):
         raise UnsupportedLayerError(
-            f"Operation '{path}'{f' at {source}' if source else ''} takes a constant that differs from sample to sample. Make "
-            f"it an input of the model. Received: shape ('batch', {', '.join(map(str, array.shape[1:]))})"
+            f"Operation '{path}'{f' at {source}' if source else ''} takes a constant that differs from sample to sample. "
+            f"Make it an input of the model. Received: shape ('batch', {', '.join(map(str, array.shape[1:]))})"
         )
     return keras.ops.convert_to_tensor(array[:1])
 
