@@ -201,7 +201,7 @@ def global_max_pool(lowering, layer, inputs, output):
     return reduce(lowering, *inputs, output, "REDUCE_MAX", 1, (1, 14, 0), (1, 2), layer.keepdims)
 
 
-@lowers_float(L.Flatten, L.Reshape)
+@lowers_float(L.Flatten, L.Reshape, knp.Reshape)
 def reshape(lowering, layer, inputs, output):
     return lowering.reshape(*inputs, output, output.shape)
 
