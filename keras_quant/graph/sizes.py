@@ -185,10 +185,12 @@ def at_size_of(model, graph):
 
 
 def at_sizes(qmodel, shapes):
-    """A quantized model at the sizes that a file has: a dict from input names to shapes without batch."""
+    """A model at the sizes that a file has: a dict from input names to shapes without batch."""
     known = _noted(qmodel)
-    if known is None or _is_open(known.values()) or set(shapes) != set(known) or not is_quantized(qmodel):
+    if known is None or set(shapes) != set(known):
         return qmodel
+    if not is_quantized(qmodel):
+        return at_size(qmodel, shapes)[0] if _is_open(known.values()) else qmodel
     return qmodel if {name: tuple(shape) for name, shape in shapes.items()} == known else resized(qmodel, shapes)
 
 
