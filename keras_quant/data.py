@@ -143,8 +143,8 @@ def _in_order(batch, specs):
 def _check(name, shape, array):
     if any(want not in (None, got) for want, got in zip(shape, array.shape)):
         raise CalibrationError(
-            f"Input '{name}' takes batches of shape {shape}, and all data has to be of this one size. Resize, cut or pad it, "
-            f"or quantize the model for its size with `input_shape`. Received: a batch of shape {array.shape}"
+            "All data has to be of one size; resize or pad it, or quantize the model for its size with `input_shape`. "
+            f"Input '{name}' takes batches of shape {shape}. Received: a batch of shape {array.shape}"
         )
     if not array.size:
         raise CalibrationError(f"A batch for input '{name}' is empty. Received: shape {array.shape}")

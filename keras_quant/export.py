@@ -3,6 +3,8 @@
 import pathlib
 
 from keras_quant.errors import ExportError
+from keras_quant.graph.sizes import at_size, resized
+from keras_quant.layers import is_quantized
 from keras_quant.settings import float32
 from keras_quant.tflite import export_tflite, verify_tflite
 
@@ -17,6 +19,7 @@ def export(
     output_type=None,
     opset=None,
     storage="uint8",
+    input_shape=None,
 ):
     """Write a model as a file: `.tflite` for the device, `.onnx` for servers and other runtimes.
 
@@ -45,6 +48,9 @@ def export(
         opset: of an `.onnx`: from 13 on; by default the newest that the installed ONNX Runtime runs.
         storage: of an `.onnx`: what holds activations of 8 bits. "uint8" has 128 added to values and zero points, which is
             what ONNX Runtime's kernels for x86-64 want; "int8" has them as the `.tflite` does.
+        input_shape: size of the file's inputs where it is to be another than the model's: a shape without batch, a list of
+            them, or a dict by input name. Weights and ranges are the same. For a model without layers that hold sizes,
+            such as Reshape and slices.
 
     Returns:
         `ExportReport`: bytes, operators and which of them XNNPACK takes, partitions, every tensor's quantization; of an
@@ -55,7 +61,10 @@ def export(
             that cannot be written, another suffix, or the extra missing.
         CalibrationError: if a layer's range was never set.
     """
-    if _suffix(path) == ".onnx":
+    suffix = _suffix(path)
+    if input_shape is not None:
+        qmodel = resized(qmodel, input_shape) if is_quantized(qmodel) else at_size(qmodel, input_shape)[0]
+    if suffix == ".onnx":
         batch_size = None if batch_size == "auto" else batch_size
         return _onnx().export_onnx(qmodel, path, batch_size, input_type, output_type, opset, storage)
     if opset is not None:
@@ -68,7 +77,7 @@ def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto", 
     """Run a file on its real runtime and compare with what `qmodel.predict` gives, integer by integer.
 
     Args:
-        qmodel: the model that the file was exported from.
+        qmodel: the model that the file was exported from, be it for another size.
         path: of a `.tflite` file, which runs on LiteRT, or of an `.onnx` file, which runs on ONNX Runtime.
         data: model inputs, whatever `fit` takes; labels are ignored.
         steps: number of batches to use; all by default.

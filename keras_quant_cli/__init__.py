@@ -119,6 +119,7 @@ def _add_quantize(commands):
         help="precision of the layers: a name such as int8, int4, int16, float16, dynamic_int8 or w3a8, or the file of a "
         "PolicyMap; default: %(default)s",
     )
+    _add_input_shape(parser, "where the model leaves it open; by default that of --calibration")
     parser.add_argument("--ends", metavar="NAME", help="policy of the first and last layers with weights, such as int16")
     parser.add_argument(
         "--fallback", choices=["float"], help="keep layers without quantized form in float; otherwise they are an error"
@@ -147,6 +148,7 @@ def _add_search(commands):
     parser.add_argument("-o", "--output", metavar="MAP.json", type=_target(".json"), required=True)
     parser.add_argument("--data", metavar="DATA", type=_file(".npy", ".npz"), required=True, help=f"model inputs: {_DATA}")
     parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
+    _add_input_shape(parser, "where the model leaves it open; by default that of --data")
     parser.add_argument("--size", metavar="SHARE", type=_share, help="of the file, by int8's; 0.7 for instance")
     parser.add_argument("--latency", metavar="SHARE", type=_share, help="of the time, by int8's, measured on this machine")
     parser.add_argument("--loss", metavar="RISE", type=_share, help="distance from the float model's outputs, at most")
@@ -188,6 +190,7 @@ def _add_export(commands):
     parser.add_argument(
         "--opset", metavar="N", type=_positive, help="of an .onnx; default: the newest that ONNX Runtime runs"
     )
+    _add_input_shape(parser, "if the file is to have another size than the model")
     parser.add_argument(
         "--storage",
         choices=["uint8", "int8"],
@@ -229,6 +232,7 @@ def _add_inspect(commands):
     parser.add_argument("file", metavar="FILE", type=_file(".keras", ".tflite", ".onnx"))
     parser.add_argument("--data", metavar="DATA", type=_file(".npy", ".npz"), help=f"model inputs to measure on: {_DATA}")
     parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
+    _add_input_shape(parser, "of a float model that leaves it open")
     parser.add_argument(
         "--sort",
         metavar="COLUMN",
@@ -327,6 +331,21 @@ def _with_suffix(text, suffixes):
     if path.suffix not in suffixes:
         raise argparse.ArgumentTypeError(f"'{text}' does not end in {' or '.join(suffixes)}")
     return path
+
+
+def _add_input_shape(parser, when):
+    parser.add_argument(
+        "--input-shape",
+        metavar="SHAPE",
+        action="append",
+        type=_input_shape,
+        help=f"of the input without the batch, such as 224,224,3; name=224,224,3 once for each of several; {when}",
+    )
+
+
+def _input_shape(text):
+    name, _, sizes = text.rpartition("=")
+    return name, tuple(map(_positive, sizes.split(",")))
 
 
 def _positive(text):

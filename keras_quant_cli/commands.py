@@ -8,9 +8,10 @@ from rich.table import Table
 
 import keras_quant as kq
 from keras_quant.calibrate import has_ranges
+from keras_quant.graph.sizes import at_size
 from keras_quant_cli import DIFFERENT, report_failure
 from keras_quant_cli.console import console
-from keras_quant_cli.files import FileError, load_inputs, load_model, save_model
+from keras_quant_cli.files import FileError, load_inputs, load_model, save_model, shapes
 
 COMMANDS = {
     "demo": "keras_quant_cli.demo:demo",
@@ -41,6 +42,7 @@ def run(args):
 def search(args):
     model, budget = load_model(args.model), kq.search.Budget(size=args.size, latency=args.latency, loss=args.loss)
     options = {"steps": args.steps, "cache": args.cache, "latencies": budget.wants_latency, "verbose": _verbose()}
+    options["input_shape"] = shapes(args)
     found = kq.search.Search(model, load_inputs(args.data, model), args.candidates, **options)
     point = found.assign(budget)
     point.policies.save(args.output)
@@ -55,6 +57,7 @@ def quantize(args):
     policy = kq.PolicyMap.load(args.policy) if args.policy.endswith(".json") else kq.policy.get(args.policy)
     model = load_model(args.model)
     data = None if args.calibration is None else load_inputs(args.calibration, model)
+    model, _ = at_size(model, shapes(args), data)
     qmodel = kq.quantize(model, policy, fallback=args.fallback, ends=args.ends)
     if data is not None and has_ranges(qmodel):
         kq.calibrate(qmodel, data, args.steps, verbose=_verbose())
@@ -66,7 +69,7 @@ def quantize(args):
 
 
 def export(args):
-    options = args.batch_size, args.fallback, args.input_type, args.output_type, args.opset, args.storage
+    options = args.batch_size, args.fallback, args.input_type, args.output_type, args.opset, args.storage, shapes(args)
     print(kq.export(load_model(args.model), args.output, *options))
 
 

@@ -66,6 +66,12 @@ def load_inputs(path, model):
     return arrays
 
 
+def shapes(args):
+    """`--input-shape` as `keras_quant` takes it: a shape, or a dict of them by input name."""
+    given = dict(args.input_shape or ())
+    return given.get("", given) or None
+
+
 def _read(path):
     try:
         content = np.load(path, allow_pickle=False)

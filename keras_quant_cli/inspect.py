@@ -10,12 +10,13 @@ from keras_quant import PolicyMap, UnsupportedLayerError
 from keras_quant.extra import require
 from keras_quant.graph import trace
 from keras_quant.graph.operations import quantized_layer
+from keras_quant.graph.sizes import at_size
 from keras_quant.layers import is_quantized
 from keras_quant.quantize import PASSES
 from keras_quant.report.layer import compact, shape_text
 from keras_quant.tflite import read_model
 from keras_quant_cli.console import console
-from keras_quant_cli.files import FileError, load_inputs, load_model
+from keras_quant_cli.files import FileError, load_inputs, load_model, shapes
 
 
 def inspect(args):
@@ -32,7 +33,7 @@ def inspect_keras(args):
                 f"'{args.file}' holds a float model, whose layers have no quantization to measure or sort. Run "
                 "'keras-quant quantize' first, and inspect what it writes."
             )
-        return [_float_table(args.file, model)]
+        return [_float_table(args.file, at_size(model, shapes(args))[0])]
     data = None if args.data is None else load_inputs(args.data, model)
     report = kq.report(model, data, args.steps)
     return [_finished(report, args)]

@@ -15,6 +15,7 @@ from tests.custom_layers import (
     SequencePooling,
     SqueezeExcite,
 )
+from tests.graph.test_batch import Windows
 
 L, ops = keras.layers, keras.ops
 MODELS = []
@@ -462,3 +463,21 @@ def siamese_by_distance():
     squares = lambda pair: ops.sum(ops.square(pair[0] - pair[1]), axis=1, keepdims=True)
     distance = L.Lambda(lambda pair: ops.sqrt(ops.maximum(squares(pair), keras.config.epsilon())))
     return keras.Model([a, b], L.Dense(1, "sigmoid")(L.BatchNormalization()(distance([tower(a), tower(b)]))))
+
+
+@slow_model
+def windowed_transformer():
+    x = inputs = image(16)
+    x = L.Conv2D(8, 2, 2)(x)
+    for shift in (0, 2):
+        y = Windows(4)(ops.roll(L.LayerNormalization()(x), (-shift, -shift), (1, 2)))
+        x = x + ops.roll(y, (shift, shift), (1, 2))
+        x = x + L.Dense(8)(L.Dense(16, "gelu")(L.LayerNormalization()(x)))
+    return keras.Model(inputs, head(x))
+
+
+@slow_model
+def clip_of_frames():
+    x = keras.Input((4, 12, 12, 3))
+    cnn = keras.Sequential([image(12), L.Conv2D(6, 3, 2), L.BatchNormalization(), L.ReLU(), L.GlobalAveragePooling2D()])
+    return keras.Model(x, L.Dense(3)(L.GlobalMaxPooling1D()(L.Conv1D(8, 2)(L.TimeDistributed(cnn)(x)))))

@@ -13,7 +13,7 @@ import numpy as np
 from keras import tree
 from keras.src import backend
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
-from keras.src.ops.numpy import BroadcastTo, Reshape
+from keras.src.ops.numpy import BroadcastTo, Concatenate, Reshape
 
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.graph.call import call_symbolically
@@ -84,6 +84,16 @@ def sized(operation, x):
         return operation
     shape[open_axes[0]] = total // known
     return Reshape(tuple(shape))
+
+
+def repeated(operation, args):
+    """What a Concatenate along another axis is called with, each constant among it with as many samples as the tensors."""
+    if not isinstance(operation, Concatenate) or operation.axis == 0:
+        return args
+    rows = next((x.rows for x in tree.flatten(args) if isinstance(x, Value)), 1)
+    constant = lambda x: not isinstance(x, Value) and len(getattr(x, "shape", ())) > 0
+    spec = lambda x: keras.KerasTensor((SAMPLES * rows, *x.shape[1:]), keras.backend.standardize_dtype(x.dtype))
+    return tree.map_structure(lambda x: spec(x) if constant(x) else x, args)
 
 
 def relative(operation, spec):

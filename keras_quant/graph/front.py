@@ -31,7 +31,7 @@ def _forms(*operations):
 def batch_to_front(graph):
     """What is computed with the batch on another axis is computed with it in front.
 
-        transpose(2, 0, 3, 1, 4) → q, k, v = x[0], x[1], x[2]      ⟹      transpose(0, 2, 3, 1, 4) → x[:, 0], x[:, 1], x[:, 2]
+        transpose(2, 0, 3, 1, 4) → x[0], x[1], x[2]      ⟹      transpose(0, 2, 3, 1, 4) → x[:, 0], x[:, 1], x[:, 2]
 
     A node that has no such form stays, with what leads to it; its error says so.
     """

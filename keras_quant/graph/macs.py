@@ -45,7 +45,7 @@ def _counts(*classes):
 
 def _places(value):
     """How many vectors of channels a sample holds."""
-    return math.prod(value.shape[1:-1])
+    return value.rows * math.prod(value.shape[1:-1])
 
 
 def _variables(node):
@@ -67,7 +67,7 @@ def _separable(layer, node):
 def _einsum_dense(layer, node):
     inputs, _, kernel = layer.equation.replace(" ", "").partition("->")[0].partition(",")
     summed = [size for label, size in zip(kernel, layer.kernel.shape) if label in inputs]
-    return math.prod(node.output.shape[1:]) * math.prod(summed)
+    return _places(node.output) * node.output.shape[-1] * math.prod(summed)
 
 
 @_counts(keras.layers.Embedding, keras.layers.PReLU)
@@ -77,7 +77,7 @@ def _none(layer, node):
 
 @_counts(_BatchMatmul, keras_ops.Matmul)
 def _matmul(layer, node):
-    return math.prod(node.output.shape[1:]) * node.inputs[0].shape[-1]
+    return _places(node.output) * node.output.shape[-1] * node.inputs[0].shape[-1]
 
 
 @_counts(keras_ops.Einsum)
@@ -86,7 +86,7 @@ def _einsum(operation, node):
     if "." in operation.subscripts or len(labels) != 2:
         return None
     sizes = {label: size for names, value in zip(labels, node.inputs) for label, size in zip(names, value.shape)}
-    return math.prod(size or 1 for size in sizes.values())
+    return node.inputs[0].rows * math.prod(size or 1 for size in sizes.values())
 
 
 @_counts(

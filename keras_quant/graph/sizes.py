@@ -7,8 +7,17 @@ import keras
 from keras import tree
 from keras.src.models.functional import Functional
 
+from keras_quant import layers
 from keras_quant.data import is_arrays
 from keras_quant.errors import QuantizationError
+from keras_quant.graph.explain import explained
+from keras_quant.layers import is_quantized
+
+# What these are given may have been computed from the size of an input.
+_HOLD_SIZES = (
+    *(layers.QuantReshape, layers.QuantRegroup, layers.QuantSlice, layers.QuantTake, layers.QuantTile, layers.QuantPad),
+    *(layers.QuantResizing, layers.QuantAddConstant, layers.QuantMultiplyConstant),
+)
 
 
 class Sized:
@@ -43,15 +52,18 @@ def at_size(model, input_shape=None, data=None):
     if isinstance(model, Sized) or not isinstance(model, keras.Model):
         return model, data
     known = _noted(model)
+    if known is not None and input_shape is not None and not _is_functional(model):
+        known = {name: (None,) * len(shape) for name, shape in known.items()}  # those of its first call
     if known is not None and input_shape is None and not _is_open(known.values()):
         return model, data
     if input_shape is not None:
         shapes = _given(model, known, input_shape)
-        if known is None or not _is_open(shapes):
+        if known is None or data is None or not _is_open(shapes):
             return Sized(model, shapes), data
+        known = dict(zip(known, shapes))
     if data is None or (known is None and not model.built):
         return model, data
-    batch, data = _first_batch(data)
+    batch, data = _first_batch(data, known)
     return Sized(model, _of_data(known, batch)), data
 
 
@@ -72,6 +84,10 @@ def _noted(model):
     return {name: tuple(shape[1:]) for name, shape in named.items()}
 
 
+def _is_functional(model):
+    return isinstance(model, (Functional, keras.Sequential))
+
+
 def _is_open(shapes):
     return any(size is None for shape in shapes for size in shape)
 
@@ -87,7 +103,8 @@ def _given(model, known, wanted):
         shapes = tree.flatten(wanted)
         if not shapes or not all(isinstance(size, numbers.Integral) and size > 0 for size in shapes):
             raise QuantizationError(
-                f"`input_shape` is a shape without batch, of positive integers, a list of them, or a dict by input name. {received}"
+                "`input_shape` is a shape without batch, of positive integers, a list of them, or a dict by input name. "
+                f"{received}"
             )
         return wanted
     if isinstance(wanted, dict):
@@ -108,16 +125,18 @@ def _given(model, known, wanted):
         fits = len(shape) == len(given) and all(old in (None, new) for old, new in zip(shape, given))
         if not fits or any(size is not None and size < 1 for size in given):
             raise QuantizationError(
-                f"Input '{name}' is of shape {shape} without the batch; `input_shape` fills in what is `None` there. {received}"
+                f"Input '{name}' is of shape {shape} without the batch; `input_shape` fills in what is `None` there. "
+                f"{received}"
             )
     return [tuple(shape) for shape in wanted]
 
 
-def _first_batch(data):
+def _first_batch(data, known):
     """The inputs of the first batch, and the data as it was."""
     if isinstance(data, tuple) and data and is_arrays(data[0]):
         return data[0], data
-    if is_arrays(data):
+    several = isinstance(data, list) and known is not None and len(data) != len(known)  # batches of one input
+    if is_arrays(data) and not several:
         return data, data
     if isinstance(data, keras.utils.PyDataset):
         return _inputs(data[0]), data
@@ -154,3 +173,69 @@ def _filled(shape, found):
     if len(shape) != len(found):
         return shape
     return tuple(new if old is None else old for old, new in zip(shape, found))
+
+
+def at_size_of(model, graph):
+    """A float model at the size of the quantized one that a graph was traced from."""
+    known = None if isinstance(model, Sized) else _noted(model)
+    if isinstance(model, Sized) or (known is not None and not _is_open(known.values())):
+        return model
+    shapes = [value.shape[1:] for value in graph.inputs]
+    return Sized(model, shapes if known is not None else tree.pack_sequence_as(graph.input_structure, shapes))
+
+
+def at_sizes(qmodel, shapes):
+    """A model at the sizes that a file has: a dict from input names to shapes without batch."""
+    known = _noted(qmodel)
+    if known is None or set(shapes) != set(known):
+        return qmodel
+    if not is_quantized(qmodel):
+        return at_size(qmodel, shapes)[0] if _is_open(known.values()) else qmodel
+    return qmodel if {name: tuple(shape) for name, shape in shapes.items()} == known else resized(qmodel, shapes)
+
+
+def resized(qmodel, input_shape):
+    """A quantized model for another size of its inputs, with the same weights and ranges.
+
+    Args:
+        qmodel: quantized `keras.Model`.
+        input_shape: as of `keras_quant.export`.
+
+    Raises:
+        QuantizationError: if a layer holds sizes, or cannot take this one.
+    """
+    known = _noted(qmodel)
+    if known is None or not _is_functional(qmodel):
+        raise QuantizationError(
+            f"Model '{qmodel.name}' is no Functional one, as `quantize` returns it, and has one size. Build it anew for "
+            f"another. Received: input_shape={input_shape}"
+        )
+    wanted = _given(qmodel, {name: (None,) * len(shape) for name, shape in known.items()}, input_shape)
+    if wanted == list(known.values()):
+        return qmodel
+    for layer in qmodel.layers:
+        if isinstance(layer, _HOLD_SIZES):
+            raise _fixed(layer.name, type(layer).__name__, "holds sizes, which may follow from the input's", wanted)
+    inputs = [
+        keras.Input(shape, dtype=x.dtype, name=name) for (name, _), shape, x in zip(known.items(), wanted, qmodel.inputs)
+    ]
+    try:
+        made = keras.models.clone_model(qmodel, input_tensors=tree.pack_sequence_as(_structure(qmodel), inputs))
+    except ValueError as error:
+        raise _fixed(qmodel.name, "model", f"does not take this size ({explained(error)})", wanted) from error
+    for old, new in zip(qmodel.layers, made.layers):
+        if [w.shape for w in old.weights] != [w.shape for w in new.weights]:
+            raise _fixed(old.name, type(old).__name__, "has weights for one size", wanted)
+    made.set_weights(qmodel.get_weights())
+    return made
+
+
+def _structure(model):
+    return model.input if isinstance(model, keras.Sequential) else model._inputs_struct
+
+
+def _fixed(name, kind, what, wanted):
+    return QuantizationError(
+        f"Layer '{name}' ({kind}) {what}. Quantize the float model with this `input_shape`, and give it the trained weights "
+        f"and ranges by `other.set_weights(qmodel.get_weights())`. Received: input_shape={wanted}"
+    )

@@ -103,8 +103,8 @@ def _built_inputs(model, given):
             shapes = [batched(s) for s in given] if isinstance(given[0], (list, tuple)) else batched(given)
     if not shapes and model.built:
         raise QuantizationError(
-            f"Keras noted no input shape of model '{model.name}', which has a `build` of its own. Pass `calibration_data` to "
-            "`quantize`, or the shape without batch as `input_shape`."
+            f"Keras noted no input shape of model '{model.name}', which has a `build` of its own. Pass `calibration_data` "
+            "to `quantize`, or the shape without batch as `input_shape`."
         )
     if not shapes:
         raise QuantizationError(
@@ -315,7 +315,7 @@ def _check_outputs(outputs):
 
 def _output_spec(operation, args, kwargs):
     fill = lambda x: _symbol(x, keras.KerasTensor) if isinstance(x, Value) else x
-    args, kwargs = tree.map_structure(fill, (args, kwargs))
+    args, kwargs = tree.map_structure(fill, (batch.repeated(operation, args), kwargs))
     args = symbols_for_constants(args) if isinstance(operation, Merge) else args
     if isinstance(operation, keras.layers.RandomCrop):
         return args[0]  # its shape is that of training

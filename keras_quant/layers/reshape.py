@@ -65,7 +65,7 @@ def axes_of(axis, rank, name):
 
 @keras.saving.register_keras_serializable(package="keras_quant")
 class QuantRegroup(Movement, keras.layers.Layer):
-    """`ops.reshape(x, (-1, *target_shape))` on int8, where parts of samples become rows of the batch, or rows become samples.
+    """`ops.reshape(x, (-1, *target_shape))` on int8, where parts of a sample become rows of the batch, or rows join again.
 
     Windows of an image and frames of a clip are handled so, each as a sample of its own. Lowered to RESHAPE.
 

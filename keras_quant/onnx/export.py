@@ -5,6 +5,7 @@ from keras import tree
 
 from keras_quant.errors import ExportError
 from keras_quant.graph import settle_halves, trace
+from keras_quant.graph.sizes import Sized
 from keras_quant.layers import is_quantized
 from keras_quant.onnx import (
     places,
@@ -35,7 +36,7 @@ def export_onnx(
     opset = newest_opset() if opset is None else opset
     if is_quantized(qmodel):
         settle_halves(trace(qmodel, keep_float=True))
-    elif not isinstance(qmodel, keras.Model) or not qmodel.built:
+    elif not isinstance(qmodel, (keras.Model, Sized)) or not qmodel.built:
         raise ExportError("A built `keras.Model` is needed. Call it once on a batch, or `build` it, before exporting.")
     # What was made is let go before ONNX Runtime loads it: weights may be large.
     return describe(path, *_written(qmodel, path, opset, batch_size, storage, input_type, output_type, largest))

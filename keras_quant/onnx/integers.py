@@ -29,4 +29,3 @@ def embedding(lowering, layer, x, output):
     table = lowering.constant("table", (integers + zero).astype(storage))
     index = lowering.node("Cast", [lowering.real(x, False)], "index", to=DTYPES["int64"])
     return Made(lowering.node("Gather", [table, index], axis=0), integers=True)
-

@@ -10,6 +10,7 @@ from keras_quant.layers import (
     QuantFlatten,
     QuantPad,
     QuantPermute,
+    QuantRegroup,
     QuantReshape,
     QuantSpaceToDepth,
     QuantZeroPadding2D,
@@ -30,6 +31,11 @@ def reshape(lowering, layer, x, output):
     if len(places) > 1 and all(size == 1 for size in places):
         return Made(lowering.reshape(value, (0, channels, *places)), True)
     return Made(lowering.reshape(value, (0, *output.shape)))
+
+
+@lowers(QuantRegroup)
+def regroup(lowering, layer, x, output):
+    return Made(lowering.reshape(lowering.real(x, False), (-1, *output.shape)))
 
 
 @lowers(QuantPermute)

@@ -12,6 +12,7 @@ from keras_quant.data import input_batches
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import trace
 from keras_quant.graph.graph import in_float, in_integers
+from keras_quant.graph.sizes import at_size_of
 from keras_quant.integer.params import to_grid
 from keras_quant.layers.annotation import annotate, annotation
 from keras_quant.policy import PolicyMap, policy_name
@@ -191,6 +192,7 @@ class _Reference:
     """
 
     def __init__(self, float_model, graph):
+        float_model = at_size_of(float_model, graph)
         policies = {node.path: policy_name(node.operation) for node in graph.nodes}
         dotted = {node.path.replace("/", "."): node.path for node in trace(float_model, keep_float=True).nodes}
         named = {dotted[path]: policy for path, policy in policies.items() if policy is not None and path in dotted}

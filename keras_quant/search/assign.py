@@ -13,6 +13,7 @@ from keras_quant import policy as policies
 from keras_quant.data import labelled_batches
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import trace
+from keras_quant.graph.sizes import at_size
 from keras_quant.policy import PolicyMap
 from keras_quant.quantize import fused_graph
 from keras_quant.search.budget import RISE, SIZE, TIME, Budget, BudgetError, as_budget
@@ -77,6 +78,7 @@ class Search:
         fallback: as of `keras_quant.quantize`.
         seed: integer, of the Hessian's random vectors.
         verbose: 1 for progress bars, 0 for none.
+        input_shape: as of `keras_quant.quantize`; by default that of `data`.
 
     Attributes:
         units: list of `Unit`s, the layers.
@@ -101,6 +103,7 @@ class Search:
         fallback=None,
         seed=0,
         verbose=1,
+        input_shape=None,
     ):
         self.candidates = [policies.get(name) for name in dict.fromkeys(candidates)]
         if not self.candidates or not measures or set(measures) - set(MEASURES):
@@ -109,6 +112,7 @@ class Search:
                 f"Received: candidates={candidates!r}, measures={measures!r}"
             )
         self.measures, self.timed = tuple(measures), bool(latencies)
+        model, data = at_size(model, input_shape, data)
         graph = fused_graph(model, PolicyMap(), fallback)
         batches, objective = list(labelled_batches(data, graph.inputs, steps)), Objective(model)
         self._truth = Truth(model, graph, batches, objective, fallback)

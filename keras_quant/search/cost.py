@@ -18,6 +18,7 @@ import numpy as np
 from keras_quant import policy as policies
 from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.graph import trace
+from keras_quant.graph.sizes import at_size
 from keras_quant.quantize import fused_graph, quantize
 from keras_quant.search.units import alone, key_of, units_of
 from keras_quant.tflite import export_in_memory
@@ -187,20 +188,21 @@ def seam_file(seam):
     return writer.finish({"x": x}, {"y": y}, seam)
 
 
-def write_operators(model, folder, candidates=("int4", "int8", "float16"), fallback=None):
+def write_operators(model, folder, candidates=("int4", "int8", "float16"), fallback=None, input_shape=None):
     """Write each distinct layer in each precision, and each seam, as a file of its own, to be timed on a device.
 
         keys = kq.search.write_operators(model, "operators")          # operators/000.tflite, ...
         times = kq.search.Latencies({key: milliseconds_of(file) for file, key in keys.items()})
 
     Args:
-        model, candidates, fallback: as of `Search`.
+        model, candidates, fallback, input_shape: as of `Search`.
         folder: is made if need be; the names and keys go into its `operators.json`, too.
 
     Returns:
         Dict from file names to the keys of `Latencies`.
     """
     folder, files = pathlib.Path(folder), {}
+    model, _ = at_size(model, input_shape)
     qmodel = quantize(model, INT8, fallback=fallback)
     units = units_of(fused_graph(model, policies.PolicyMap(), fallback), qmodel, trace(qmodel, keep_float=True))
     for unit in units:

@@ -15,7 +15,7 @@ from keras_quant.layers import QuantBooleans, QuantTopK
 from keras_quant.layers.reshape import axes_of
 from keras_quant.layers.top_k import TopIndices
 from keras_quant.tflite.float_elementwise import classes
-from keras_quant.tflite.lower import lowers, lowers_float, params_of
+from keras_quant.tflite.lower import lowers, lowers_float, params_of, rule_of_float
 from keras_quant.tflite.reduce import reduce
 from keras_quant.tflite.writer import KINDS, Tensor, TensorType
 

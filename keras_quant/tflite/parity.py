@@ -13,6 +13,7 @@ from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.graph import settle_halves, trace
 from keras_quant.graph.graph import in_integers
 from keras_quant.graph.kinds import is_real
+from keras_quant.graph.sizes import at_sizes
 from keras_quant.integer import Quantized
 from keras_quant.layers import QuantLayer, annotate, annotation
 from keras_quant.policy import Policy
@@ -104,6 +105,7 @@ class ParityReport:
 def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host"):
     """Compare a file with the model it was exported from; see `keras_quant.verify`."""
     content, model = read_model(path)
+    qmodel = _at_size_of_file(qmodel, model)
     graph = trace(qmodel, keep_float=True)
     # As export does: the model may have been saved before it.
     settle_halves(graph)
@@ -263,6 +265,13 @@ def _signature(qmodel, graph, path, model):
             "the other."
         )
     return [inputs[name] for name in wanted], {name: outputs[name] for name in graph.output_names}
+
+
+def _at_size_of_file(qmodel, model):
+    """The model for the size that a file was exported for."""
+    entries = model.signatureDefs[0].inputs if model.signatureDefs else []
+    tensors = model.subgraphs[0].tensors
+    return at_sizes(qmodel, {text(entry.name): tuple(map(int, tensors[entry.tensorIndex].shape))[1:] for entry in entries})
 
 
 def _tensors_inside(qmodel, model):

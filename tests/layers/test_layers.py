@@ -23,6 +23,7 @@ ARGUMENTS = {
     "QuantDense": {"units": 3, "activation": "softmax"},
     "QuantAveragePooling2D": {"pool_size": 2},
     "QuantAveragePooling1D": {"pool_size": 2},
+    "QuantRegroup": {"target_shape": (12, 6)},
     "QuantReshape": {"target_shape": (-1,)},
     "QuantPermute": {"dims": (3, 1, 2)},
     "QuantRepeatVector": {"n": 3},

@@ -11,6 +11,14 @@ L = keras.layers
 WORDS = (10, 8)
 
 
+def windows(x):
+    """A Dense layer on windows of 3 by 3 that are rows of the batch, and back."""
+    order = (0, 1, 3, 2, 4, 5)
+    x = ops.reshape(ops.transpose(ops.reshape(x, (-1, 4, 3, 4, 3, 6)), order), (-1, 9, 6))
+    x = ops.reshape(L.Dense(4)(x), (-1, 4, 4, 3, 3, 4))
+    return ops.reshape(ops.transpose(x, order), (-1, 12, 12, 4))
+
+
 def squeeze_and_excite(x):
     gate = L.Dense(6, activation="sigmoid")(L.GlobalAveragePooling2D(keepdims=True)(x))
     return L.Multiply()([x, gate])
@@ -45,6 +53,8 @@ ON_XNNPACK = {
     "dense": lambda: sequential(L.Flatten(), L.Dense(7, activation="relu"), L.Dense(3)),
     "dense_on_images": lambda: sequential(L.Dense(7), L.BatchNormalization(), L.Activation("relu6")),
     "dense_on_sequences": lambda: sequential(L.Reshape((16, 54)), L.Dense(7, activation="tanh")),
+    "frames_in_the_batch": lambda: sequential(L.Reshape((3, 4, 12, 6)), L.TimeDistributed(L.Conv2D(4, 3)), L.Dense(3)),
+    "windows_in_the_batch": lambda: functional(windows),
     "bn_after_conv": lambda: sequential(L.Conv2D(8, 3), L.BatchNormalization(), L.ReLU(6.0)),
     "bn_before_conv": lambda: sequential(L.BatchNormalization(), L.Conv2D(8, 3, padding="same")),
     "bn_after_dense": lambda: sequential(L.Flatten(), L.Dense(7), L.BatchNormalization()),

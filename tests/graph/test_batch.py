@@ -1,0 +1,175 @@
+"""Windows and frames in the batch, and a batch that is moved away from the front."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_quant as kq
+from keras_quant.graph import trace
+from tests.helpers import few, functional, images, shake, ship
+
+L, ops = keras.layers, keras.ops
+
+
+class Windows(L.Layer):
+    """Attention in windows, as Swin has it: the batch holds them, with a mask for each window."""
+
+    def __init__(self, side=2, heads=2, batch="open", **kwargs):
+        super().__init__(**kwargs)
+        self.side, self.heads, self.batch = side, heads, batch
+        self.qkv, self.last = L.Dense(24), L.Dense(8)
+
+    def call(self, x):
+        batch, height, width, channels = ops.shape(x)
+        side, open_batch = self.side, self.batch == "open"
+        x = ops.reshape(x, (-1 if open_batch else batch, height // side, side, width // side, side, channels))
+        windows = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, side * side, channels))
+        x = self.attend(windows, height * width // side**2)
+        batch = -1 if open_batch else ops.shape(x)[0] // (height * width // side**2)
+        x = ops.reshape(x, (batch, height // side, width // side, side, side, channels))
+        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (batch, height, width, channels))
+
+    def attend(self, x, count):
+        rows, size, channels = ops.shape(x)
+        qkv = ops.reshape(self.qkv(x), (rows, size, 3, self.heads, channels // self.heads))
+        q, k, v = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), axis=0)
+        scores = ops.matmul(q * (channels // self.heads) ** -0.5, ops.transpose(k, (0, 1, 3, 2)))
+        mask = np.random.default_rng(0).normal(size=(1, count, 1, size, size)).astype("float32")
+        scores = ops.reshape(scores, (rows // count, count, self.heads, size, size)) + mask
+        weights = ops.softmax(ops.reshape(scores, (-1, self.heads, size, size)))
+        return self.last(ops.reshape(ops.transpose(weights @ v, (0, 2, 1, 3)), (rows, size, channels)))
+
+
+class HeadsInBatch(L.Layer):
+    """Attention as Segment Anything has it: the heads join a batch that is not in front."""
+
+    def __init__(self, heads=2, **kwargs):
+        super().__init__(**kwargs)
+        self.heads, self.qkv = heads, L.Dense(24)
+
+    def call(self, x):
+        batch, size, channels = ops.shape(x)
+        depth = channels // self.heads
+        qkv = ops.transpose(ops.reshape(self.qkv(x), (batch, size, 3, self.heads, depth)), (2, 0, 3, 1, 4))
+        q, k, v = ops.unstack(ops.reshape(qkv, (3, batch * self.heads, size, depth)), axis=0)
+        x = ops.softmax(q @ ops.transpose(k, (0, 2, 1))) @ v
+        x = ops.transpose(ops.reshape(x, (batch, self.heads, size, depth)), (0, 2, 1, 3))
+        return ops.reshape(x, (batch, size, channels))
+
+
+class Frames(keras.Model):
+    """A network of images over the frames of a clip."""
+
+    def __init__(self):
+        super().__init__()
+        self.cnn = keras.Sequential([L.Conv2D(4, 3, 2, activation="relu"), L.BatchNormalization(), L.Flatten()])
+        self.last = L.Dense(4)
+
+    def call(self, x):
+        batch, time = ops.shape(x)[:2]
+        y = self.cnn(ops.reshape(x, (batch * time, *x.shape[2:])))
+        steps = ops.reshape(y, (ops.shape(y)[0] // time, time, -1))
+        return self.last(ops.mean(steps, axis=1)), steps
+
+
+def frames():
+    model = Frames()
+    model(np.zeros((2, 3, 8, 8, 3), "float32"))
+    return model
+
+
+def time_major(x):
+    x = ops.transpose(x, (1, 0, 2))
+    x = L.LayerNormalization()(ops.relu(L.Dense(6)(x)) * 2.0)
+    return ops.transpose(x[1:, :], (1, 0, 2))
+
+
+def over_time(layer, shape):
+    return functional(lambda x: L.TimeDistributed(layer)(x), shape)
+
+
+def tower():
+    return keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 3, 2), L.BatchNormalization(), L.Flatten()])
+
+
+MERGED = {
+    "windows": lambda: functional(Windows(), (4, 4, 8)),
+    "windows_by_shape": lambda: functional(Windows(batch="shape"), (4, 4, 8)),
+    "heads": lambda: functional(HeadsInBatch(), (4, 8)),
+    "frames": frames,
+    "functional": lambda: functional(lambda x: ops.reshape(L.Dense(4)(ops.reshape(x, (-1, 6))), (-1, 3, 4)), (3, 6)),
+    "rows_as_output": lambda: functional(lambda x: L.Dense(4)(ops.reshape(x, (-1, 6))), (3, 6)),
+    "time_major": lambda: functional(time_major, (4, 6)),
+    "time_distributed_network": lambda: over_time(tower(), (3, 8, 8, 3)),
+    "time_distributed_twice": lambda: over_time(L.TimeDistributed(L.Dense(4)), (3, 2, 6)),
+    "time_distributed_flatten": lambda: over_time(L.Flatten(), (3, 2, 6)),
+    "time_distributed_normalization": lambda: over_time(L.LayerNormalization(), (3, 6)),
+}
+
+
+@pytest.mark.parametrize("name", few(MERGED, "frames", "functional"))
+def test_rows_of_the_batch_train_save_and_ship(name, tmp_path):
+    model = shake(MERGED[name]())
+    shape = trace(model).inputs[0].shape[1:]
+    qmodel = kq.quantize(model, "int8", images(8, shape))
+    qmodel.compile("sgd", ["mse"] * len(qmodel.outputs))
+    x = images(5, shape)
+    wanted = [np.asarray(y) for y in keras.tree.flatten(model(x))]
+    qmodel.train_on_batch(x, wanted if len(wanted) > 1 else wanted[0])
+    qmodel.save(tmp_path / "q.keras")
+    qmodel = keras.models.load_model(tmp_path / "q.keras", compile=False)
+    for batch_size in (1, 3, None):
+        ship(qmodel, tmp_path, x, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("name", few(MERGED, "frames"))
+def test_rows_of_the_batch_export_as_onnx(name, tmp_path):
+    pytest.importorskip("onnx")
+    model = shake(MERGED[name]())
+    shape = trace(model).inputs[0].shape[1:]
+    qmodel = kq.quantize(model, "int8", x := images(8, shape))
+    kq.export(qmodel, tmp_path / "m.onnx")
+    report = kq.verify(qmodel, tmp_path / "m.onnx", x)
+    assert report.elements and report.largest <= 3
+
+
+def test_each_tensor_knows_its_rows_for_a_sample():
+    graph = trace(frames())
+    rows = {node.path.rpartition("/")[2].split("_")[0]: node.output.rows for node in graph.nodes}
+    assert rows["conv2d"] == rows["flatten"] == 3 and rows["mean"] == rows["dense"] == 1
+    assert {value.shape[0] for node in graph.nodes for value in [node.output]} == {None}
+
+
+class Scaled(L.Layer):
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return x * ops.cast(self.factor(ops.shape(x)[0]), "float32")
+
+
+class Numbered(L.Layer):
+    def call(self, x):
+        return x + ops.cast(ops.arange(ops.shape(x)[0]), "float32")[:, None]
+
+
+FACTORS = [lambda n: n, lambda n: 1 / n, lambda n: ops.cast(n, "float32") * 0.3]
+
+
+@pytest.mark.parametrize("factor", FACTORS, ids=["itself", "mean", "half"])
+def test_the_number_of_samples_in_the_arithmetic_is_refused(factor):
+    with pytest.raises(kq.UnsupportedLayerError, match=r"'scaled\w*.* computes with the number of samples in a batch"):
+        kq.quantize(functional(Scaled(factor), (6,)))
+
+
+def test_a_constant_that_differs_between_samples_is_refused():
+    with pytest.raises(
+        kq.UnsupportedLayerError, match=r"'numbered\w*/add\w*' .*differs from sample to sample.*Make it an input"
+    ):
+        kq.quantize(functional(Numbered(), (6,)))
+
+
+def test_a_batch_that_stays_behind_is_refused():
+    with pytest.raises(kq.UnsupportedLayerError, match=r"moves, cuts or merges the batch.*order of axes \(1, 0, 2\)"):
+        kq.quantize(functional(lambda x: L.Conv1D(3, 2)(ops.transpose(x, (1, 0, 2))), (5, 6)))
