@@ -185,6 +185,13 @@ def _moments(node):
     return [first, *_variance(Node(numpy.Var(axes, keepdims), f"{node.path}/variance", (x,), {}, variance))]
 
 
+@expands(numpy, "Multiply")
+def _product(node):
+    """Of a tensor with itself it is the square."""
+    a, b = node.args
+    return [dataclasses.replace(node, operation=numpy.Square(), args=(a,))] if a is b and isinstance(a, Value) else [node]
+
+
 @expands(numpy, "Clip")
 def _clip(node):
     """Bounds with zero outside, or one a channel, are what `maximum` and `minimum` have forms for."""

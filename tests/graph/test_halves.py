@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 import keras_quant as kq
+from keras_quant import integer
 from keras_quant.graph import trace
 from tests.helpers import functional, images, sequential
+from tests.integer.one_op import OneOp, grid, integers, quantized
 from tests.layers.test_shipping import L, squeeze_and_excite
 
 MODELS = {
@@ -78,3 +80,17 @@ def test_export_twice_gives_the_same_ranges(tmp_path):
     kq.export(qmodel, tmp_path / "a.tflite")
     kq.export(qmodel, tmp_path / "b.tflite")
     assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
+
+
+def test_squares_move_off_what_a_table_rounds_otherwise():
+    """A product of a tensor with itself is a table in newer XNNPACKs, which adds the zero point before it rounds."""
+    every = np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1)
+    x, y = (np.float32(0.024499010294675827), 12), (np.float32(0.04705573618412018), -128)
+    twice = lambda writer, fed: fed * 2
+    theirs = OneOp("MUL", [(every, *x)], (16, 16, 1), y, 2, "MulOptions", twice).run()
+    held = quantized(every, *x)
+    ours = integers(integer.multiply(held, held, grid(*y)), grid(*y))
+    layer = kq.layers.QuantSquare()
+    assert layer.parts_on_arm([grid(*x)], grid(*y)) == (np.any(theirs != ours))
+    assert layer.parts_on_arm([grid(*x)], grid(*y))
+    assert not layer.parts_on_arm([grid(*x)], grid(np.float32(0.0471), -128))
