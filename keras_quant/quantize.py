@@ -4,12 +4,16 @@ from keras_quant.calibrate import calibrate, has_ranges
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import (
     expand,
+    expand_masks,
     fuse_activations,
     fuse_batch_norms,
     fuse_input_scales,
     join_biases,
     keep_integers,
+    lift_additive_masks,
+    lift_choices,
     lift_constants,
+    lift_masked_means,
     lift_tables,
     lift_weights,
     merge_rescalings,
@@ -22,7 +26,11 @@ from keras_quant.layers import QuantLayer
 from keras_quant.policy import as_map
 
 PASSES = (
+    expand_masks,
     expand,
+    lift_masked_means,
+    lift_additive_masks,
+    lift_choices,
     lift_tables,
     keep_integers,
     lift_weights,

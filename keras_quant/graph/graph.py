@@ -6,6 +6,7 @@ import inspect
 import math
 from typing import Any
 
+import numpy as np
 from keras import tree
 
 
@@ -78,6 +79,8 @@ class Graph:
         outputs: `Value`s in the structure that the model returns.
         output_names: Keras names, in flattened order.
         nodes: `Node`s.
+        input_structure: that of the inputs that the model is called with.
+        output_masks: for each output, in flattened order, the `Value` of its Keras mask, or `None`.
     """
 
     inputs: list
@@ -85,6 +88,7 @@ class Graph:
     output_names: list
     nodes: list
     input_structure: Any = None
+    output_masks: list = dataclasses.field(default_factory=list)
 
     def with_policies(self, policies):
         """The graph with each node's policy in it.
@@ -185,3 +189,55 @@ def in_integers(node, args, kwargs):
 
 def _with_policy(node, policies):
     return dataclasses.replace(node, policy=policies[node.path], named=policies.key_for(node.path) is not None)
+
+
+def without_unread(graph, candidates=lambda node: True):
+    """The graph without nodes that nothing reads.
+
+    Args:
+        graph: `Graph`.
+        candidates: function (node) → whether it may go.
+    """
+    read = {value for value in (*tree.flatten(graph.outputs), *graph.output_masks) if value is not None}
+    nodes = []
+    for node in reversed(graph.nodes):
+        if not candidates(node) or any(value in read for value in tree.flatten(node.outputs)):
+            nodes.append(node)
+            read.update(node.inputs)
+    return dataclasses.replace(graph, nodes=nodes[::-1])
+
+
+def without_repeats(graph, candidates):
+    """The graph in which what several nodes compute alike is computed once.
+
+    Args:
+        graph: `Graph`.
+        candidates: function (node) → whether it may go.
+    """
+    known, same, nodes = {}, {}, []
+    fill = lambda x: same.get(x, x) if isinstance(x, Value) else x
+    for node in graph.nodes:
+        args, kwargs = tree.map_structure(fill, (node.args, node.kwargs))
+        node = dataclasses.replace(node, args=args, kwargs=kwargs)
+        key = _computation(node) if candidates(node) else node
+        if key in known:
+            same.update(zip(tree.flatten(node.outputs), tree.flatten(known[key].outputs)))
+        else:
+            known[key] = node
+            nodes.append(node)
+    masks = [fill(x) for x in graph.output_masks]
+    return dataclasses.replace(graph, nodes=nodes, outputs=tree.map_structure(fill, graph.outputs), output_masks=masks)
+
+
+def _computation(node):
+    """What tells a computation from others."""
+    leaf = lambda x: x if isinstance(x, (Value, *_PLAIN)) else (str(x.dtype), np.asarray(x).tobytes(), np.shape(x))
+    known = [
+        leaf(x) if hasattr(x, "dtype") or isinstance(x, (Value, *_PLAIN)) else repr(x)
+        for x in tree.flatten((node.args, node.kwargs))
+    ]
+    config = {key: value for key, value in node.operation.get_config().items() if key != "name"}
+    return (type(node.operation), repr(config), repr(tree.map_structure(lambda _: 0, (node.args, node.kwargs))), *known)
+
+
+_PLAIN = (bool, int, float, str, type(None), type(Ellipsis))

@@ -46,6 +46,7 @@ from keras_quant.layers.embedding import QuantEmbedding
 from keras_quant.layers.entrance import FloatEntrance, is_quantized
 from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake
 from keras_quant.layers.gelu import QuantGELU
+from keras_quant.layers.masked_mean import QuantMaskedMean
 from keras_quant.layers.matmul import QuantEinsum, QuantMatmul
 from keras_quant.layers.maximum import QuantMaximum, QuantMinimum
 from keras_quant.layers.multiply import QuantMultiply, QuantSquare
@@ -95,3 +96,4 @@ from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, Quan
 from keras_quant.layers.slice import QuantSlice
 from keras_quant.layers.table import QuantPower, QuantTable
 from keras_quant.layers.upsampling import QuantUpSampling2D
+from keras_quant.layers.where import QuantWhere

@@ -25,4 +25,5 @@ from keras_quant.tflite import (  # noqa: F401
     reshape,
     table,
     upsampling,
+    where,
 )
