@@ -52,7 +52,7 @@ def lines_of(graph):
     lines = {}
     for node in graph.nodes:
         line = _line(node, lines, set(graph.inputs)) if isinstance(node.outputs, Value) else None
-        if line is not None and max(abs(line.on), abs(line.off)) <= _LARGEST:
+        if line is not None and max(abs(line.on), abs(line.off)) <= 2 * _LARGEST:
             lines[node.outputs] = line
     return lines
 

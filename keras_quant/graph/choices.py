@@ -11,6 +11,7 @@ from keras.src.ops import numpy as knp
 
 from keras_quant import layers
 from keras_quant.graph.additive import is_softmax, lines_of, node_like, passes_scores, scalar_of
+from keras_quant.graph.constants import array_of
 from keras_quant.graph.graph import Value, without_unread
 from keras_quant.graph.kinds import is_real
 from keras_quant.layers.where import FAR
@@ -49,25 +50,35 @@ def _makers(graph):
 def _choice(node, makers, meets_softmax):
     mask, *operands = node.args
     numbers = [_number(x, makers) for x in operands]
+    arrays = [x for x, number in zip(operands, numbers) if number is None and not isinstance(x, Value)]
+    if len(arrays) > 1:
+        return [node]
+    numbers = ["array" if any(x is a for a in arrays) else number for x, number in zip(operands, numbers)]
     tensors = [x for x, number in zip(operands, numbers) if number is None]
-    if any(not isinstance(x, Value) for x in tensors):
-        return _with_arrays(node, mask, operands, numbers, makers, meets_softmax)
     nodes = []
     if isinstance(mask, Value) and mask.dtype != "bool":
         nodes.append(node_like(node, core.Cast("bool"), f"{node.path}/mask", mask))
         mask = nodes[-1].output
     constant = not isinstance(mask, Value)
     if constant:
-        mask = np.asarray(keras.ops.convert_to_numpy(mask)).astype(bool)
-        mask = mask.reshape((1,) * (len(node.output.shape) - mask.ndim) + mask.shape)
-    far = any(number is not None and abs(number) >= FAR for number in numbers)
+        mask = _as_wide(np.asarray(keras.ops.convert_to_numpy(mask)).astype(bool), node.output)
+    far = any(isinstance(number, float) and abs(number) >= FAR for number in numbers)
     room = max(_ROOM, math.log(node.output.shape[-1] or 1) + 3) if far and meets_softmax(node) else 0.0
-    layer = layers.QuantWhere(mask.shape if constant else None, *numbers, room)
+    array = _as_wide(array_of(arrays[0]), node.output) if arrays else None
+    layer = layers.QuantWhere(mask.shape if constant else None, *numbers, room, array.shape if arrays else None)
     if constant:
         layer.mask.assign(mask)
+    if arrays:
+        layer.array.assign(array)
+        layer.trainable = isinstance(arrays[0], keras.Variable) and arrays[0].trainable
     args = tensors if constant else [mask, *tensors]
     args = (args if len(args) > 1 else args[0],)
     return [*nodes, dataclasses.replace(node, operation=layer, args=args, kwargs={})]
+
+
+def _as_wide(array, output):
+    """A constant with as many axes as a tensor."""
+    return array.reshape((1,) * (len(output.shape) - array.ndim) + array.shape)
 
 
 def _number(x, makers):
@@ -81,31 +92,6 @@ def _number(x, makers):
         whole = shift is not None and maker.args[0] is maker.inputs[0] and abs(shift) >= FAR
         return sign * shift if whole else None
     return scalar_of(x)
-
-
-def _with_arrays(node, mask, operands, numbers, makers, meets_softmax):
-    """An array or variable in place of a tensor: zeros there, and the array times the mask is added.
-
-    where(mask, x, token)      ⟹      where(mask, x, 0) + token * cast(not mask)
-    """
-    nodes, total = [], None
-    add = lambda operation, name, *args: (
-        nodes.append(node_like(node, operation, f"{node.path}/{name}", *args)) or nodes[-1].output
-    )
-    arrays = [not isinstance(x, Value) and number is None for x, number in zip(operands, numbers)]
-    if not isinstance(mask, Value):
-        return [node]
-    if not all(arrays):
-        picked = [0.0 if array else x for x, array in zip(operands, arrays)]
-        total = add(knp.Where(), "kept", mask, *picked)
-        last = nodes.pop()
-        nodes.extend(_choice(last, makers, meets_softmax))
-    for x, array, inverse in zip(operands, arrays, (False, True)):
-        if array:
-            chosen = add(knp.LogicalNot(), "others", mask) if inverse else mask
-            part = add(knp.Multiply(), f"part_{int(inverse)}", add(core.Cast("float32"), f"ones_{int(inverse)}", chosen), x)
-            total = part if total is None else add(knp.Add(), f"sum_{int(inverse)}", total, part)
-    return [*nodes[:-1], dataclasses.replace(nodes[-1], path=node.path, outputs=node.outputs)]
 
 
 def lift_masked_means(graph):

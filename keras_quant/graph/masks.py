@@ -124,3 +124,12 @@ def _attention(node):
     weights = add(keras.layers.Softmax(name="softmax"), "softmax", scores)
     last = Node(knp.Einsum("bnts,bsnh->btnh"), node.path, (weights, value), {}, node.outputs)
     return [*nodes, last]
+
+
+@_expands(*(getattr(knp, name) for name in ("ZerosLike", "OnesLike") if hasattr(knp, name)))
+def _like(node):
+    """Of masks, as a concatenation makes them beside those of its inputs: a comparison of the tensor with itself."""
+    if node.output.dtype != "bool":
+        return [node]
+    same = knp.Equal() if isinstance(node.operation, knp.OnesLike) else knp.NotEqual()
+    return [Node(same, node.path, (node.inputs[0], node.inputs[0]), {}, node.outputs)]

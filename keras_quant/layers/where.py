@@ -23,20 +23,25 @@ class QuantWhere(OnOneGrid, keras.layers.Layer):
 
     Args:
         mask_shape: shape of a constant mask, which is then a weight; it broadcasts against the rest, batch included.
-        on_true, on_false: what to choose where the mask is true, or false: a number, or `None` for the next input.
+        on_true, on_false: what to choose where the mask is true, or false: a number, "array" for a weight of the layer, or
+            `None` for the next input.
+        array_shape: shape of that weight; it broadcasts as the mask does.
         room: real number.
         output_quantizer: name, config or object, see `quantizers.get`.
     """
 
     activation_types = (*OnOneGrid.activation_types, "int16")
 
-    def __init__(self, mask_shape=None, on_true=None, on_false=None, room=0.0, **kwargs):
+    def __init__(self, mask_shape=None, on_true=None, on_false=None, room=0.0, array_shape=None, **kwargs):
         super().__init__(**kwargs)
         self.mask_shape = None if mask_shape is None else tuple(mask_shape)
         self.on_true, self.on_false, self.room = on_true, on_false, float(room)
-        self.mask = None
+        self.mask = self.array = None
         if mask_shape is not None:
             self.mask = self.add_weight(name="mask", shape=mask_shape, initializer="zeros", dtype="bool", trainable=False)
+        self.array_shape = None if array_shape is None else tuple(array_shape)
+        if array_shape is not None:
+            self.array = self.add_weight(name="array", shape=array_shape, initializer="zeros")
 
     @property
     def integer_slots(self):
@@ -55,13 +60,15 @@ class QuantWhere(OnOneGrid, keras.layers.Layer):
         return mask, [rest.pop(0) if number is None else number for number in self.numbers]
 
     def fill(self, number, y):
-        """The centred integer of a number on the grid `y`."""
+        """The centred integers of a number, or of the "array", on the grid `y`."""
+        if number == "array":
+            return integer.to_grid(self.array, y)
         if abs(number) >= FAR:
             return y.low if number < 0 else y.high
         return integer.to_grid(ops.convert_to_tensor(number, "float32"), y)
 
     def _tensors(self, inputs):
-        return [x for x in self.parted(inputs)[1] if not isinstance(x, float)]
+        return [x for x in self.parted(inputs)[1] if not isinstance(x, (float, str))]
 
     def connect(self, inputs):
         super().connect(self._tensors(inputs))
@@ -74,10 +81,11 @@ class QuantWhere(OnOneGrid, keras.layers.Layer):
 
     def operands(self, inputs, y):
         mask, operands = self.parted(inputs)
-        return mask, [self.fill(x, y) if isinstance(x, float) else self._moved(x, y).integers for x in operands]
+        return mask, [self.fill(x, y) if isinstance(x, (float, str)) else self._moved(x, y).integers for x in operands]
 
     def float_call(self, inputs):
         mask, operands = self.parted(inputs)
+        operands = [self.array if isinstance(x, str) else x for x in operands]
         number = next((x for x in operands if isinstance(x, float) and abs(x) >= FAR), None)
         if number is not None:
             # A finite number that does what an infinite one does, for a range to hold.
@@ -93,7 +101,7 @@ class QuantWhere(OnOneGrid, keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         shapes = [input_shape] if isinstance(input_shape[0], (int, type(None))) else list(input_shape)
-        shapes = shapes if self.mask is None else [self.mask_shape, *shapes]
+        shapes = [*(s for s in (self.mask_shape, self.array_shape) if s is not None), *shapes]
         shape = shapes[0]
         for other in shapes[1:]:
             shape = broadcast(shape, other)
@@ -101,7 +109,7 @@ class QuantWhere(OnOneGrid, keras.layers.Layer):
 
     def get_config(self):
         own = {"mask_shape": self.mask_shape, "on_true": self.on_true, "on_false": self.on_false, "room": self.room}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **own, "array_shape": self.array_shape}
 
 
 def broadcast(a, b):

@@ -30,8 +30,8 @@ def where(lowering, layer, inputs, output):
 
 
 def _number(lowering, centred, y, output):
-    value = int(ops.convert_to_numpy(centred)) + y.zero_point
-    return lowering.writer.constant(f"{output.name}/number", np.asarray([value], _DTYPES[y.kind]), y.scale, 0, y.zero_point)
+    values = (np.atleast_1d(ops.convert_to_numpy(centred)) + y.zero_point).astype(_DTYPES[y.kind])
+    return lowering.writer.constant(f"{output.name}/number", values, y.scale, 0, y.zero_point)
 
 
 @lowers_float(*classes(knp, Where=None))
