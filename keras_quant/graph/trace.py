@@ -212,7 +212,7 @@ class _Tracer:
             if "training" in inspect.signature(operation.call).parameters:
                 # As in inference, whatever the default is; `None` lets the layers inside know their own caller's flag.
                 symbolic_kwargs["training"] = training
-            with NoAssignments(), _open_batch():
+            with NoAssignments(), _open_batch(), _specs_of_known_arguments():
                 outputs = operation.call(*symbolic_args, **symbolic_kwargs)
             _check_outputs(outputs)
             masks = [mask_of(x) for x in tree.flatten(outputs)]
@@ -271,6 +271,24 @@ def _open_batch():
     finally:
         for name, function in repeating.items():
             setattr(backend.numpy, name, function)
+
+
+@contextlib.contextmanager
+def _specs_of_known_arguments():
+    """Layers inside whose `call` takes more than their `compute_output_spec`, as keras_hub's cached attention does."""
+    whole = keras.layers.Layer.symbolic_call
+
+    def symbolic_call(layer, *args, **kwargs):
+        known = inspect.signature(layer.compute_output_spec).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+            kwargs = {name: value for name, value in kwargs.items() if name in known}
+        return whole(layer, *args, **kwargs)
+
+    keras.layers.Layer.symbolic_call = symbolic_call
+    try:
+        yield
+    finally:
+        keras.layers.Layer.symbolic_call = whole
 
 
 def _is_whole(operation, nodes, keep_float):
