@@ -34,15 +34,15 @@ def check_picked(graph, picked):
     nodes = [node for node in graph.nodes if hasattr(node.operation, "table_rows")]
     for node, (low, high, fractions) in zip(nodes, picked):
         low, high, rows = float(low), float(high), node.operation.table_rows
-        if low < 0 or high > rows - 1:
-            raise CalibrationError(
-                f"Layer '{node.path}' has a table of {rows} rows, so its ids run from 0 to {rows - 1}. Look for ids of "
-                f"another vocabulary in the data, or make the table larger. Received: ids from {low:g} to {high:g}"
-            )
         if bool(fractions):
             raise CalibrationError(
                 f"Layer '{node.path}' picks rows of a table by whole numbers, and the data holds fractions. Look whether "
                 f"ids and features are mixed up. Received: numbers from {low:g} to {high:g}, not all of them whole"
+            )
+        if low < 0 or high > rows - 1:
+            raise CalibrationError(
+                f"Layer '{node.path}' has a table of {rows} rows, so its ids run from 0 to {rows - 1}. Look for ids of "
+                f"another vocabulary in the data, or make the table larger. Received: ids from {low:g} to {high:g}"
             )
 
 

@@ -75,17 +75,19 @@ def test_keras_masks_reach_the_layers_that_they_reach_in_the_float_model(name, t
 def test_losses_leave_out_what_the_float_models_leave_out(tmp_path):
     model, x = shake(of_words(lambda x: L.Dense(5)(x))), words()
     labels = np.random.default_rng(1).normal(size=(24, STEPS, 5)).astype("float32")
+    labels[x == 0] = 9
     qmodel = kq.quantize(model, "int8", x)
     losses = []
     for each in (model, qmodel):
         each.compile("sgd", "mse")
         losses.append(each.evaluate(x, labels, verbose=0))
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
-    assert abs(losses[0] - np.mean((np.asarray(model(x)) - labels) ** 2)) > 0.01
+    assert losses[0] < 0.5 * np.mean((np.asarray(model(x)) - labels) ** 2)
     qmodel.fit(x, labels, verbose=0)
     ship(qmodel, tmp_path, x)
 
 
+@pytest.mark.slow
 def test_all_may_be_masked(tmp_path):
     x, mask = keras.Input((STEPS, 8)), keras.Input((STEPS,), dtype="bool")
     y = L.MultiHeadAttention(2, 4, dropout=0.1)(x, x, attention_mask=mask[:, None, :])
@@ -98,6 +100,7 @@ def test_all_may_be_masked(tmp_path):
     assert not np.any(qmodel.predict(data, verbose=0)[:4])
 
 
+@pytest.mark.slow
 def test_a_constant_of_a_variable_fills_what_is_masked_and_trains(tmp_path):
     @keras.saving.register_keras_serializable(package="keras_quant_tests")
     class MaskedToken(L.Layer):
