@@ -456,9 +456,9 @@ def bert_with_an_added_mask():
 def polarity_of_a_text():
     x = tokens()
     kept = ops.cast(ops.not_equal(x, 0), "float32")
-    y = L.Embedding(VOCABULARY, 8)(x) * ops.expand_dims(kept, -1)
+    y = L.Embedding(VOCABULARY, 8, keras.initializers.RandomNormal(stddev=1.0))(x) * ops.expand_dims(kept, -1)
     mean = ops.sum(y, axis=1) / ops.maximum(ops.sum(kept, axis=1, keepdims=True), 1.0)
-    return keras.Model(x, L.Dense(1, activation="sigmoid")(L.Dense(8, activation="relu")(mean)))
+    return keras.Model(x, L.Dense(1, activation="sigmoid")(L.Dense(8, activation="tanh")(mean)))
 
 
 @slow_model
