@@ -59,7 +59,8 @@ def masked_mean(lowering, layer, inputs, output):
     ones, kept = of("ones", (steps, 1), np.float32(1 / x.scale), 0), of("kept", (steps, channels), 1.0, x.zero_point)
     cast = {"inDataType": mask.kind, "outDataType": ones.kind}
     lowering.operator("CAST", [mask], ones, 1, (1, 5, 0), "CastOptions", **cast)
-    lowering.operator("MUL", [x, ones], kept, 2, (1, 14, 0), "MulOptions")
+    product = (3, (1, 15, 0)) if x.scale * ones.scale >= 1 else (2, (1, 14, 0))
+    lowering.operator("MUL", [x, ones], kept, *product, "MulOptions")
     total = _sum(lowering, layer, lowering.real(kept), output, "total")
     counted = _sum(lowering, layer, lowering.cast(mask, TensorType.FLOAT32), output, "counted")
     one = lowering.writer.constant(f"{output.name}/one", np.ones((1,), np.float32))

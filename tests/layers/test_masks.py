@@ -88,6 +88,20 @@ def test_losses_leave_out_what_the_float_models_leave_out(tmp_path):
 
 
 @pytest.mark.slow
+def test_masks_in_onnx(tmp_path):
+    pytest.importorskip("onnxruntime")
+
+    def build(x):
+        y = L.Dense(8)(x)
+        return L.GlobalAveragePooling1D()(ops.where(ops.mean(y, -1, keepdims=True) > 0, y, -0.5))
+
+    qmodel = kq.quantize(shake(of_words(build)), "int8", words())
+    kq.export(qmodel, tmp_path / "model.onnx")
+    parity = kq.verify(qmodel, tmp_path / "model.onnx", words(), verbose=0)
+    assert parity.largest <= 1
+
+
+@pytest.mark.slow
 def test_all_may_be_masked(tmp_path):
     x, mask = keras.Input((STEPS, 8)), keras.Input((STEPS,), dtype="bool")
     y = L.MultiHeadAttention(2, 4, dropout=0.1)(x, x, attention_mask=mask[:, None, :])
