@@ -53,7 +53,7 @@ PASSED_ON = {
     "block": lambda x: L.Dense(3)(Block()(x)),
     "nested": nested,
     "attention": lambda x: L.Attention()([x, L.Dense(8)(x)], use_causal_mask=True),
-    "grouped": lambda x: L.GroupedQueryAttention(4, 4, 2)(x, x, use_causal_mask=True),
+    "grouped": lambda x: L.GroupQueryAttention(4, 4, 2)(x, x, use_causal_mask=True),
     "joined": lambda x: L.GlobalAveragePooling1D()(L.Concatenate()([x, L.Dense(4)(x)])),
 }
 
