@@ -11,6 +11,7 @@ from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import CalibrationError
 from keras_quant.graph import settle_halves, trace, warn_of_ranges_apart
 from keras_quant.graph.graph import in_float
+from keras_quant.graph.picks import check_picked, picking_safely
 from keras_quant.layers import QuantLayer
 from keras_quant.layers.weighted import fit_weight_ranges
 from keras_quant.quantizers import Distribution, ranges
@@ -66,7 +67,9 @@ def set_ranges(qmodel, data, steps, verbose, method):
     statistics = {id(node.operation): _Statistics(node) for node in observed}
     progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
     for arrays in input_batches(data, graph.inputs, steps):
-        for node, (low, high, sample) in zip(observed, step(*map(ops.convert_to_tensor, arrays))):
+        summaries, picked = step(*map(ops.convert_to_tensor, arrays))
+        check_picked(graph, picked)
+        for node, (low, high, sample) in zip(observed, summaries):
             statistics[id(node.operation)].add(float(low), float(high), np.asarray(sample))
         if progress is not None:
             progress.add(1)
@@ -121,11 +124,13 @@ def _owns_grid(node):
 
 
 def _sampling_step(graph, observed):
-    """A compiled function: inputs → (minimum, maximum, sample) of each observed tensor, computed in float."""
+    """A compiled function: inputs → (minimum, maximum, sample) of each observed tensor, computed in float, and what rows of
+    tables the data picks, see `check_picked`."""
 
     def step(*inputs):
-        values = graph.run(inputs, in_float)
-        return [_summarize(_measured(node, values[node.output])) for node in observed]
+        picked = []
+        values = graph.run(inputs, lambda *call: in_float(*picking_safely(*call, picked)))
+        return [_summarize(_measured(node, values[node.output])) for node in observed], picked
 
     return backend.compiled(step)
 

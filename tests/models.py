@@ -481,3 +481,134 @@ def clip_of_frames():
     x = keras.Input((4, 12, 12, 3))
     cnn = keras.Sequential([image(12), L.Conv2D(6, 3, 2), L.BatchNormalization(), L.ReLU(), L.GlobalAveragePooling2D()])
     return keras.Model(x, L.Dense(3)(L.GlobalMaxPooling1D()(L.Conv1D(8, 2)(L.TimeDistributed(cnn)(x)))))
+
+
+# Texts of fixed length, as bytes; zero is padding.
+TOKENS, VOCABULARY = 8, 256
+
+
+class _TokensAndPositions(L.Layer):
+    def __init__(self, dim, mask_zero=False, **kwargs):
+        super().__init__(**kwargs)
+        self.tokens, self.positions = L.Embedding(VOCABULARY, dim, mask_zero=mask_zero), L.Embedding(TOKENS, dim)
+        self.supports_masking = mask_zero
+
+    def call(self, x):
+        return self.tokens(x) + self.positions(ops.arange(0, ops.shape(x)[-1], 1))
+
+    def compute_mask(self, x, mask=None):
+        return self.tokens.compute_mask(x, mask)
+
+
+class _TransformerBlock(L.Layer):
+    """As keras.io's text classification has it; with `mask`, as its translation's encoder."""
+
+    def __init__(self, dim=8, heads=2, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = L.MultiHeadAttention(heads, dim)
+        self.dense = keras.Sequential([L.Dense(12, activation="relu"), L.Dense(dim)])
+        self.norms = [L.LayerNormalization(epsilon=1e-6) for _ in range(2)]
+        self.drop, self.supports_masking = L.Dropout(0.1), True
+
+    def call(self, x, mask=None, training=None):
+        given = None if mask is None else ops.cast(mask[:, None, :], "int32")
+        y = self.norms[0](x + self.drop(self.attention(x, x, attention_mask=given), training=training))
+        return self.norms[1](y + self.dense(y))
+
+
+class _DecoderBlock(L.Layer):
+    def __init__(self, dim=8, heads=2, **kwargs):
+        super().__init__(**kwargs)
+        self.itself, self.other = L.MultiHeadAttention(heads, dim), L.MultiHeadAttention(heads, dim)
+        self.dense = keras.Sequential([L.Dense(12, activation="relu"), L.Dense(dim)])
+        self.norms = [L.LayerNormalization() for _ in range(3)]
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        x, encoded = inputs
+        own, others = (None, None) if mask is None else mask
+        y = self.norms[0](x + self.itself(query=x, value=x, key=x, use_causal_mask=True, query_mask=own))
+        z = self.norms[1](y + self.other(query=y, value=encoded, key=encoded, query_mask=own, key_mask=others))
+        return self.norms[2](z + self.dense(z))
+
+
+def tokens(**options):
+    return keras.Input((TOKENS,), dtype="uint8", **options)
+
+
+@slow_model
+def text_classifier():
+    x = tokens()
+    y = L.GlobalAveragePooling1D()(_TransformerBlock()(_TokensAndPositions(8)(x)))
+    return keras.Model(x, L.Dense(2)(L.Dense(20, activation="relu")(L.Dropout(0.1)(y))))
+
+
+@slow_model
+def text_classifier_with_padding():
+    x = tokens()
+    y = L.GlobalAveragePooling1D()(_TransformerBlock()(_TokensAndPositions(8, mask_zero=True)(x)))
+    return keras.Model(x, L.Dense(2)(y))
+
+
+@slow_model
+def translator():
+    source, target = tokens(name="source"), tokens(name="target")
+    encoded = _TransformerBlock()(_TokensAndPositions(8, mask_zero=True)(source))
+    decoded = _DecoderBlock()([_TokensAndPositions(8, mask_zero=True)(target), encoded])
+    return keras.Model([source, target], L.Dense(16)(L.Dropout(0.5)(decoded)))
+
+
+@slow_model
+def language_model():
+    x = tokens()
+    y = _TokensAndPositions(8)(x)
+    for _ in range(2):
+        normed = L.LayerNormalization()(y)
+        y = y + L.MultiHeadAttention(2, 4)(normed, normed, use_causal_mask=True)
+        y = y + L.Dense(8)(L.Dense(16, activation="gelu")(L.LayerNormalization()(y)))
+    return keras.Model(x, L.Dense(24)(L.LayerNormalization()(y)))
+
+
+@slow_model
+def bert_with_an_added_mask():
+    x, mask = tokens(name="tokens"), keras.Input((TOKENS,), name="mask")
+    y = L.LayerNormalization()(_TokensAndPositions(8)(x))
+    added = (1.0 - ops.cast(mask > 0, "float32"))[:, None, None, :] * float(np.finfo("float32").min)
+    heads = lambda x: ops.transpose(ops.reshape(L.Dense(8)(x), (-1, TOKENS, 2, 4)), (0, 2, 1, 3))
+    for _ in range(2):
+        query, key, value = heads(y), heads(y), heads(y)
+        weights = ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / 2.0 + added)
+        context = ops.reshape(ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3)), (-1, TOKENS, 8))
+        y = L.LayerNormalization()(y + L.Dense(8)(context))
+    return keras.Model([x, mask], L.Dense(3)(L.Dense(8, activation="tanh")(y[:, 0])))
+
+
+@slow_model
+def polarity_of_a_text():
+    x = tokens()
+    kept = ops.cast(ops.not_equal(x, 0), "float32")
+    y = L.Embedding(VOCABULARY, 8, keras.initializers.RandomNormal(stddev=1.0))(x) * ops.expand_dims(kept, -1)
+    mean = ops.sum(y, axis=1) / ops.maximum(ops.sum(kept, axis=1, keepdims=True), 1.0)
+    return keras.Model(x, L.Dense(1, activation="sigmoid")(L.Dense(8, activation="tanh")(mean)))
+
+
+@slow_model
+def series_with_masking():
+    x = keras.Input((12, 3))
+    y = L.Dense(8)(L.Masking(0.0)(x))
+    for _ in range(2):
+        y = L.LayerNormalization()(y + L.MultiHeadAttention(2, 4)(y, y))
+    return keras.Model(x, L.Dense(2)(L.GlobalAveragePooling1D()(y)))
+
+
+@slow_model
+def linear_biases():
+    """ALiBi, with the causal mask in it."""
+    x = tokens()
+    y = L.Embedding(VOCABULARY, 8)(x)
+    steps = np.arange(TOKENS)
+    bias = np.array([0.5, 0.25])[:, None, None] * (steps[None, :] - steps[:, None])
+    bias = np.where(np.tril(np.ones((TOKENS, TOKENS))) > 0, bias, -np.inf).astype("float32")[None]
+    query, key, value = (L.EinsumDense("btd,dnh->btnh", (TOKENS, 2, 4), bias_axes="nh")(y) for _ in range(3))
+    weights = ops.softmax(ops.einsum("btnh,bsnh->bnts", query, key) * 0.5 + bias)
+    return keras.Model(x, L.Dense(4)(L.Flatten()(ops.einsum("bnts,bsnh->btnh", weights, value))))

@@ -16,11 +16,16 @@ LOWEST = {
     "CONCATENATION": 2,
     "DEPTHWISE_CONV_2D": 3,
     "DEPTH_TO_SPACE": 2,
+    "DEQUANTIZE": 2,
+    "DIV": 1,
     "ELU": 1,
     "GATHER": 2,
     "GELU": 2,
+    "GREATER": 1,
     "LEAKY_RELU": 1,
+    "LOGICAL_NOT": 1,
     "LOGISTIC": 2,
+    "MAXIMUM": 1,
     "MAX_POOL_2D": 2,
     "MEAN": 2,
     "PAD": 2,
@@ -31,6 +36,7 @@ LOWEST = {
     "RESIZE_BILINEAR": 3,  # with half-pixel centres
     "RESIZE_NEAREST_NEIGHBOR": 3,  # with half-pixel centres
     "REVERSE_V2": 3,
+    "SELECT_V2": 1,
     "SOFTMAX": 2,
     "SPACE_TO_DEPTH": 2,
     "STRIDED_SLICE": 2,
@@ -54,6 +60,8 @@ RELEASES = {
 def lowest(name, graph, operator):
     options, tensors = operator.builtinOptions, [graph.tensors[int(index)] for index in operator.inputs]
     if name == "ADD" and tensors[0].type == schema.TensorType.INT32:
+        return 1
+    if name in ("MUL", "SUM") and tensors[0].type == schema.TensorType.FLOAT32:
         return 1
     if name == "CONV_2D":
         grouped = tensors[0].shape[3] != tensors[1].shape[3]

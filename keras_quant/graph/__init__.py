@@ -1,7 +1,9 @@
 """A model as one flat graph of leaf layers, and the passes over it."""
 
 from keras_quant.graph import composed, contraction, encodings, linear, moved, patches, top_k
+from keras_quant.graph.additive import lift_additive_masks
 from keras_quant.graph.apart import ranges_apart, warn_of_ranges_apart, with_float_ends
+from keras_quant.graph.choices import lift_choices, lift_masked_means
 from keras_quant.graph.constants import lift_constants
 from keras_quant.graph.expand import expand
 from keras_quant.graph.front import batch_to_front
@@ -13,6 +15,7 @@ from keras_quant.graph.kinds import keep_integers
 from keras_quant.graph.learned import constants_to_tensors
 from keras_quant.graph.literals import fold_literals
 from keras_quant.graph.logarithms import merge_logarithms
+from keras_quant.graph.masks import expand_masks
 from keras_quant.graph.place import place
 from keras_quant.graph.products import lift_products
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
@@ -28,6 +31,7 @@ __all__ = [
     "batch_to_front",
     "constants_to_tensors",
     "expand",
+    "expand_masks",
     "fold_literals",
     "fuse_activations",
     "fuse_batch_norms",
@@ -35,7 +39,10 @@ __all__ = [
     "join_biases",
     "keep_islands",
     "keep_integers",
+    "lift_additive_masks",
+    "lift_choices",
     "lift_constants",
+    "lift_masked_means",
     "lift_products",
     "lift_tables",
     "lift_weights",

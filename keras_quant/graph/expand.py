@@ -9,7 +9,7 @@ from keras import tree
 from keras.src.activations import activations
 from keras.src.ops import core, image, linalg, nn, numpy
 
-from keras_quant.graph.graph import Node, Value
+from keras_quant.graph.graph import Node, Value, rows_of
 
 EXPANSIONS = {}
 
@@ -294,5 +294,5 @@ def _then(node, operation, name, *args):
     """A node on the way to `node`, with the shape that the operation says."""
     tensor = lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
     spec = operation.compute_output_spec(*map(tensor, args))
-    path, rows = f"{node.path}/{name}", next((x.rows for x in args if isinstance(x, Value)), 1)
-    return Node(operation, path, args, {}, Value(tuple(spec.shape), spec.dtype, path, rows=rows))
+    path = f"{node.path}/{name}"
+    return Node(operation, path, args, {}, Value(tuple(spec.shape), spec.dtype, path, rows=rows_of(args)))

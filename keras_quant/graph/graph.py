@@ -6,6 +6,7 @@ import inspect
 import math
 from typing import Any
 
+import numpy as np
 from keras import tree
 
 # Layers that join one, at most: bias, batch normalization, activation, rescalings.
@@ -86,8 +87,10 @@ class Graph:
         outputs: `Value`s in the structure that the model returns.
         output_names: Keras names, in flattened order.
         nodes: `Node`s.
+        input_structure: that of the inputs that the model is called with.
         paths: dict from the path of each layer to its output, and those that nothing but it leads to, one behind the other;
             layers with one output only.
+        output_masks: for each output, in flattened order, the `Value` of its Keras mask, or `None`.
     """
 
     inputs: list
@@ -96,6 +99,7 @@ class Graph:
     nodes: list
     input_structure: Any = None
     paths: dict = dataclasses.field(default_factory=dict)
+    output_masks: list = dataclasses.field(default_factory=list)
 
     def with_policies(self, policies):
         """The graph with each node's policy in it.
@@ -208,5 +212,62 @@ def in_integers(node, args, kwargs):
     return layer.main_call(*args, training=False) if hasattr(layer, "main_call") else in_inference(node, args, kwargs)
 
 
+def rows_of(arguments):
+    """`Value.rows` of what an operation makes of these arguments: those of its first tensor."""
+    return next((x.rows for x in tree.flatten(arguments) if isinstance(x, Value)), 1)
+
+
 def _with_policy(node, policies):
     return dataclasses.replace(node, policy=policies[node.path], named=policies.key_for(node.path) is not None)
+
+
+def without_unread(graph, candidates=lambda node: True):
+    """The graph without nodes that nothing reads.
+
+    Args:
+        graph: `Graph`.
+        candidates: function (node) → whether it may go.
+    """
+    read = {value for value in (*tree.flatten(graph.outputs), *graph.output_masks) if value is not None}
+    nodes = []
+    for node in reversed(graph.nodes):
+        if not candidates(node) or any(value in read for value in tree.flatten(node.outputs)):
+            nodes.append(node)
+            read.update(node.inputs)
+    return dataclasses.replace(graph, nodes=nodes[::-1])
+
+
+def without_repeats(graph, candidates):
+    """The graph in which what several nodes compute alike is computed once.
+
+    Args:
+        graph: `Graph`.
+        candidates: function (node) → whether it may go.
+    """
+    known, same, nodes = {}, {}, []
+    fill = lambda x: same.get(x, x) if isinstance(x, Value) else x
+    for node in graph.nodes:
+        args, kwargs = tree.map_structure(fill, (node.args, node.kwargs))
+        node = dataclasses.replace(node, args=args, kwargs=kwargs)
+        key = _computation(node) if candidates(node) else node
+        if key in known:
+            same.update(zip(tree.flatten(node.outputs), tree.flatten(known[key].outputs)))
+        else:
+            known[key] = node
+            nodes.append(node)
+    masks = [fill(x) for x in graph.output_masks]
+    return dataclasses.replace(graph, nodes=nodes, outputs=tree.map_structure(fill, graph.outputs), output_masks=masks)
+
+
+def _computation(node):
+    """What tells a computation from others."""
+    leaf = lambda x: x if isinstance(x, (Value, *_PLAIN)) else (str(x.dtype), np.asarray(x).tobytes(), np.shape(x))
+    known = [
+        leaf(x) if hasattr(x, "dtype") or isinstance(x, (Value, *_PLAIN)) else repr(x)
+        for x in tree.flatten((node.args, node.kwargs))
+    ]
+    config = {key: value for key, value in node.operation.get_config().items() if key != "name"}
+    return (type(node.operation), repr(config), repr(tree.map_structure(lambda _: 0, (node.args, node.kwargs))), *known)
+
+
+_PLAIN = (bool, int, float, str, type(None), type(Ellipsis))

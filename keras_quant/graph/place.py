@@ -14,6 +14,7 @@ from keras_quant.graph.model import QuantizedModel, joined_layers
 from keras_quant.graph.operations import inputs_of, only_moves, quantized_layer
 from keras_quant.layers import FloatEntrance, QuantBooleans, QuantIdentity, Quantize, annotation, is_quantized
 from keras_quant.layers.weighted import fit_weight_ranges
+from keras_quant.layers.with_mask import WithMask
 from keras_quant.settings import FLOAT
 
 
@@ -172,6 +173,11 @@ def _named_outputs(graph, placed):
             cls = keras.layers.Identity if annotation(tensor) is None else QuantIdentity
             tensor = cls(name=placed.unique(_dotted(name)))(tensor)
         flat.append(tensor)
+    for index, mask in enumerate(graph.output_masks):
+        if mask is not None:
+            # Losses and metrics read it from the tensor.
+            masked = WithMask(name=placed.unique(f"{flat[index]._keras_history.operation.name}_masked"))
+            flat[index] = masked([flat[index], placed.tensors[mask]])
     return tree.pack_sequence_as(graph.outputs, flat)
 
 

@@ -33,6 +33,7 @@ def symbolic_spelling(layer=None):
         *_left_operands(),
         *_open_batch(),
         (keras.Operation, "symbolic_call", _with_arrays),
+        (keras.layers.Layer, "symbolic_call", _with_known_arguments),
         (Merge, "symbolic_call", _of_shapes),
         (Node, "__init__", _node_of_tensors),
         (keras.layers.Layer, "add_loss", _loss_is_left_out),
@@ -84,7 +85,16 @@ def _with_arrays(self, *args, **kwargs):
     return _SYMBOLIC_CALL(self, *args, **kwargs)
 
 
+def _with_known_arguments(self, *args, **kwargs):
+    """A layer's `symbolic_call`; its `call` may take more than its `compute_output_spec`, as keras_hub's attention does."""
+    known = inspect.signature(self.compute_output_spec).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        kwargs = {name: value for name, value in kwargs.items() if name in known}
+    return _LAYER_CALL(self, *args, **kwargs)
+
+
 _SYMBOLIC_CALL, _NODE = keras.Operation.symbolic_call, Node.__init__
+_LAYER_CALL = keras.layers.Layer.symbolic_call
 
 
 def _of_shapes(self, *args, **kwargs):

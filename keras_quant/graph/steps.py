@@ -6,7 +6,7 @@ import keras
 from keras import tree
 from keras.src.ops import numpy
 
-from keras_quant.graph.graph import Node, Value
+from keras_quant.graph.graph import Node, Value, rows_of
 
 
 class Steps:
@@ -28,8 +28,7 @@ class Steps:
         symbol = lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
         spec = operation.compute_output_spec(*tree.map_structure(symbol, args))
         path = f"{self.node.path}/{type(operation).__name__.lower()}_{len(self.nodes)}"
-        rows = next((x.rows for x in tree.flatten(args) if isinstance(x, Value)), 1)
-        output = Value(tuple(spec.shape), spec.dtype, path, rows=rows)
+        output = Value(tuple(spec.shape), spec.dtype, path, rows=rows_of(args))
         self.nodes.append(Node(operation, path, args, {}, output))
         return output
 

@@ -11,16 +11,20 @@ from keras.src.ops.numpy import Reshape
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph import batch
 from keras_quant.graph.activations import foreign_activation, without_activation
+from keras_quant.graph.choices import is_choice
 from keras_quant.graph.constants import is_arithmetic
 from keras_quant.graph.expand import is_expanded
 from keras_quant.graph.explain import WAYS_OUT, call_site, explained, untraceable
-from keras_quant.graph.graph import Graph, Node, Value
+from keras_quant.graph.graph import Graph, Node, Value, without_repeats, without_unread
+from keras_quant.graph.kinds import is_real
+from keras_quant.graph.mask_flow import Masks, computed_masks, mask_of, takes_masks
 from keras_quant.graph.operations import has_quantized_form
 from keras_quant.graph.sizes import Sized
 from keras_quant.graph.spelling import independent, is_nothing, symbols_for_constants, variables_by_value
 from keras_quant.graph.weights import takes_weights
 from keras_quant.layers import annotate, annotation, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
+from keras_quant.layers.with_mask import WithMask
 
 
 def trace(model, keep_float=False):
@@ -50,8 +54,11 @@ def trace(model, keep_float=False):
     outputs = tracer.open(model, (tree.pack_sequence_as(structure, inputs),), {}, prefix="")
     if not all(isinstance(x, Value) for x in tree.flatten(outputs)):
         raise QuantizationError(f"Model '{model.name}' has an output that does not depend on its input. Leave it out.")
-    graph = Graph(inputs, outputs, _output_names(model, outputs), tracer.nodes, structure)
-    return graph.with_paths(tracer.outputs)
+    masks = [tracer.masks.of.get(x) for x in tree.flatten(outputs)]
+    names = _output_names(model, outputs)
+    graph = Graph(inputs, outputs, names, tracer.nodes, structure, output_masks=masks)
+    exact = lambda node: not any(map(is_real, tree.flatten(node.outputs)))
+    return without_repeats(without_unread(graph, exact), exact).with_paths(tracer.outputs)
 
 
 def _model_inputs(model, shapes=None):
@@ -146,6 +153,7 @@ class _Tracer:
         self.nodes = []
         self.outputs, self.bare = {}, {}
         self.source = None
+        self.masks = Masks()
 
     def visit(self, operation, args, kwargs, prefix, training=None):
         """The output `Value`s of one call, after recording the leaves that it amounts to.
@@ -157,10 +165,39 @@ class _Tracer:
             return constant
         if type(operation) is keras.layers.Identity and tree.is_nested(args[0]):
             return args[0]
-        outputs = self._visit(operation, args, kwargs, prefix, _training_flag(operation, kwargs, training))
+        if isinstance(operation, WithMask):
+            return args[0][0]
+        outputs = self._visit_with_masks(operation, args, kwargs, prefix, _training_flag(operation, kwargs, training))
         if isinstance(outputs, Value):
             self.outputs.setdefault(prefix + operation.name, outputs)
         return outputs
+
+    def _visit_with_masks(self, operation, args, kwargs, prefix, training):
+        if not takes_masks(operation):
+            return self._visit(operation, args, kwargs, prefix, training)
+        kwargs = self.masks.arguments(operation, args, kwargs)
+        previous = self.masks.previous(args, kwargs)
+        outputs = self._visit(operation, args, kwargs, prefix, training)
+        self._pass_masks(operation, args, kwargs, outputs, previous, prefix)
+        return outputs
+
+    def _pass_masks(self, layer, args, kwargs, outputs, previous, prefix):
+        """Give a layer's outputs the masks that its `compute_mask` makes, unless its `call` gave them others."""
+        flat = [x for x in tree.flatten(outputs) if isinstance(x, Value)]
+        makes = previous is not None or not getattr(layer.compute_mask, "_is_default", False)
+        if isinstance(layer, keras.Model) or not makes or all(x in self.masks.of for x in flat):
+            return
+        values = [x for x in tree.flatten((args, kwargs, previous)) if isinstance(x, Value)]
+        symbols = {x: _symbol(x) for x in values}
+        fill = lambda x: symbols[x] if isinstance(x, Value) else x
+        try:
+            made = computed_masks(layer, *tree.map_structure(fill, (args, kwargs, previous)))
+        except Exception as error:
+            raise untraceable(layer, prefix + layer.name, error) from error
+        masks = self._follow(list(symbols.values()), tree.flatten(made), list(symbols), f"{prefix}{layer.name}/", None)
+        for value, mask in zip(flat, masks):
+            if isinstance(mask, Value):
+                self.masks.of.setdefault(value, mask)
 
     def _visit(self, operation, args, kwargs, prefix, training):
         if isinstance(operation, KernelCall) or not isinstance(operation, keras.layers.Layer):
@@ -213,6 +250,7 @@ class _Tracer:
         # A value may be there twice: a tensor joined with itself.
         symbols = {x: _symbol(x) for x in tree.flatten((args, kwargs)) if isinstance(x, Value)}
         fill = lambda x: symbols[x] if isinstance(x, Value) else x
+        self.masks.attach(symbols)
         layers = [operation, *operation._flatten_layers(include_self=False)]
         before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
         source, self.source = self.source, call_site(operation) or self.source
@@ -223,8 +261,10 @@ class _Tracer:
                 symbolic_kwargs["training"] = training
             outputs = batch.called(operation, symbolic_args, symbolic_kwargs)
             _check_outputs(outputs)
-            variables = variables_by_value(operation)
-            return self._follow(list(symbols.values()), outputs, list(symbols), prefix, training, variables)
+            masks, variables = [mask_of(x) for x in tree.flatten(outputs)], variables_by_value(operation)
+            made, masks = self._follow(list(symbols.values()), (outputs, masks), list(symbols), prefix, training, variables)
+            self.masks.of.update((x, m) for x, m in zip(tree.flatten(made), masks) if isinstance(m, Value))
+            return made
         except QuantizationError:
             raise
         except Exception as error:
@@ -283,7 +323,8 @@ def _is_whole(operation, nodes, keep_float):
     if isinstance(operation, (GridInputs, keras.Model)):
         return False
     odd = [n for n in nodes if not isinstance(n.operation, keras.layers.Layer) and not has_quantized_form(n.operation)]
-    odd = [n for n in odd if not (is_arithmetic(n.operation) or takes_weights(n.operation))]
+    odd = [n for n in odd if not (is_arithmetic(n.operation) or takes_weights(n.operation) or is_choice(n.operation))]
+    odd = [n for n in odd if any(map(is_real, tree.flatten(n.outputs)))]
     of_keras = type(operation).__module__.startswith("keras.") and not operation._layers
     holds_weights = keep_float and any(isinstance(x, keras.Variable) for n in odd for x in tree.flatten((n.args, n.kwargs)))
     return bool(odd) and (holds_weights or (of_keras and not isinstance(operation, keras.layers.Lambda)))

@@ -50,6 +50,7 @@ from keras_quant.layers.entrance import FloatEntrance, is_quantized
 from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake
 from keras_quant.layers.gelu import QuantGELU
 from keras_quant.layers.log_softmax import QuantLogSoftmax
+from keras_quant.layers.masked_mean import QuantMaskedMean
 from keras_quant.layers.matmul import QuantEinsum, QuantMatmul
 from keras_quant.layers.maximum import QuantMaximum, QuantMinimum
 from keras_quant.layers.multiply import QuantMultiply, QuantSquare
@@ -110,3 +111,4 @@ from keras_quant.layers.table import QuantPower, QuantTable
 from keras_quant.layers.top_k import QuantTopK
 from keras_quant.layers.upsampling import QuantUpSampling2D
 from keras_quant.layers.volume import QuantCropping3D, QuantUpSampling3D, QuantZeroPadding3D
+from keras_quant.layers.where import QuantWhere

@@ -28,6 +28,11 @@ class QuantEmbedding(QuantLayer, keras.layers.Embedding):
         chosen = "table" if output_quantizer is None else output_quantizer
         self.output_quantizer = quantizers.with_width(chosen, quantizers.OUTPUT, bits)
 
+    @property
+    def table_rows(self):
+        """How many rows there are to pick."""
+        return self.input_dim
+
     def calibrated_values(self, outputs):
         """What calibration measures: the table, of which the data picks a few rows."""
         return ops.convert_to_tensor(self.embeddings)

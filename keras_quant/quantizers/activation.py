@@ -16,6 +16,9 @@ from keras_quant.settings import InFloat32
 # Products of scales have to stay normal float32 numbers.
 NARROWEST, WIDEST = 1e-20, 1e20
 ROUNDINGS = ("nearest", "stochastic")
+# A range as wide above zero as below, such as that of `concatenate([x, -x])` in rotary embeddings, has a zero point half way
+# between two integers. What the quotient's last bit says would be another thing in a graph than outside of one.
+OFF_TIES = 1e-6
 
 
 class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
@@ -71,7 +74,7 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
         if self._is_unsigned:
             zero_point = ops.convert_to_tensor(float(lowest))
         else:
-            zero_point = backend.clip(backend.round_half_even(lowest - low / scale), lowest, highest)
+            zero_point = backend.clip(backend.round_half_even(lowest - low / scale + OFF_TIES), lowest, highest)
         return QuantParams(ops.cast(scale, "float32"), ops.cast(zero_point, "float32"), self.type)
 
     def ends(self, low, high):
@@ -81,7 +84,7 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
         top, levels = self.type.high, self.type.levels
         scale = max(-low, high) / top if self.symmetric else (high - low) / levels
         scale = 2.0 ** np.ceil(np.log2(scale)) if self.power_of_two else scale
-        zero = 0 if self.symmetric else np.clip(np.rint(self.type.low - low / scale), self.type.low, top)
+        zero = 0 if self.symmetric else np.clip(np.rint(self.type.low - low / scale + OFF_TIES), self.type.low, top)
         return (self.type.low - zero) * scale, (top - zero) * scale
 
     @property

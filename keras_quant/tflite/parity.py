@@ -13,6 +13,7 @@ from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.graph import settle_halves, trace
 from keras_quant.graph.graph import in_integers
 from keras_quant.graph.kinds import is_real
+from keras_quant.graph.picks import check_inputs
 from keras_quant.graph.sizes import at_sizes
 from keras_quant.integer import Quantized
 from keras_quant.layers import QuantLayer, annotate, annotation
@@ -126,6 +127,7 @@ def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="
         compare = Comparison(outputs, inside, given, keras_side(qmodel, graph, list(inside), list(given)), runtime)
         compare.tolerate(graph)
         for arrays in input_batches(data, graph.inputs, steps):
+            check_inputs(graph, arrays)
             compare.add(dict(zip(inputs, arrays)))
             if progress is not None:
                 progress.add(1)

@@ -29,6 +29,8 @@ def explain(name, dtypes):
     Returns:
         Two strings; the remedy may be empty.
     """
+    if "bool" in dtypes:
+        return "XNNPACK has no kernels for masks", ""
     if is_float(dtypes):
         return "it computes in float", "Give its layer a policy of integers, or a quantized form, see `keras_quant.layers`."
     if name in ("ADD", "GATHER") and "int32" in dtypes:

@@ -27,4 +27,5 @@ from keras_quant.tflite import (  # noqa: F401
     table,
     upsampling,
     volumes,
+    where,
 )

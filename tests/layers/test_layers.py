@@ -74,6 +74,7 @@ SEVERAL_INPUTS = (
 )
 # Bases, and layers that take other shapes than images; `test_shipping` has these.
 UNFIT = ("QuantLayer", "QuantComposite", "Quantize", "QuantMatmul", "QuantDotProductAttention")
+UNFIT += ("QuantMaskedMean", "QuantWhere")  # They take masks.
 if not hasattr(keras.layers, "RMSNormalization"):
     UNFIT += ("QuantRMSNormalization",)
 CLASSES = {

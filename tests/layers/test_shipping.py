@@ -242,6 +242,9 @@ ON_XNNPACK |= {
         lambda x: L.Concatenate()([L.GlobalAveragePooling1D()(x), L.GlobalMaxPooling1D()(x)]), SEQUENCE
     ),
     "padding_and_cropping1d": lambda: sequence(L.ZeroPadding1D((1, 3)), L.Conv1D(4, 3), L.Cropping1D((2, 0))),
+    "rotary": lambda: functional(
+        lambda x: ops.matmul(rotary(L.Dense(8)(x)), L.Permute((2, 1))(rotary(L.Dense(8)(x)))), WORDS
+    ),
     "upsampling1d": lambda: sequence(L.UpSampling1D(3), L.Conv1D(4, 3), L.UpSampling1D(2)),
 }
 
@@ -301,6 +304,35 @@ if hasattr(keras.activations, "hard_tanh"):
         "transpose1d_output_padding": lambda: sequence(L.Conv1DTranspose(8, 3, 2, output_padding=1)),
     }
 
+
+def masked(function):
+    """A network of sequences: `function` of a tensor, and of a mask that is computed."""
+
+    def build(x):
+        mask = L.Dense(1)(x)[:, :, 0] > -0.3
+        return function(L.Dense(8)(x), mask)
+
+    return functional(build, WORDS)
+
+
+def mean_of_kept(x, mask):
+    ones = ops.cast(mask, "float32")
+    return ops.sum(x * ones[:, :, None], axis=1) / ops.maximum(ops.sum(ones, axis=1, keepdims=True), 1.0)
+
+
+def added_mask(x, mask):
+    scores = ops.matmul(x, ops.transpose(x, (0, 2, 1)))
+    causal = (1.0 - np.tril(np.ones((10, 10), "float32"))) * -1e4
+    added = (1.0 - ops.cast(mask, "float32"))[:, None, :] * -1e9
+    return ops.matmul(ops.softmax(scores + (added + causal)), x)
+
+
+def rotary(x):
+    angles = np.tile(np.outer(np.arange(10), [1.0, 0.1, 0.01, 0.001]), 2).astype("float32")
+    turned = ops.concatenate([-x[..., 4:], x[..., :4]], -1)
+    return x * np.cos(angles) + turned * np.sin(angles)
+
+
 TABLE = ["CAST", "ADD", "GATHER"]
 NEAREST = ["RESIZE_NEAREST_NEIGHBOR"]
 OFF_XNNPACK = {
@@ -314,6 +346,28 @@ OFF_XNNPACK = {
     "attention_with_dropout": (
         lambda: functional(lambda x: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x), WORDS),
         ["SOFTMAX", "QUANTIZE"],
+    ),
+    "where": (lambda: masked(lambda x, m: ops.where(m[:, :, None], x, x * 0.5)), ["GREATER", "RESHAPE", "SELECT_V2"]),
+    "where_constants": (
+        lambda: masked(lambda x, m: ops.where(np.eye(10, 8) > 0, 0.25, ops.where(m[:, :, None], x, -0.5))),
+        ["GREATER", "RESHAPE", "SELECT_V2", "SELECT_V2"],
+    ),
+    "max_of_kept": (
+        lambda: masked(lambda x, m: ops.max(ops.where(m[:, :, None], x, -np.inf), axis=1)),
+        ["GREATER", "RESHAPE", "SELECT_V2"],
+    ),
+    "mean_of_kept": (lambda: masked(mean_of_kept), ["GREATER", "RESHAPE", "CAST", "CAST", "CAST"]),
+    "attention_causal": (
+        lambda: functional(lambda x: L.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True), WORDS),
+        ["SELECT_V2", "SOFTMAX", "QUANTIZE"],
+    ),
+    "attention_masked": (
+        lambda: masked(lambda x, m: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x, attention_mask=m[:, None, :])),
+        ["GREATER", "RESHAPE", "RESHAPE", "SELECT_V2", "SOFTMAX", "QUANTIZE", "SELECT_V2"],
+    ),
+    "attention_with_added_mask": (
+        lambda: masked(added_mask),
+        ["GREATER", "RESHAPE", "SELECT_V2", "SELECT_V2", "SOFTMAX", "QUANTIZE"],
     ),
     "softplus_of_many": (lambda: sequential(L.UpSampling2D(3), L.Conv2D(4, 1, activation="softplus")), TABLE),
     "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX", "QUANTIZE"]),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_quant as kq
-from keras_quant import quantizers
+from keras_quant import backend, quantizers
 from keras_quant.quantizers import FixedGrid, MovingAverage
 
 ranges = st.tuples(st.floats(-1e4, 0, width=32), st.floats(2.0**-10, 1e4, width=32))
@@ -76,6 +76,14 @@ def test_a_collapsed_range_still_gives_a_grid(low, high):
     quantizer = with_range(low, high)
     params = quantizer.params()
     assert quantizer.is_set and np.isfinite(float(params.scale)) and float(params.scale) > 0
+
+
+def test_a_range_as_wide_above_zero_as_below_has_one_zero_point_in_graphs_and_outside():
+    quantizer = MovingAverage()
+    in_graph = backend.compiled(lambda: quantizer.params().zero_point)
+    for reach in np.random.default_rng(0).uniform(0.1, 10, 50):
+        quantizer.set_range(-reach, reach)
+        assert float(in_graph()) == float(quantizer.params().zero_point) == 0
 
 
 def test_unset_quantizer_says_so():
