@@ -23,6 +23,7 @@ LOWEST = {
     "GELU": 2,
     "GREATER": 1,
     "LEAKY_RELU": 1,
+    "LOGICAL_AND": 1,
     "LOGICAL_NOT": 1,
     "LOGISTIC": 2,
     "MAXIMUM": 1,

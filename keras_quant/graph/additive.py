@@ -143,7 +143,7 @@ class _Lift:
         """The nodes that leave out what the terms leave out; `None` where they are no masks."""
         if not any(_is_mask(term) for term in terms):
             return None
-        nodes = []
+        nodes, mask = [], None
         for index, term in enumerate(terms):
             path = f"{node.path}/{index}"
             if isinstance(term, np.ndarray):
@@ -158,8 +158,11 @@ class _Lift:
             else:
                 made, kept = self._mask(node, term, path)
                 nodes.extend(made)
-            nodes.append(node_like(node, knp.Where(), path, kept, x, MASKED))
-            x = nodes[-1].output
+            if isinstance(mask, Value) or (mask is not None and isinstance(kept, Value)):
+                nodes.append(node_like(node, knp.LogicalAnd(), f"{path}_both", mask, kept))
+                kept = nodes[-1].output
+            mask = kept if mask is None or isinstance(kept, Value) else mask & kept
+        nodes.append(node_like(node, knp.Where(), node.path, mask, x, MASKED))
         return [*nodes[:-1], dataclasses.replace(nodes[-1], path=node.path, outputs=node.outputs)]
 
     def _mask(self, node, line, path):
