@@ -187,7 +187,7 @@ class Lowering:
             return x
         # A tensor on no grid stays on none, whatever grid the output has.
         on = dataclasses.replace(output, params=params_of(x))
-        made = self.activation(on, name, shape)
+        made = self.activation(on, name, shape, kind=x.kind)
         first = -1 if self.writer.batch_size is None else made.shape[0]
         wanted = self.ints(output, f"{name}_shape", [first, *shape])
         self.operator("RESHAPE", [x, wanted], made, 1, (1, 5, 0), "ReshapeOptions", newShape=[first, *shape])
