@@ -16,22 +16,15 @@ MEANINGS = {
 
 _OPENED = "is traced into what it is made of"
 OPENED_LAYERS = dict.fromkeys(
-    "AdditiveAttention Attention Average Dot GroupQueryAttention Lambda Layer MultiHeadAttention Pipeline "
-    "SpectralNormalization Wrapper".split(),
+    "AdditiveAttention Attention Average Dot GroupQueryAttention Lambda Layer Masking MultiHeadAttention Pipeline "
+    "ReversibleEmbedding SpectralNormalization TimeDistributed Wrapper".split(),
     _OPENED,
 )
 NAMING_LAYERS = {"InputLayer": "a name for an input"}
 OUTSIDE_LAYERS = {"InputSpec": "Describes what a layer takes; is no layer."}
-_TABLES = "Tables and categories have no integer form yet. Look the values up in the data pipeline."
-PENDING_LAYERS = {
-    **dict.fromkeys("Hashing ReversibleEmbedding".split(), _TABLES),
-    "Masking": "Masks have no integer form yet. Leave it out.",
-    "RandomCrop": "It also acts at inference, as a resizing. Use CenterCrop.",
-    "SpatialDropout3D": "Volumes have no integer form yet.",
-    "TimeDistributed": "It merges the batch with time. Call the layer on the sequence itself.",
-}
+PENDING_LAYERS = {}
 
-OPENED_OPERATIONS = dict.fromkeys("abs conj rearrange".split(), _OPENED)
+OPENED_OPERATIONS = dict.fromkeys("abs conj rearrange select where".split(), _OPENED)
 NAMING_OPERATIONS = {"custom_gradient": "in training another gradient"}
 _CONSTANT = "Makes a constant, or says something about a shape, when the model is built."
 _LOSSES = "Losses and metrics are computed in training, from a model's outputs."
@@ -49,12 +42,12 @@ OUTSIDE_OPERATIONS = {
     ),
     **dict.fromkeys("convert_to_numpy jvp linalg.jvp vectorize".split(), _ON_HOST),
 }
-_INTEGERS = "Makes or takes integers or booleans, which have no form yet. Do it with the model's outputs, on the host."
+_INTEGERS = "Makes or takes integers or booleans, and has no rule for those. Do it with the model's outputs, on the host."
 PENDING_OPERATIONS = {
     **dict.fromkeys(
         "allclose bitwise_and bitwise_invert bitwise_left_shift bitwise_not bitwise_or bitwise_xor "
         "bitwise_right_shift gcd isclose isfinite isin isinf isnan isneginf isposinf isreal "
-        "lcm left_shift moments nanargmax nanargmin right_shift select signbit top_k where".split(),
+        "lcm left_shift nanargmax nanargmin right_shift signbit".split(),
         _INTEGERS,
     ),
 }

@@ -27,6 +27,7 @@ leaves_outside(
     "It takes text, which no kernel does. Cut it off: call it in the data pipeline, and begin the model with "
     '`keras.Input(shape, dtype="int32")` where its ids come out.',
     "HashedCrossing",
+    "Hashing",
     "IntegerLookup",
     "StringLookup",
     "TextVectorization",

@@ -55,6 +55,7 @@ ARGUMENTS = {
     "QuantStandardize": {"axis": [3]},
     "QuantStochasticDepth": {"drop_path_rate": 0.5},
     "QuantTable": {"function": "softplus", "offset": 0.5},
+    "QuantTopK": {"k": 3},
     "QuantResize": {"height": 8, "width": 18, "interpolation": "nearest"},
     "QuantResizing": {"height": 7, "width": 20, "crop_to_aspect_ratio": True},
     "QuantCenterCrop": {"height": 7, "width": 12},
@@ -74,7 +75,8 @@ SEVERAL_INPUTS = (
 )
 # Bases, and layers that take other shapes than images; `test_shipping` has these.
 UNFIT = ("QuantLayer", "QuantComposite", "Quantize", "QuantMatmul", "QuantDotProductAttention")
-UNFIT += ("QuantMaskedMean", "QuantWhere")  # They take masks.
+UNFIT += ("QuantMaskedMean", "QuantWhere", "QuantEmbedding", "QuantOneHot", "QuantBooleans")  # They take masks or ids.
+UNFIT += tuple(name for name in vars(layers) if "3D" in name)
 if not hasattr(keras.layers, "RMSNormalization"):
     UNFIT += ("QuantRMSNormalization",)
 CLASSES = {
