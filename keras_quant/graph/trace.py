@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+import numpy as np
 from keras import tree
 from keras.src.layers.merging.base_merge import Merge
 from keras.src.models.functional import Functional
@@ -308,9 +309,9 @@ class _Tracer:
             raise untraceable(operation, path, error) from error
         outputs = tree.map_structure(lambda x: batch.value(x, path, annotation(x), self.size), spec)
         operation = operation.layer if isinstance(operation, KernelCall) else operation
+        args, kwargs = batch.constants((args, kwargs), path, self.source)
         if not isinstance(operation, keras.layers.Layer):
             operation = batch.relative(operation, spec)
-            args, kwargs = batch.constants((args, kwargs), path, self.source)
         self.nodes.append(Node(operation, path, args, kwargs, outputs, training=training, source=self.source))
         return outputs
 
@@ -348,7 +349,7 @@ def _flat_inputs(functional, inputs):
 
 def _check_outputs(outputs):
     """A tensor that was made here and now, such as positions, is a constant for the layers behind."""
-    is_tensor = lambda x: isinstance(x, (keras.KerasTensor, keras.Variable)) or keras.ops.is_tensor(x)
+    is_tensor = lambda x: isinstance(x, (keras.KerasTensor, keras.Variable, np.ndarray)) or keras.ops.is_tensor(x)
     strange = [x for x in tree.flatten(outputs) if not is_tensor(x)]
     if len(strange) == len(tree.flatten(outputs)):
         raise TypeError(f"`call` returns something that does not depend on its input. Received: {type(strange[0]).__name__}")
