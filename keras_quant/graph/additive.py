@@ -19,6 +19,8 @@ FAR_BELOW = -1e3
 # More than any number that a graph may hold.
 _LARGEST = 1e30
 _SUMS = (knp.Add, keras.layers.Add)
+# What leaves real numbers as they are.
+_SAME_VALUES = core.Cast, getattr(core, "ConvertToTensor", core.Cast)
 
 
 def lift_additive_masks(graph):
@@ -65,7 +67,7 @@ def _line(node, lines, inputs):
     known = lines.get(x) or (Line(x, 1.0, 0.0) if not is_real(x) or x in inputs else None)
     if known is None:
         return None
-    if type(operation) in (core.Cast, core.ConvertToTensor) and is_real(node.outputs):
+    if type(operation) in _SAME_VALUES and is_real(node.outputs):
         return known
     if type(operation) in _ARITHMETIC and len(node.args) == 2:
         other = node.args[1] if node.args[0] is x else node.args[0]

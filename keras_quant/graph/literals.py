@@ -15,7 +15,7 @@ from keras_quant.graph.weights import takes_weights
 
 LITERALS = {
     numpy.ZerosLike: lambda node: 0.0,
-    numpy.EmptyLike: lambda node: 0.0,
+    getattr(numpy, "EmptyLike", numpy.ZerosLike): lambda node: 0.0,
     numpy.OnesLike: lambda node: 1.0,
     numpy.FullLike: lambda node: node.kwargs["fill_value"] if "fill_value" in node.kwargs else node.args[1],
 }

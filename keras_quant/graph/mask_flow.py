@@ -4,11 +4,11 @@ import inspect
 
 import keras
 from keras import tree
-from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 
 from keras_quant.graph.batch import symbolic_shape
 from keras_quant.graph.graph import Value
 from keras_quant.layers.base import GridInputs
+from keras_quant.layers.with_mask import get_keras_mask, set_keras_mask
 
 
 class Masks:

@@ -96,7 +96,7 @@ def _mean(node):
     return [*nodes, kept, masked, ones, total, count, mean]
 
 
-@_expands(nn.DotProductAttention)
+@_expands(*(getattr(nn, name) for name in ("DotProductAttention",) if hasattr(nn, name)))
 def _attention(node):
     """Without mask and bias it has a quantized layer of its own."""
     query, key, value, bias, mask, scale = (*positional(node), None, None, None)[:6]

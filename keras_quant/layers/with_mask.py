@@ -1,7 +1,18 @@
 """The mask that a model's output carries."""
 
 import keras
-from keras.src.backend.common.masking import set_keras_mask
+
+try:
+    from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+except ImportError:  # Keras before 3.6
+
+    def get_keras_mask(x):
+        """The Keras mask of a tensor, or `None`."""
+        return getattr(x, "_keras_mask", None)
+
+    def set_keras_mask(x, mask):
+        """Give a tensor a Keras mask."""
+        x._keras_mask = mask
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
