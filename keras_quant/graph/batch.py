@@ -18,10 +18,9 @@ from keras.src.ops.numpy import BroadcastTo, Concatenate, Reshape
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.graph.call import call_symbolically
 from keras_quant.graph.explain import NoAssignments
-from keras_quant.graph.graph import Value
+from keras_quant.graph.graph import SAMPLES, Value
 from keras_quant.graph.spelling import symbolic_spelling
 
-SAMPLES = 10007
 # Another one: what differs between the two depends on the batch.
 OTHER_SAMPLES = 10009
 

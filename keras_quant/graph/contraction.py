@@ -1,6 +1,5 @@
 """Sums of products over any labels, `einsum` and EinsumDense, become those that are one matrix product."""
 
-import collections
 import string
 
 import keras
@@ -19,23 +18,21 @@ MOST_KERNELS = 64
 
 def _labels(subscripts, ranks):
     """The labels of operands and result, with letters in place of an ellipsis."""
-    operands, arrow, result = subscripts.replace(" ", "").partition("->")
+    operands, _, result = subscripts.replace(" ", "").partition("->")
     operands = operands.split(",")
     free = [letter for letter in string.ascii_letters if letter not in subscripts]
     width = max((rank - len(o) + 3 for o, rank in zip(operands, ranks) if "..." in o), default=0)
     letters = "".join(free[:width])
     fill = lambda o, rank: o.replace("...", letters[width - (rank - len(o) + 3) :] if "..." in o else "")
     operands = [fill(o, rank) for o, rank in zip(operands, ranks)]
-    if not arrow:
-        counts = collections.Counter("".join(operands))
-        once = sorted(label for label, count in counts.items() if count == 1 and label not in letters)
-        return operands, letters + "".join(once)
     return operands, result.replace("...", letters)
 
 
 @expands(numpy, "Einsum")
 def _einsum(node):
     """With a constant it is an EinsumDense; of one tensor a sum and a transpose; of three, two products."""
+    if "->" not in node.operation.subscripts:
+        return [node]  # Keras's symbolic result has another order of axes than the one that it computes.
     operands, result = _labels(node.operation.subscripts, [len(x.shape) for x in node.args])
     if node.kwargs or any(len({*text}) != len(text) for text in operands):
         return [node]

@@ -83,8 +83,8 @@ def _get(node, index, key, output):
 
 def _refused(node):
     """A slice of the batch, which has no quantized form; its error says so."""
-    output = tree.flatten(node.outputs)[0]
-    return [Node(numpy.GetItem(), node.path, (node.inputs[0], (slice(0, 1),)), {}, output)]
+    cut = node.inputs[0], (slice(0, 1),)
+    return [Node(numpy.GetItem(), node.path, cut, {}, output) for output in tree.flatten(node.outputs)]
 
 
 @expands(numpy, "Stack")

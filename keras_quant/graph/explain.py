@@ -9,6 +9,7 @@ import keras
 
 from keras_quant.backend import ReadingError
 from keras_quant.errors import UnsupportedLayerError
+from keras_quant.graph.graph import SAMPLES
 
 REGISTER = "Give it a quantized form with `keras_quant.register_quantized_layer`."
 WAYS_OUT = (
@@ -45,6 +46,9 @@ def untraceable(operation, path, error):
         error: what its `call` raised.
     """
     what = f"Layer '{path}' ({type(operation).__name__})"
+    if not isinstance(operation, keras.layers.Layer):
+        cause = explained(error).replace(str(SAMPLES), "batch")
+        return UnsupportedLayerError(f"Operation '{path}' ({type(operation).__name__}) cannot be computed: {cause}")
     if type(operation).__module__.startswith("keras.") and not isinstance(operation, keras.layers.Lambda):
         return UnsupportedLayerError(f"{what} has no quantized form. {WAYS_OUT}")
     error = _without_wrapping(error)

@@ -23,7 +23,9 @@ class QuantizedModel(Functional):
 
     def get_layer(self, name=None, index=None):
         """As `keras.Model.get_layer`, by a path such as "encoder/relu", too, and by that of a layer which joined another."""
-        target, whole = self.joined.get(name, (name, True))
+        names = {layer.name for layer in self.layers}
+        own = next((n for n in (name, str(name).replace("/", ".")) if n in names), None)
+        target, whole = self.joined.get(name, (name, True)) if own is None else (own, True)
         if not whole:
             warnings.warn(
                 f"'{name}' joined layer '{target}' with what follows it, an activation for instance, which the kernel does "

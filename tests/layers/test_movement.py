@@ -54,7 +54,7 @@ def test_computed_indices_are_refused():
 
 @pytest.mark.parametrize("samples, axis", [(2, -1), (1, 0)])
 def test_joining_a_constant_of_several_samples_or_along_the_batch_is_refused(samples, axis):
-    with pytest.raises(kq.UnsupportedLayerError, match=r"Operation 'concatenate\w*' .*constant operand"):
+    with pytest.raises(kq.UnsupportedLayerError, match=r"'concatenate\w*' .*(constant operand|along the batch)"):
         kq.quantize(functional(lambda x: ops.concatenate([x, np.zeros((samples, 12, 12, 6), "float32")], axis=axis)))
 
 

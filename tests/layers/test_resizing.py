@@ -42,8 +42,6 @@ def test_a_network_with_resizing_trains_saves_and_ships(tmp_path):
 
 
 REFUSED = {
-    "bicubic": (lambda: L.Resizing(6, 6, "bicubic", name="odd"), "'odd': no int8 kernel interpolates 'bicubic'"),
-    "antialias": (lambda: L.Resizing(6, 6, antialias=True, name="odd"), "'odd': no int8 kernel filters"),
     "fill": (lambda: L.Resizing(6, 9, pad_to_aspect_ratio=True, fill_value=1.0, name="odd"), "'odd' pads with zeros only"),
     "enlarging_crop": (lambda: L.CenterCrop(20, 4, name="odd"), "'odd' crops to 20×4 an image of 12×12"),
 }
@@ -57,8 +55,6 @@ def test_what_has_no_int8_form_is_refused_by_name(name):
 
 
 WITHOUT_FORM = {
-    "volumes": (lambda: L.Conv3D(2, 2, name="odd"), (4, 4, 4, 2), r"'odd' \(Conv3D\) .* no int8 kernel for volumes"),
-    "pooled_volumes": (lambda: L.MaxPooling3D(name="odd"), (4, 4, 4, 2), "2-D layer of the same name"),
     "recurrent": (lambda: L.LSTM(3, name="odd"), (5, 2), r"'odd' \(LSTM\) has no quantized form.* Conv1D"),
     "gated": (lambda: L.GRU(3, name="odd"), (5, 2), "Conv1D"),
     "simple": (lambda: L.SimpleRNN(3, name="odd"), (5, 2), "Conv1D"),

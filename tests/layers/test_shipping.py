@@ -356,7 +356,7 @@ OFF_XNNPACK = {
         lambda: masked(lambda x, m: ops.max(ops.where(m[:, :, None], x, -np.inf), axis=1)),
         ["GREATER", "RESHAPE", "SELECT_V2"],
     ),
-    "mean_of_kept": (lambda: masked(mean_of_kept), ["GREATER", "RESHAPE", "CAST", "CAST", "CAST"]),
+    "mean_of_kept": (lambda: masked(mean_of_kept), ["GREATER", "RESHAPE", "CAST", "CAST"]),
     "attention_causal": (
         lambda: functional(lambda x: L.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True), WORDS),
         ["SELECT_V2", "SOFTMAX", "QUANTIZE"],
