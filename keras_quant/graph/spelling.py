@@ -95,11 +95,16 @@ def _with_known_arguments(self, *args, **kwargs):
 
 _SYMBOLIC_CALL, _NODE = keras.Operation.symbolic_call, Node.__init__
 _LAYER_CALL = keras.layers.Layer.symbolic_call
+# Newer Keras records a layer's call elsewhere.
+_MAKES_NODES = _LAYER_CALL is _SYMBOLIC_CALL
 
 
 def _of_shapes(self, *args, **kwargs):
     """A merging layer's `symbolic_call`; its rules for shapes know symbolic tensors only."""
-    return self.compute_output_spec(*symbols_for_constants(args), **kwargs)
+    outputs = self.compute_output_spec(*symbols_for_constants(args), **kwargs)
+    if _MAKES_NODES:
+        Node(operation=self, call_args=args, call_kwargs=kwargs, outputs=outputs)
+    return outputs
 
 
 def symbols_for_constants(structure):
