@@ -136,7 +136,7 @@ OPERATIONS = {
     "rms_normalization": lambda x: ops.rms_normalization(x, np.ones(8)),
     "batch_normalization": lambda x: ops.batch_normalization(x, np.zeros(8), np.ones(8), -1),
     "dot_product_attention": lambda x: ops.dot_product_attention(*[ops.reshape(x, (-1, 6, 2, 4))] * 3),
-    "rearrange": lambda x: ops.rearrange(x, "b t (h d) -> b h t d", h=2),
+    "rearrange": lambda x: L.Lambda(lambda y: ops.rearrange(y, "b t (h d) -> b h t d", h=2))(x),
 }
 OPERATIONS = {name: build for name, build in OPERATIONS.items() if build is not None and hasattr(ops, name)}
 

@@ -114,9 +114,10 @@ def _to_the_end(node, readers, lowers_in_float):
     """Ids of a node and of all that its values pass on the way out of the model; `None` if something computes with them."""
     if node.policy.computes_in_float:
         return set()
-    if node.named or node.activation is not None or not lowers_in_float(node.operation):
+    if node.named or node.activation is not None:
         return None
-    if not (type(node.operation) in _JOINS or only_moves(node, policies.get("int8"))):
+    joins = type(node.operation) in _JOINS and lowers_in_float(node.operation)
+    if not (joins or only_moves(node, policies.get("int8"))):
         return None
     found = {id(node)}
     for reader in readers.get(node.output, []):

@@ -184,3 +184,13 @@ def _distances(node):
     steps = Steps(node)
     between = steps(numpy.Subtract(), steps(numpy.ExpandDims(-2), a), steps(numpy.ExpandDims(-3), b))
     return steps.end(steps(numpy.Sqrt(), steps(numpy.Sum(-1), steps(numpy.Square(), between))))
+
+
+@expands(numpy, "Select")
+def _select(node):
+    """The first choice whose condition holds: one `where` inside the other."""
+    conditions, choices, *default = node.args
+    steps, chosen = Steps(node), default[0] if default else 0.0
+    for condition, choice in reversed(list(zip(conditions, choices))):
+        chosen = steps(numpy.Where(), condition, choice, chosen)
+    return steps.end(chosen)

@@ -135,16 +135,16 @@ def _power(shape, constant, constant_first):
 @_arithmetic("DivideNoNan")
 def _divide_no_nan(shape, constant, constant_first):
     if constant_first:
-        return [layers.QuantTable("reciprocal_no_nan"), _product(shape, constant)]
+        return [layers.QuantTable("reciprocal_no_nan"), *_product(shape, constant)]
     array = array_of(constant)
-    return [_product(shape, np.divide(1.0, array, out=np.zeros_like(array), where=array != 0))]
+    return _product(shape, np.divide(1.0, array, out=np.zeros_like(array), where=array != 0))
 
 
 @_arithmetic("Ldexp")
 def _load_exponent(shape, constant, constant_first):
     if constant_first:
-        return [layers.QuantTable("exp2"), _product(shape, constant)]
-    return [_product(shape, 2.0 ** array_of(constant))]
+        return [layers.QuantTable("exp2"), *_product(shape, constant)]
+    return _product(shape, 2.0 ** array_of(constant))
 
 
 def _by_table(name):

@@ -69,6 +69,8 @@ def _summed_alone(steps, args, operands, result):
 
 def _with_constant(node, steps, operands, result, index):
     x, kernel = node.args[1 - index], node.args[index]
+    if {*operands[index]} <= {*result} & {*operands[1 - index]}:
+        return [node]  # a product of values, not of sums
     equation = f"{operands[1 - index]},{operands[index]}->{result}"
     layer = L.EinsumDense(equation, node.output.shape[1:])
     try:

@@ -148,7 +148,8 @@ def _join_expanded(node, axis):
         output = Value(shape, x.dtype, path, rows=x.rows)
         nodes.append(Node(numpy.ExpandDims(axis), path, (x,), {}, output))
         values.append(output)
-    return [*nodes, *_concatenate(_join(node, values, axis))]
+    joined = _join(node, values, axis)
+    return [*nodes, *(_concatenate(joined) if len(values) > 1 else [joined])]
 
 
 def _join(node, values, axis):
