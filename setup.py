@@ -25,6 +25,7 @@ TEST = [
     "ai-edge-quantizer>=0.10",
     "zstandard>=0.22",
 ]
+HUB = ["keras-hub>=0.20"]
 BENCH = ["tensorflow-model-optimization>=0.8", "tf_keras>=2.18", "setuptools<81"]
 
 setup(
@@ -52,6 +53,7 @@ setup(
         "report": REPORT,
         "test": TEST,
         "bench": BENCH,
+        "hub": HUB,
         "onnx": ONNX,
         "compress": ["zstandard>=0.22"],
         "dev": ["ruff>=0.6"],

@@ -24,7 +24,7 @@ NAMING_LAYERS = {"InputLayer": "a name for an input"}
 OUTSIDE_LAYERS = {"InputSpec": "Describes what a layer takes; is no layer."}
 PENDING_LAYERS = {}
 
-OPENED_OPERATIONS = dict.fromkeys("abs conj rearrange select where".split(), _OPENED)
+OPENED_OPERATIONS = dict.fromkeys("abs conj where".split(), _OPENED)
 NAMING_OPERATIONS = {"custom_gradient": "in training another gradient"}
 _CONSTANT = "Makes a constant, or says something about a shape, when the model is built."
 _LOSSES = "Losses and metrics are computed in training, from a model's outputs."
@@ -50,6 +50,7 @@ PENDING_OPERATIONS = {
         "lcm left_shift nanargmax nanargmin right_shift signbit".split(),
         _INTEGERS,
     ),
+    "rearrange": "Keras finds no shape for it with an open batch. Write it as `ops.reshape` and `ops.transpose`.",
 }
 REFUSED_ACTIVATIONS = {
     "glu": "It halves the channels. Call `keras.ops.glu` behind the layer.",

@@ -5,6 +5,7 @@ import warnings
 
 import keras
 from keras.src.backend import AutocastScope
+from keras.src.backend.common.variables import get_autocast_scope
 
 from keras_quant.errors import QuantizationError
 
@@ -18,7 +19,8 @@ def float32():
     Also a decorator of functions: `@float32()`.
     """
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    with AutocastScope(None):
+    # Some versions of Keras find no dtype for variables in a scope without one; outside of a layer's call there is none.
+    with contextlib.nullcontext() if get_autocast_scope() is None else AutocastScope(None):
         if floatx == policy.name == FLOAT:
             yield
             return

@@ -136,7 +136,6 @@ OPERATIONS = {
     "rms_normalization": lambda x: ops.rms_normalization(x, np.ones(8)),
     "batch_normalization": lambda x: ops.batch_normalization(x, np.zeros(8), np.ones(8), -1),
     "dot_product_attention": lambda x: ops.dot_product_attention(*[ops.reshape(x, (-1, 6, 2, 4))] * 3),
-    "rearrange": lambda x: L.Lambda(lambda y: ops.rearrange(y, "b t (h d) -> b h t d", h=2))(x),
 }
 OPERATIONS = {name: build for name, build in OPERATIONS.items() if build is not None and hasattr(ops, name)}
 
@@ -341,4 +340,4 @@ WITH_JUMPS = (
     *("arccosh", "nanprod"),
 )
 # Keras traces these operations and cannot compute them in float on TensorFlow, or not for an open batch.
-KERAS_CANNOT_RUN = ("broadcast_to", "conv_transpose", "rearrange", "slice")
+KERAS_CANNOT_RUN = ("broadcast_to", "conv_transpose", "slice")

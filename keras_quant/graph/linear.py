@@ -126,10 +126,11 @@ def _resize(node):
     if len(x.shape) != 4 or operation.data_format != "channels_last" or not plain:
         return [node]
     smaller = any(after < before for before, after in zip(x.shape[1:3], node.output.shape[1:3]))
-    filtered = operation.antialias and smaller and operation.interpolation != "nearest"
+    antialias = getattr(operation, "antialias", False)
+    filtered = antialias and smaller and operation.interpolation != "nearest"
     if operation.interpolation in _OF_KERNELS and not filtered:
         return [node]
-    return _by_matrices(node, operation.interpolation, operation.antialias)
+    return _by_matrices(node, operation.interpolation, antialias)
 
 
 @expands(keras.layers, "UpSampling2D")

@@ -79,6 +79,8 @@ UNFIT += ("QuantMaskedMean", "QuantWhere", "QuantEmbedding", "QuantOneHot", "Qua
 UNFIT += tuple(name for name in vars(layers) if "3D" in name)
 if not hasattr(keras.layers, "RMSNormalization"):
     UNFIT += ("QuantRMSNormalization",)
+if keras.layers.RandomCrop(8, 8)(np.zeros((1, 12, 12, 3)), training=False).shape[1] == 8:
+    UNFIT += ("QuantRandomCrop",)  # This Keras cuts in inference, too.
 CLASSES = {
     name: cls
     for name, cls in vars(layers).items()
