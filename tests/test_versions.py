@@ -47,6 +47,14 @@ LOWEST = {
     "TRANSPOSE": 2,
 }
 
+# Of the operators above, those that also compute on int32.
+OF_INT32 = ("ADD", "SUB", "SUM", "REDUCE_MAX", "REDUCE_MIN")
+LOWEST |= dict.fromkeys(
+    "CUMSUM EQUAL FLOOR_DIV FLOOR_MOD GREATER_EQUAL LESS LESS_EQUAL LOGICAL_OR MINIMUM NEG NOT_EQUAL ONE_HOT REDUCE_ANY "
+    "REDUCE_ALL".split(),
+    1,
+)
+LOWEST |= dict.fromkeys("ARG_MAX ARG_MIN TOPK_V2".split(), 2)
 
 # The releases that brought these versions: LiteRT's `runtime_version.cc`; per-channel FULLY_CONNECTED by measurement.
 RELEASES = {
@@ -60,7 +68,7 @@ RELEASES = {
 
 def lowest(name, graph, operator):
     options, tensors = operator.builtinOptions, [graph.tensors[int(index)] for index in operator.inputs]
-    if name == "ADD" and tensors[0].type == schema.TensorType.INT32:
+    if name in OF_INT32 and tensors[0].type == schema.TensorType.INT32:
         return 1
     if name in ("MUL", "SUM") and tensors[0].type == schema.TensorType.FLOAT32:
         return 1

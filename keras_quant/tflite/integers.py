@@ -44,7 +44,7 @@ def comparison(lowering, operation, inputs, output):
 
 def _compare(lowering, name, inputs, output):
     y = lowering.activation(output)
-    lowering.operator(name, _alike(lowering, inputs, output), y, 2 if name.endswith("EQUAL") else 1, (1, 14, 0))
+    lowering.operator(name, _alike(lowering, inputs, output), y, 1, (1, 14, 0))
     return y
 
 
@@ -84,7 +84,7 @@ def logic(lowering, operation, inputs, output):
     ]
     y = lowering.activation(output)
     if type(operation) in _DIFFERENT:
-        lowering.operator("NOT_EQUAL", operands, y, 2, (1, 14, 0))
+        lowering.operator("NOT_EQUAL", operands, y, 1, (1, 14, 0))
     else:
         lowering.operator(_LOGIC[type(operation)], operands, y, 1, (1, 11, 0))
     return y
@@ -132,7 +132,7 @@ def count(lowering, operation, inputs, output):
     (x,) = inputs
     if x.kind != TensorType.BOOL:
         nonzero = lowering.activation(output, "nonzero", x.shape[1:], kind=TensorType.BOOL)
-        lowering.operator("NOT_EQUAL", _alike(lowering, [x, 0], output), nonzero, 2, (1, 14, 0))
+        lowering.operator("NOT_EQUAL", _alike(lowering, [x, 0], output), nonzero, 1, (1, 14, 0))
         x = nonzero
     return reduce(lowering, lowering.cast(x, output.kind), output, "SUM", 1, (1, 6, 0), axes, False)
 
