@@ -276,7 +276,7 @@ VOLUMES = {
     "average_pooling3d_of_all": lambda: volume(L.AveragePooling3D((6, 8, 8)), L.Flatten(), L.Dense(3)),
     "pooling3d_operations": lambda: functional(lambda x: ops.average_pool(ops.max_pool(x, 2), (1, 2, 2), 1), VOLUME),
     "global_pooling3d": lambda: functional(
-        lambda x: L.Concatenate()([L.GlobalAveragePooling3D()(x), L.Flatten()(L.GlobalMaxPooling3D(keepdims=True)(x))]),
+        lambda x: L.Add()([L.GlobalAveragePooling3D()(x), L.Flatten()(L.GlobalMaxPooling3D(keepdims=True)(x))]),
         VOLUME,
     ),
     "padding_and_cropping3d": lambda: volume(
