@@ -53,12 +53,18 @@ ARGUMENTS = {
     "Quantile": CODEBOOK,
     "Symmetric": {**OUTPUTS, "momentum": 0.5},
     "Symmetric16": {"momentum": 0.5},
-    "TableQuantizer": {"momentum": 0.5, "bits": 4, "power_of_two": True},
+    "TableQuantizer": {**{name: value for name, value in OUTPUTS.items() if name != "narrow"}, "momentum": 0.5},
     "Truncation": {"high": 2.0, "low": -1.0},
 }
 # Of every Keras layer, and what a class fixes.
 OF_KERAS = {"name", "trainable", "dtype"}
-FIXED = {"LookUp": {"bits", "seed"}, "LSQPlus": {"symmetric"}, "Symmetric": {"symmetric"}, "Symmetric16": set(OUTPUTS)}
+FIXED = {
+    "LookUp": {"bits", "seed"},
+    "LSQPlus": {"symmetric"},
+    "Symmetric": {"symmetric"},
+    "TableQuantizer": {"symmetric", "narrow"},
+    "Symmetric16": set(OUTPUTS),
+}
 # Tested with the models they are made of (`test_distill.py`).
 ELSEWHERE = {"Distiller", "QuantizedModel"}
 
