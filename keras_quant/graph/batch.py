@@ -16,7 +16,7 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.ops.numpy import BroadcastTo, Concatenate, Reshape
 
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.graph.call import call_symbolically
+from keras_quant.graph.call import call_symbolically, counts_anew, operations_numbered_by
 from keras_quant.graph.explain import NoAssignments
 from keras_quant.graph.graph import SAMPLES, Value
 from keras_quant.graph.spelling import symbolic_spelling
@@ -156,7 +156,8 @@ def called(layer, args, kwargs):
         numbers = _numbers(outputs)
         if numbers:
             more = lambda x: _with_samples(x, OTHER_SAMPLES)
-            others = _numbers(call(layer, *tree.map_structure(more, args), **tree.map_structure(more, kwargs)))
+            with operations_numbered_by(counts_anew()):
+                others = _numbers(call(layer, *tree.map_structure(more, args), **tree.map_structure(more, kwargs)))
             if numbers != others:
                 raise UnsupportedLayerError(_enters(layer.name, None))
     return outputs

@@ -1,6 +1,10 @@
 """What a layer's `call` makes of symbolic tensors, whether it is written with Keras or with TensorFlow."""
 
+import collections
+import contextlib
+
 import keras
+from keras.src.backend.common import global_state
 
 from keras_quant.backend import symbolic_outputs
 from keras_quant.errors import QuantizationError
@@ -32,3 +36,25 @@ def _is_the_users(layer):
     if isinstance(layer, GridInputs):
         return False
     return isinstance(layer, keras.layers.Lambda) or not type(layer).__module__.startswith(("keras.", "keras_quant."))
+
+
+@contextlib.contextmanager
+def operations_numbered_by(counts):
+    """Keras numbers operations by name through the whole process; here they go on from `counts`, a dict that is kept.
+
+    So an operation has the same path however often, and after whatever, a model is traced.
+    """
+    outer = global_state.get_global_attribute(_COUNTS)
+    global_state.set_global_attribute(_COUNTS, counts)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_COUNTS, outer)
+
+
+def counts_anew():
+    """Counts for `operations_numbered_by`, from zero."""
+    return collections.defaultdict(int)
+
+
+_COUNTS = "object_name_uids"

@@ -1,5 +1,6 @@
 """Any Keras model → the flat graph of its leaves, without a change to the model."""
 
+import collections
 import inspect
 
 import keras
@@ -12,6 +13,7 @@ from keras.src.ops.numpy import Reshape
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph import batch
 from keras_quant.graph.activations import foreign_activation, without_activation
+from keras_quant.graph.call import counts_anew, operations_numbered_by
 from keras_quant.graph.choices import is_choice
 from keras_quant.graph.constants import is_arithmetic
 from keras_quant.graph.expand import is_expanded
@@ -153,6 +155,7 @@ class _Tracer:
         self.sized_inputs = sized_inputs
         self.nodes = []
         self.outputs, self.bare = {}, {}
+        self.counts = collections.defaultdict(counts_anew)  # of operations by name, for each layer that is looked into
         self.source = None
         self.masks = Masks()
 
@@ -260,7 +263,10 @@ class _Tracer:
             if "training" in inspect.signature(operation.call).parameters:
                 # As in inference, whatever the default is; `None` lets the layers inside know their own caller's flag.
                 symbolic_kwargs["training"] = training
-            outputs = batch.called(operation, symbolic_args, symbolic_kwargs)
+            counts = self.counts[prefix]
+            counts.update({layer.name: counts.get(layer.name, 1) for layer in operation._layers})
+            with operations_numbered_by(counts):
+                outputs = batch.called(operation, symbolic_args, symbolic_kwargs)
             _check_outputs(outputs)
             masks, variables = [mask_of(x) for x in tree.flatten(outputs)], variables_by_value(operation)
             made, masks = self._follow(list(symbols.values()), (outputs, masks), list(symbols), prefix, training, variables)

@@ -164,6 +164,18 @@ def test_an_activation_without_quantized_form_names_its_layer():
         kq.quantize(sequential(L.Conv2D(4, 3, activation=keras.ops.sort, name="odd")))
 
 
+def test_operations_in_a_layer_have_the_same_path_whenever_it_is_traced():
+    class Twice(L.Layer):
+        def call(self, x):
+            return keras.ops.relu(x + 1) * keras.ops.relu(x + 2)
+
+    model = sequential(Twice(name="twice"))
+    paths = [node.path for node in trace(model).nodes]
+    assert paths == ["twice/add", "twice/relu", "twice/add_1", "twice/relu_1", "twice/multiply"]
+    keras.ops.relu(keras.Input((3,)))
+    assert [node.path for node in trace(model).nodes] == paths
+
+
 def test_a_quantized_model_is_not_quantized_again():
     with pytest.raises(kq.QuantizationError, match="holds quantized layers already"):
         kq.quantize(kq.quantize(nested()))
