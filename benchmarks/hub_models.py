@@ -34,6 +34,11 @@ def _text(segments=False):
     return {**data, "segment_ids": np.zeros_like(ids)} if segments else data
 
 
+def _with_data(model, data):
+    """A model and what of the data it takes: some have no padding mask."""
+    return model, {name: data[name] for name in model.input}
+
+
 _ENCODER = {"vocabulary_size": VOCABULARY, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32}
 
 
@@ -78,9 +83,9 @@ def _decoders():
 
 
 for _name, _class, _arguments, _segments in _encoders():
-    MODELS[_name] = lambda c=_class, a=_arguments, s=_segments: (c(**a), _text(s))
+    MODELS[_name] = lambda c=_class, a=_arguments, s=_segments: _with_data(c(**a), _text(s))
 for _name, _class, _arguments in _decoders():
-    MODELS[_name] = lambda c=_class, a=_arguments: (c(**a), _text())
+    MODELS[_name] = lambda c=_class, a=_arguments: _with_data(c(**a), _text())
 
 
 @_model("XLNet")

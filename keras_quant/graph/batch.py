@@ -165,7 +165,8 @@ def called(layer, args, kwargs):
 
 def _with_samples(x, samples):
     if not isinstance(x, keras.KerasTensor):
-        return x
+        repeated = isinstance(x, np.ndarray) and x.ndim > 0 and x.strides[0] == 0 and _rows(x.shape[0]) == 1
+        return np.broadcast_to(x[:1], (samples, *x.shape[1:])) if repeated else x
     shape = tuple(_rows(size) * samples if size and _rows(size) else size for size in x.shape)
     return keras.Input(batch_shape=shape, dtype=x.dtype, name="traced")
 

@@ -112,6 +112,17 @@ def _order(operation, rank):
     return axes
 
 
+@_forms(numpy.ExpandDims, numpy.Squeeze)
+def _single_axes(node):
+    """Where they lie: in the longer shape, whose batch is none of them."""
+    (x,), operation = node.inputs, node.operation
+    longer = node.output if isinstance(operation, numpy.ExpandDims) else x
+    if operation.axis is None:
+        return None
+    axes = sorted(_axis(axis, longer) for axis in tree.flatten(operation.axis))
+    return [(type(operation)(axes[0]),)] if len(axes) == 1 and axes[0] else None
+
+
 @_forms(numpy.GetItem)
 def _get_item(node):
     x, key = node.args

@@ -30,6 +30,7 @@ def keep_integers(graph):
         else:
             slots = integer_slots(node.operation)
             wanted.update(v for i, v in enumerate(node.inputs) if i in slots or v.dtype == "bool")
+    kept |= _counted(graph, kept)
     kept |= _compared_bare(graph, kept)
     exact = policies.get("float32")
     nodes = [dataclasses.replace(node, policy=exact) if node in kept else node for node in graph.nodes]
@@ -48,6 +49,22 @@ def _compared_bare(graph, kept):
         if node in found and not behind <= kept | found:
             found.discard(node)
     return found
+
+
+def _counted(graph, kept):
+    """What goes on computing integers from those that are kept, such as places counted in a mask."""
+    found, counts = set(), {v for node in kept for v in tree.flatten(node.outputs) if not is_real(v)}
+    for node in graph.nodes:
+        outputs = tree.flatten(node.outputs)
+        whole = node.inputs and not any(map(is_real, (*outputs, *node.inputs)))
+        if node not in kept and whole and (_makes_integers(node) or counts & set(node.inputs)):
+            found.add(node)
+            counts.update(outputs)
+    return found
+
+
+def _makes_integers(node):
+    return type(node.operation).__name__ in ("Cast", "SaturateCast", "Cumsum")
 
 
 def _is_kept(node, wanted):

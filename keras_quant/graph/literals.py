@@ -7,6 +7,7 @@ import numpy as np
 from keras import tree
 from keras.src.ops import numpy
 
+from keras_quant.graph.choices import is_choice
 from keras_quant.graph.constants import is_arithmetic
 from keras_quant.graph.graph import Value, in_inference
 from keras_quant.graph.kinds import is_real
@@ -50,7 +51,7 @@ def _needed(graph):
     needed = set(tree.flatten(graph.outputs))
     for node in reversed(graph.nodes):
         operation, outputs = node.operation, tree.flatten(node.outputs)
-        broadcasts = has_quantized_form(operation) or is_arithmetic(operation) or takes_weights(operation)
+        broadcasts = any(takes(operation) for takes in (has_quantized_form, is_arithmetic, takes_weights, is_choice))
         if needed.intersection(outputs) or not (broadcasts or not any(map(is_real, outputs))):
             needed.update(node.inputs if type(operation) not in LITERALS and not broadcasts else ())
     return needed

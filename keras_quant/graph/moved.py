@@ -1,9 +1,13 @@
 """Functions of `keras.ops` that only move values, and are what other movements amount to."""
 
+import math
+
+import keras
 import numpy as np
 from keras.src.ops import core, numpy
 
 from keras_quant.graph.expand import expands
+from keras_quant.graph.graph import Value
 from keras_quant.graph.steps import Steps
 
 
@@ -82,6 +86,21 @@ def _taken_diagonal(node, steps):
     places = rows_at * columns + columns_at
     step = columns + 1
     return steps.cut(flat, len(others), int(places[0]), int(places[-1]) + 1, step)
+
+
+@expands(numpy, "TakeAlongAxis")
+def _taken_along(node):
+    """By constant places, the same in each sample: `take` from the whole sample."""
+    x, places = node.args[0], node.args[1] if len(node.args) > 1 else node.kwargs.get("indices")
+    axis, shape = node.operation.axis, x.shape
+    places = None if isinstance(places, Value) else np.asarray(keras.ops.convert_to_numpy(places))
+    if places is None or axis is None or axis % len(shape) == 0 or len(places) != 1:
+        return [node]
+    axis, steps = axis % len(shape), Steps(node)
+    grid = np.indices(node.output.shape[1:], sparse=True)
+    picked = [*grid[: axis - 1], places[0] % shape[axis], *grid[axis:]]
+    flat = np.ravel_multi_index(np.broadcast_arrays(*picked), shape[1:]).reshape(-1)
+    return steps.end(steps(numpy.Take(1), steps(numpy.Reshape((-1, math.prod(shape[1:]))), x), flat))
 
 
 @expands(core, "Slice")

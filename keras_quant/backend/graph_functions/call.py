@@ -74,7 +74,7 @@ def _layers_as_units(reader):
     def call(layer, *args, **kwargs):
         if not any(reader.owns(x) for x in tree.flatten((args, kwargs))):
             return original(layer, *args, **kwargs)
-        return reader.call(lambda *args, **kwargs: original(layer, *args, **kwargs), args, kwargs)
+        return reader.call(layer, original, args, kwargs)
 
     keras.layers.Layer.__call__ = call
     try:

@@ -1,5 +1,7 @@
 """What moves, cuts, joins and repeats values."""
 
+import math
+
 import numpy as np
 from keras import ops
 from keras.src.ops import numpy as knp
@@ -120,9 +122,22 @@ def _strided_slice(operator, x, begin, end, strides):
 
 @reads("GatherV2")
 def _gather(operator, x, indices, axis):
-    if operator.attribute("batch_dims"):
-        operator.refuse("picks other elements of each sample, `batch_dims`; only the same of all can be read.")
-    return ops.take(x, indices, operator.integer(axis, "an axis"))
+    axis, shared = operator.integer(axis, "an axis"), operator.attribute("batch_dims")
+    if not shared:
+        return ops.take(x, indices, axis)
+    shape = operator.input_shape()
+    if shared != axis % len(shape):
+        operator.refuse("picks along another axis than the first behind `batch_dims`. Give them the same number.")
+    return _gather_of_each(x, shape, operator.constant(indices, "indices with `batch_dims`")[0], shared)
+
+
+def _gather_of_each(x, shape, indices, axis):
+    """What lies before the axis is joined with it, and its places counted on; `indices` are those of one sample."""
+    before, size, behind = shape[1:axis], shape[axis], shape[axis + 1 :]
+    first = np.arange(math.prod(before)).reshape(*before, *[1] * (indices.ndim - len(before))) * size
+    joined = ops.reshape(x, (-1, math.prod(before) * size, *behind))
+    taken = ops.take(joined, (indices + first).reshape(-1), 1)
+    return ops.reshape(taken, (-1, *indices.shape, *behind))
 
 
 @reads("Gather", "ResourceGather")

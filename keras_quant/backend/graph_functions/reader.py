@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
+from keras.src import backend
 from tensorflow.python.eager import context, execute
 
 from keras_quant.backend.graph_functions.operator import Operator, ReadingError, is_symbolic, moved_variable, plan
@@ -69,12 +70,12 @@ class Reader:
         value = self._read(x)
         return value if is_symbolic(value) else keras.ops.convert_to_tensor(value)
 
-    def call(self, function, args, kwargs):
-        """The outputs of a layer as tensors of the graph, each standing for the symbolic one that the layer makes."""
+    def call(self, layer, call, args, kwargs):
+        """The outputs of a layer as tensors of the graph, each standing for the symbolic one that `call` makes of it."""
         with tf.init_scope():
             symbols = tree.map_structure(self.value, (args, kwargs))
-            outputs = function(*symbols[0], **symbols[1])
-            shapes = self._closed_shapes(function, args, kwargs, outputs)
+            outputs = call(layer, *symbols[0], **symbols[1])
+            shapes = self._closed_shapes(layer, call, args, kwargs, outputs)
         return tree.map_structure(self.tensor, outputs, shapes)
 
     def check_effects(self):
@@ -84,7 +85,7 @@ class Reader:
                 why = "changes a variable in each call; a file for the device keeps no state."
                 Operator(operation, self._open).refuse(why, runs_in_float=False)
 
-    def _closed_shapes(self, function, args, kwargs, outputs):
+    def _closed_shapes(self, layer, call, args, kwargs, outputs):
         """Shapes of a layer's outputs, without open sizes: found anew from those of its inputs where Keras leaves some."""
         shape_of = lambda x: tf.TensorShape(x.shape) if is_symbolic(x) else None
         shapes = tree.map_structure(shape_of, outputs)
@@ -95,7 +96,11 @@ class Reader:
             return shapes
         spec = lambda x: keras.KerasTensor(x.shape, x.dtype.name) if self.owns(x) and is_symbolic(self._read(x)) else x
         known = tree.map_structure(spec, (args, kwargs))
-        return tree.map_structure(shape_of, function(*known[0], **known[1]))
+        outputs = call(layer, *known[0], **known[1])
+        if any(None in x.shape[1:] for x in tree.flatten(outputs) if is_symbolic(x)):
+            # As EinsumDense's `compute_output_shape` leaves them.
+            outputs = backend.compute_output_spec(layer.call, *known[0], **known[1])
+        return tree.map_structure(shape_of, outputs)
 
     def _open(self, shape):
         """A static shape with `None` for the batch, and for its multiples."""
