@@ -168,6 +168,8 @@ def _cspnet():
         stackwise_depth=[1, 2],
         block_type="dark_block",
         stage_type="csp",
+        bottle_ratio=[0.5],
+        block_ratio=[0.5],
         image_shape=(SIDE, SIDE, 3),
     ), _images()
 

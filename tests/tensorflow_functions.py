@@ -8,6 +8,7 @@ L = keras.layers
 RNG = np.random.default_rng(3)
 KERNEL = RNG.normal(0, 0.3, (3, 3, 6, 4)).astype("float32")
 VECTOR = RNG.normal(0, 1, 6).astype("float32")
+PLACES = RNG.integers(0, 12, (1, 12, 5)).astype("int32")
 POSITIVE = np.abs(VECTOR) + 0.5
 
 
@@ -125,6 +126,7 @@ FUNCTIONS = {
     },
     "moves": {
         "gather": lambda x: tf.gather(x, [0, 2, 4], axis=-1),
+        "gather_of_each": lambda x: tf.gather(x, tf.tile(PLACES, [_batch(x), 1, 1]), axis=2, batch_dims=2),
         "reverse": lambda x: tf.reverse(x, axis=[1]),
         "roll": lambda x: tf.roll(x, [1, -2], [1, 2]),
         "pad": lambda x: tf.pad(x, [[0, 0], [1, 1], [2, 2], [0, 0]]),
@@ -149,6 +151,9 @@ FUNCTIONS = {
         "reduce_variance": lambda x: tf.math.reduce_variance(x, axis=-1),
         "moments": lambda x: tf.nn.moments(x, [1, 2])[0],
         "norm": lambda x: tf.norm(x, axis=-1),
+        "fft": lambda x: tf.math.imag(tf.signal.fft(tf.complex(x, tf.nn.relu(x)))),
+        "fft2d": lambda x: tf.math.real(tf.signal.fft2d(tf.cast(x, tf.complex64))),
+        "rfft": lambda x: tf.math.real(tf.signal.rfft(x)),
         "avg_pool": lambda x: tf.nn.avg_pool2d(x, 2, 2, "VALID"),
         "max_pool": lambda x: tf.nn.max_pool2d(x, 3, 2, "SAME"),
         "resize": lambda x: tf.image.resize(x, (24, 24)),

@@ -1,6 +1,6 @@
 """A model as one flat graph of leaf layers, and the passes over it."""
 
-from keras_quant.graph import composed, contraction, encodings, linear, moved, patches, top_k
+from keras_quant.graph import composed, contraction, encodings, fourier, linear, moved, patches, top_k
 from keras_quant.graph.additive import lift_additive_masks
 from keras_quant.graph.apart import ranges_apart, warn_of_ranges_apart, with_float_ends
 from keras_quant.graph.choices import lift_choices, lift_masked_means

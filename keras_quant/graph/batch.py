@@ -165,8 +165,11 @@ def called(layer, args, kwargs):
 
 def _with_samples(x, samples):
     if not isinstance(x, keras.KerasTensor):
-        repeated = isinstance(x, np.ndarray) and x.ndim > 0 and x.strides[0] == 0 and _rows(x.shape[0]) == 1
-        return np.broadcast_to(x[:1], (samples, *x.shape[1:])) if repeated else x
+        constant = not isinstance(x, keras.Variable) and len(getattr(x, "shape", ())) > 0
+        if not constant or _rows(x.shape[0]) != 1:
+            return x
+        one = keras.ops.convert_to_numpy(x[:1])
+        return np.broadcast_to(one, (samples, *one.shape[1:]))
     shape = tuple(_rows(size) * samples if size and _rows(size) else size for size in x.shape)
     return keras.Input(batch_shape=shape, dtype=x.dtype, name="traced")
 
@@ -194,7 +197,7 @@ def _number(x):
 @contextlib.contextmanager
 def _repeating_views():
     """What is repeated here and now for each of so many samples takes no memory: it is a view of one sample."""
-    originals = {name: getattr(backend.numpy, name) for name in _VIEWS}
+    originals, call = {name: getattr(backend.numpy, name) for name in _VIEWS}, keras.layers.Layer.__call__
 
     def replaced(name):
         def function(x, *args, **kwargs):
@@ -205,11 +208,27 @@ def _repeating_views():
 
     for name in originals:
         setattr(backend.numpy, name, replaced(name))
+    keras.layers.Layer.__call__ = lambda layer, *args, **kwargs: _called_on_views(call, layer, args, kwargs)
     try:
         yield
     finally:
+        keras.layers.Layer.__call__ = call
         for name, function in originals.items():
             setattr(backend.numpy, name, function)
+
+
+def _called_on_views(call, layer, args, kwargs):
+    """A layer's output; of views of one sample alone it is such a view, too."""
+    tensors = [x for x in tree.flatten((args, kwargs)) if len(getattr(x, "shape", ())) > 0]
+    if not tensors or not all(map(_is_view, tensors)):
+        return call(layer, *args, **kwargs)
+    args, kwargs = tree.map_structure(lambda x: x[:1] if _is_view(x) else x, (args, kwargs))
+    repeated = lambda y: np.broadcast_to(keras.ops.convert_to_numpy(y), (len(tensors[0]), *y.shape[1:]))
+    return tree.map_structure(repeated, call(layer, *args, **kwargs))
+
+
+def _is_view(x):
+    return isinstance(x, np.ndarray) and x.ndim > 0 and x.strides[0] == 0 and _is_batch(x.shape[0])
 
 
 def _broadcast_view(x, shape):

@@ -9,6 +9,7 @@ from keras.src.backend.common import global_state
 from keras_quant.backend import symbolic_outputs
 from keras_quant.errors import QuantizationError
 from keras_quant.graph.explain import AssignmentError, truer
+from keras_quant.graph.spelling import outputs_as_traced
 from keras_quant.layers.base import GridInputs
 
 
@@ -25,6 +26,8 @@ def call_symbolically(layer, *args, **kwargs):
     except Exception as error:
         if not _is_the_users(layer):
             raise
+        with contextlib.suppress(Exception), outputs_as_traced():
+            return layer.call(*args, **kwargs)
         try:
             return symbolic_outputs(layer, args, kwargs)
         except Exception as second:

@@ -9,6 +9,7 @@ from keras.src.ops import numpy
 
 from keras_quant.graph.choices import is_choice
 from keras_quant.graph.constants import is_arithmetic
+from keras_quant.graph.fourier import takes_parts
 from keras_quant.graph.graph import Value, in_inference
 from keras_quant.graph.kinds import is_real
 from keras_quant.graph.operations import has_quantized_form
@@ -20,6 +21,8 @@ LITERALS = {
     numpy.OnesLike: lambda node: 1.0,
     numpy.FullLike: lambda node: node.kwargs["fill_value"] if "fill_value" in node.kwargs else node.args[1],
 }
+
+_BROADCASTING = (has_quantized_form, is_arithmetic, takes_weights, is_choice, takes_parts)
 
 
 def fold_literals(graph):
@@ -51,7 +54,7 @@ def _needed(graph):
     needed = set(tree.flatten(graph.outputs))
     for node in reversed(graph.nodes):
         operation, outputs = node.operation, tree.flatten(node.outputs)
-        broadcasts = any(takes(operation) for takes in (has_quantized_form, is_arithmetic, takes_weights, is_choice))
+        broadcasts = any(takes(operation) for takes in _BROADCASTING)
         if needed.intersection(outputs) or not (broadcasts or not any(map(is_real, outputs))):
             needed.update(node.inputs if type(operation) not in LITERALS and not broadcasts else ())
     return needed

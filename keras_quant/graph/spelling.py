@@ -33,7 +33,7 @@ def symbolic_spelling(layer=None):
         *_left_operands(),
         *_open_batch(),
         (keras.Operation, "symbolic_call", _with_arrays),
-        (keras.layers.Layer, "symbolic_call", _with_known_arguments),
+        (keras.layers.Layer, "symbolic_call", _by_its_call),
         (Merge, "symbolic_call", _of_shapes),
         (Node, "__init__", _node_of_tensors),
         (keras.layers.Layer, "add_loss", _loss_is_left_out),
@@ -85,12 +85,34 @@ def _with_arrays(self, *args, **kwargs):
     return _SYMBOLIC_CALL(self, *args, **kwargs)
 
 
-def _with_known_arguments(self, *args, **kwargs):
-    """A layer's `symbolic_call`; its `call` may take more than its `compute_output_spec`, as keras_hub's attention does."""
-    known = inspect.signature(self.compute_output_spec).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        kwargs = {name: value for name, value in kwargs.items() if name in known}
-    return _LAYER_CALL(self, *args, **kwargs)
+def _by_its_call(self, *args, **kwargs):
+    """A layer's `symbolic_call`; its `call` may take others than its `compute_output_spec`, as keras_hub's attention does."""
+    try:
+        inspect.signature(self.compute_output_spec).bind(*args, **without_flag(self, kwargs))
+    except TypeError:
+        return _traced(self, *args, **kwargs)
+    return _LAYER_CALL(self, *args, **without_flag(self, kwargs))
+
+
+def without_flag(layer, kwargs):
+    """Keyword arguments without `training` where a layer's `call` does not take it, as Keras lets it be called."""
+    flagged = "training" in kwargs and not getattr(layer, "_call_has_training_arg", True)
+    return {name: value for name, value in kwargs.items() if name != "training"} if flagged else kwargs
+
+
+def _traced(self, *args, **kwargs):
+    kwargs = without_flag(self, kwargs)
+    return _recorded(self, args, kwargs, backend.compute_output_spec(self.call, *args, **kwargs))
+
+
+@contextlib.contextmanager
+def outputs_as_traced():
+    """What a layer that is called returns is what its `call` makes, whatever its `compute_output_shape` says."""
+    of_keras = lambda self: type(self).__module__.startswith("keras.")
+    call = keras.layers.Layer.symbolic_call
+    either = lambda self, *args, **kwargs: (call if of_keras(self) else _traced)(self, *args, **kwargs)
+    with _patched(keras.layers.Layer, "symbolic_call", either):
+        yield
 
 
 _SYMBOLIC_CALL, _NODE = keras.Operation.symbolic_call, Node.__init__
@@ -101,7 +123,10 @@ _MAKES_NODES = _LAYER_CALL is _SYMBOLIC_CALL
 
 def _of_shapes(self, *args, **kwargs):
     """A merging layer's `symbolic_call`; its rules for shapes know symbolic tensors only."""
-    outputs = self.compute_output_spec(*symbols_for_constants(args), **kwargs)
+    return _recorded(self, args, kwargs, self.compute_output_spec(*symbols_for_constants(args), **kwargs))
+
+
+def _recorded(self, args, kwargs, outputs):
     if _MAKES_NODES:
         Node(operation=self, call_args=args, call_kwargs=kwargs, outputs=outputs)
     return outputs

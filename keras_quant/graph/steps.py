@@ -53,6 +53,14 @@ class Steps:
             x = self(numpy.GetItem(), x, (Ellipsis,))
         return [*self.nodes[:-1], dataclasses.replace(self.nodes[-1], path=self.node.path, outputs=self.node.outputs)]
 
+    def ends(self, values):
+        """The nodes, with one more for each output of `node`."""
+        ends = [
+            Node(numpy.GetItem(), f"{self.node.path}/{index}", (x, (Ellipsis,)), {}, output)
+            for index, (x, output) in enumerate(zip(values, tree.flatten(self.node.outputs)))
+        ]
+        return [*self.nodes, *ends]
+
 
 def axes_without_batch(axis, rank):
     """Axes as a sorted list, or `None` where the batch is among them; by default, as in `keras.ops`, it is."""

@@ -23,7 +23,7 @@ from keras_quant.graph.kinds import is_real
 from keras_quant.graph.mask_flow import Masks, computed_masks, mask_of, takes_masks
 from keras_quant.graph.operations import has_quantized_form
 from keras_quant.graph.sizes import Sized
-from keras_quant.graph.spelling import independent, is_nothing, symbols_for_constants, variables_by_value
+from keras_quant.graph.spelling import independent, is_nothing, symbols_for_constants, variables_by_value, without_flag
 from keras_quant.graph.weights import takes_weights
 from keras_quant.layers import annotate, annotation, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
@@ -171,7 +171,8 @@ class _Tracer:
             return args[0]
         if isinstance(operation, WithMask):
             return args[0][0]
-        outputs = self._visit_with_masks(operation, args, kwargs, prefix, _training_flag(operation, kwargs, training))
+        training, kwargs = _training_flag(operation, kwargs, training), without_flag(operation, kwargs)
+        outputs = self._visit_with_masks(operation, args, kwargs, prefix, training)
         if isinstance(outputs, Value):
             self.outputs.setdefault(prefix + operation.name, outputs)
         return outputs

@@ -68,7 +68,6 @@ refuses_operations(
     "core.Scatter",
     "core.ScatterUpdate",
     "core.SliceUpdate",
-    "numpy.TakeAlongAxis",
 )
 refuses_operations(
     "It mixes the samples of a batch, which the runtime takes one by one. Work on the other axes, or use `ops.matmul`, "
@@ -120,14 +119,9 @@ refuses_operations(
     "numpy.Slogdet",
 )
 refuses_operations(
-    "It makes or takes complex numbers, which have no int8 form. A spectrogram is `keras.layers.STFTSpectrogram` or "
-    "`MelSpectrogram`, which compute in float by themselves.",
-    "math.FFT",
-    "math.FFT2",
-    "math.IFFT2",
-    "math.IRFFT",
+    "It makes or takes complex numbers, which have no int8 form; `ops.fft`, of real and imaginary parts, has. A spectrogram "
+    "is `keras.layers.STFTSpectrogram` or `MelSpectrogram`, which compute in float by themselves.",
     "math.ISTFT",
-    "math.RFFT",
     "math.STFT",
     "math.ViewAsComplex",
     "math.ViewAsReal",

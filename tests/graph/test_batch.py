@@ -100,6 +100,7 @@ MERGED = {
     "functional": lambda: functional(lambda x: ops.reshape(L.Dense(4)(ops.reshape(x, (-1, 6))), (-1, 3, 4)), (3, 6)),
     "rows_as_output": lambda: functional(lambda x: L.Dense(4)(ops.reshape(x, (-1, 6))), (3, 6)),
     "time_major": lambda: functional(time_major, (4, 6)),
+    "batch_second": lambda: functional(lambda x: ops.transpose(ops.expand_dims(x, 0) * 2.0, (1, 0, 3, 2)), (4, 6)),
     "time_distributed_network": lambda: over_time(tower(), (3, 8, 8, 3)),
     "time_distributed_twice": lambda: over_time(L.TimeDistributed(L.Dense(4)), (3, 2, 6)),
     "time_distributed_flatten": lambda: over_time(L.Flatten(), (3, 2, 6)),

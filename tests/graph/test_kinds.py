@@ -20,10 +20,18 @@ def mask(condition):
     return ops.cast(ops.expand_dims(condition, -1), "float32")
 
 
+def places(chosen):
+    """As attention with linear biases has them: products with numbers, one for each head."""
+    counted = (ops.cumsum(chosen, axis=-1) - 1) * chosen
+    return ops.expand_dims(ops.cast(counted, "float32"), -1) * np.float32([0.5, 0.25])
+
+
 MODELS = {
     "shifted": lambda x: table((x + 1) % 60),
     "halved": lambda x: table(x // 2),
     "clipped": lambda x: table(ops.clip(x, 2, 40)),
+    "places_in_a_mask": lambda x: places(ops.cast(x > 30, "int32")),
+    "zeros_to_choose": lambda x: ops.where(ops.expand_dims(x > 30, -1), ops.zeros_like(table(x)), table(x)),
     "opposite": lambda x: table(ops.abs(-x)),
     "reshaped": lambda x: table(ops.reshape(x, (-1, 5, 2))),
     "layers": lambda x: table(L.Flatten()(L.Reshape((5, 2))(x))),
@@ -54,7 +62,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", few(MODELS, "masked", "counted", "multi_hot_layer", "place_of_the_largest", "integers_out"))
+@pytest.mark.parametrize(
+    "name", few(MODELS, "places_in_a_mask", "masked", "counted", "multi_hot_layer", "place_of_the_largest", "integers_out")
+)
 def test_integers_ship(name, tmp_path):
     x = keras.Input((10,), dtype="int32")
     model = keras.Model(x, MODELS[name](x))

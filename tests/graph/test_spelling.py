@@ -251,3 +251,27 @@ def test_layers_of_keras_that_are_subclassed(tmp_path):
 
     layers = [Standardized(4, 3), L.BatchNormalization(), L.ReLU(), L.Flatten(), Halved(8, activation="relu"), L.Dense(3)]
     quantize_and_ship(keras.Sequential([keras.Input((12, 12, 6)), *layers]), tmp_path)
+
+
+class TwoOutputs(L.Layer):
+    """Its `compute_output_shape` is of one of them, as that of keras_hub's rotary embedding is."""
+
+    def call(self, a, b, scale=1.0):
+        return a * scale, b
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+class CallsOthers(L.Layer):
+    def __init__(self):
+        super().__init__()
+        self.two, self.dense = TwoOutputs(), L.Dense(4)
+
+    def call(self, x, training=None):
+        a, b = self.two(x, self.dense(x, training=training), scale=0.5)
+        return a + b
+
+
+def test_layers_inside_return_what_their_call_makes(tmp_path):
+    quantize_and_ship(functional(lambda x: CallsOthers()(x), (4,)), tmp_path)
