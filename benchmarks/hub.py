@@ -135,7 +135,9 @@ def main():
     columns = ("model", "operators", "partitions", "outputs", "differ", "SQNR", "converter")
     report.show("keras_hub", [dict(zip(columns, cells(result))) for result in results], args.json)
     if args.write_docs:
-        DOCS.write_text(HEAD + "".join(f"| {' | '.join(cells(result))} |\n" for result in results))
+        rows = "".join(f"| {' | '.join(cells(result))} |\n" for result in results)
+        left_out = "".join(f"- {name}: {reason}.\n" for name, reason in hub_models.LEFT_OUT.items())
+        DOCS.write_text(f"{HEAD}{rows}\nLeft out:\n\n{left_out}")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks
 import hub
 import hub_models
 
+# One of each kind; the benchmark has all.
+NAMES = (
+    *("BERT", "DeBERTaV3", "FNet", "ESM2", "Falcon", "Llama", "T5 encoder and decoder"),
+    *("Swin", "ViTDet (SAM's encoder)", "SegFormer segmenter", "DeepLabV3 segmenter", "EfficientNet", "CLIP", "Moonshine"),
+)
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", hub_models.MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_model_ships(name):
     found = hub.measure(name, converter=False)
     assert found["differ"] == 0 and found["outputs"] > 0
-    assert found["sqnr"] > hub_models.LEAST_SQNR.get(name, 25)
+    assert found["sqnr"] > 25

@@ -200,9 +200,12 @@ def test_the_ends_stay_wider_by_one_argument(tmp_path):
     assert named.get_layer("logits").policy.name == "int8" and type(named.get_layer("conv")) is L.Conv2D
 
 
+# Every network on int16, and on one of the narrow ones.
+WIDTHS = [(n, w) for i, n in enumerate([*ON_XNNPACK, *OFF_XNNPACK]) for w in (("int4", "w5a6")[i % 2], "int16")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["int4", "w5a6", "int16"])
-@pytest.mark.parametrize("name", [*ON_XNNPACK, *OFF_XNNPACK])
+@pytest.mark.parametrize("name, policy", WIDTHS)
 def test_every_network_ships_in_other_widths_or_says_why_not(name, policy, tmp_path):
     if name in KERAS_CANNOT_RUN:
         pytest.skip("Keras traces this and cannot compute it")
