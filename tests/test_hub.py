@@ -9,7 +9,6 @@ pytest.importorskip("keras_hub", reason="the extra `hub` is not installed")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import hub
-import hub_models
 
 # One of each kind; the benchmark has all.
 NAMES = (
