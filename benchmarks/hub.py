@@ -46,7 +46,7 @@ def measure(name, converter):
     got = keras.tree.flatten(qmodel.predict(x, verbose=0))
     result = {"name": name, "sqnr": sqnr(wanted, got)}
     qmodel.compile("sgd", "mse")
-    qmodel.fit(x, keras.tree.map_structure(np.zeros_like, qmodel.predict(x, verbose=0)), verbose=0)
+    qmodel.fit(x, model.predict(x, verbose=0), verbose=0)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "m.tflite"
         written = kq.export(qmodel, path)
