@@ -1,6 +1,9 @@
 """The verb `quantize`: any Keras model → a quantization-aware one."""
 
 import gc
+import json
+
+from keras import tree
 
 from keras_quant.calibrate import has_ranges, set_ranges
 from keras_quant.errors import QuantizationError
@@ -34,9 +37,9 @@ from keras_quant.graph import (
     with_float_ends,
 )
 from keras_quant.graph.ends import widen_ends
-from keras_quant.graph.sizes import at_size
+from keras_quant.graph.sizes import at_size, noted_shapes
 from keras_quant.layers import QuantLayer
-from keras_quant.policy import as_map
+from keras_quant.policy import PolicyMap, as_map
 from keras_quant.quantizers import ranges
 from keras_quant.settings import float32
 from keras_quant.tflite.lower import lowers_in_float
@@ -108,27 +111,61 @@ def quantize(
     if fallback not in FALLBACKS:
         raise QuantizationError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
     model, calibration_data = at_size(model, input_shape, calibration_data)
-    graph = fused_graph(model, as_map(policy), fallback, ends)
-    qmodel = place(graph, model.name, fallback)
-    if calibration_data is None or not has_ranges(qmodel):
-        return qmodel
-    qmodel = _calibrated(qmodel, graph, fallback, calibration_data, calibration_steps, ranges.get(calibration_method))
+    policies = as_map(policy)
+    graph = fused_graph(model, policies, fallback, ends)
+    qmodel, apart = place(graph, model.name, fallback), ()
+    if calibration_data is not None and has_ranges(qmodel):
+        method = ranges.get(calibration_method)
+        qmodel, apart = _calibrated(qmodel, graph, fallback, calibration_data, calibration_steps, method)
+    ends = None if ends is None else as_map(ends).get_config()
+    origin = {"policies": policies.get_config(), "fallback": fallback, "ends": ends, "apart": sorted(apart)}
+    qmodel.origin = json.dumps(origin)
     # What was traced holds itself by cycles. The training step, which is traced next, is to have its memory.
     gc.collect()
     return qmodel
 
 
 def _calibrated(qmodel, graph, fallback, data, steps, method):
-    """The quantized model of a float graph with its ranges set; another one, if what its end joins lies far apart."""
+    """The quantized model of a float graph with its ranges set; another one, if what its end joins lies far apart.
+
+    Returns:
+        The model, and the paths of what is joined in float for that.
+    """
     observed = set_ranges(qmodel, data, steps, "auto", method)
-    wider = with_float_ends(graph, {apart.path for apart in ranges_apart(observed)}, lowers_in_float)
+    apart = {apart.path for apart in ranges_apart(observed)}
+    wider = with_float_ends(graph, apart, lowers_in_float)
     if wider is not graph:
         measured, qmodel = qmodel, place(wider, qmodel.name, fallback)
         _copy_state(measured, qmodel)
         observed = trace(qmodel, keep_float=True)
         settle_halves(observed)
     warn_of_ranges_apart(observed)
-    return qmodel
+    return qmodel, apart
+
+
+def requantized(float_model, qmodel, inputs):
+    """The quantized model that `quantize` makes of a float one at another size, its weights and ranges not yet set.
+
+    Args:
+        float_model: that `qmodel` was made of.
+        qmodel: from `quantize`.
+        inputs: list of `keras.Input`s of that size.
+    """
+    if not getattr(qmodel, "origin", ""):
+        raise QuantizationError(
+            f"Model '{qmodel.name}' does not say how it was made of the float model, as those from `quantize` do. Leave out "
+            "`float_model`."
+        )
+    origin, shapes = json.loads(qmodel.origin), [tuple(x.shape[1:]) for x in inputs]
+    policies, fallback = PolicyMap.from_config(origin["policies"]), origin["fallback"]
+    ends = None if origin["ends"] is None else PolicyMap.from_config(origin["ends"]).default
+    # A model that notes no inputs takes them in the structure that it is called with.
+    noted = noted_shapes(float_model) is not None
+    model, _ = at_size(float_model, shapes if noted else tree.pack_sequence_as(qmodel._inputs_struct, shapes))
+    graph = with_float_ends(fused_graph(model, policies, fallback, ends), set(origin["apart"]), lowers_in_float)
+    made = place(graph, qmodel.name, fallback)
+    made.origin = qmodel.origin
+    return made
 
 
 def _copy_state(source, target):
