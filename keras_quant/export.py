@@ -5,7 +5,7 @@ import pathlib
 
 from keras_quant.errors import ExportError
 from keras_quant.graph.resized import Sizes, cloned
-from keras_quant.quantize import requantized
+from keras_quant.requantize import requantized
 from keras_quant.settings import float32
 from keras_quant.tflite import export_tflite, verify_tflite
 from keras_quant.tflite.flatbuffer import SIGNATURE

@@ -1,9 +1,8 @@
 """The verb `quantize`: any Keras model → a quantization-aware one."""
 
+import dataclasses
 import gc
 import json
-
-from keras import tree
 
 from keras_quant.calibrate import has_ranges, set_ranges
 from keras_quant.errors import QuantizationError
@@ -36,10 +35,11 @@ from keras_quant.graph import (
     warn_of_ranges_apart,
     with_float_ends,
 )
+from keras_quant.graph.computed_sizes import paths_with_sizes
 from keras_quant.graph.ends import widen_ends
-from keras_quant.graph.sizes import at_size, noted_shapes
+from keras_quant.graph.sizes import at_size
 from keras_quant.layers import QuantLayer
-from keras_quant.policy import PolicyMap, as_map
+from keras_quant.policy import as_map
 from keras_quant.quantizers import ranges
 from keras_quant.settings import float32
 from keras_quant.tflite.lower import lowers_in_float
@@ -117,8 +117,8 @@ def quantize(
     if calibration_data is not None and has_ranges(qmodel):
         method = ranges.get(calibration_method)
         qmodel, apart = _calibrated(qmodel, graph, fallback, calibration_data, calibration_steps, method)
-    ends = None if ends is None else as_map(ends).get_config()
-    origin = {"policies": policies.get_config(), "fallback": fallback, "ends": ends, "apart": sorted(apart)}
+    origin = {"policies": policies.get_config(), "ends": None if ends is None else as_map(ends).get_config()}
+    origin |= {"fallback": fallback, "apart": sorted(apart), "sized": graph.sized}
     qmodel.origin = json.dumps(origin)
     # What was traced holds itself by cycles. The training step, which is traced next, is to have its memory.
     gc.collect()
@@ -141,31 +141,6 @@ def _calibrated(qmodel, graph, fallback, data, steps, method):
         settle_halves(observed)
     warn_of_ranges_apart(observed)
     return qmodel, apart
-
-
-def requantized(float_model, qmodel, inputs):
-    """The quantized model that `quantize` makes of a float one at another size, its weights and ranges not yet set.
-
-    Args:
-        float_model: that `qmodel` was made of.
-        qmodel: from `quantize`.
-        inputs: list of `keras.Input`s of that size.
-    """
-    if not getattr(qmodel, "origin", ""):
-        raise QuantizationError(
-            f"Model '{qmodel.name}' does not say how it was made of the float model, as those from `quantize` do. Leave out "
-            "`float_model`."
-        )
-    origin, shapes = json.loads(qmodel.origin), [tuple(x.shape[1:]) for x in inputs]
-    policies, fallback = PolicyMap.from_config(origin["policies"]), origin["fallback"]
-    ends = None if origin["ends"] is None else PolicyMap.from_config(origin["ends"]).default
-    # A model that notes no inputs takes them in the structure that it is called with.
-    noted = noted_shapes(float_model) is not None
-    model, _ = at_size(float_model, shapes if noted else tree.pack_sequence_as(qmodel._inputs_struct, shapes))
-    graph = with_float_ends(fused_graph(model, policies, fallback, ends), set(origin["apart"]), lowers_in_float)
-    made = place(graph, qmodel.name, fallback)
-    made.origin = qmodel.origin
-    return made
 
 
 def _copy_state(source, target):
@@ -192,6 +167,7 @@ def fused_graph(model, policies, fallback=None, ends=None):
             f"Model '{model.name}' holds quantized layers already. Quantize the float model, or use this one as it is: "
             "`calibrate`, `fit` and `export` take it."
         )
+    graph = dataclasses.replace(graph, sized=paths_with_sizes(graph))
     policies.warn_unmatched([node.path for node in graph.nodes])
     graph = graph.with_policies(policies)
     graph = graph if ends is None else widen_ends(graph, ends)

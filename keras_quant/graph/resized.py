@@ -1,5 +1,7 @@
 """A trained quantized model at another size of its inputs."""
 
+import json
+
 import keras
 from keras import tree
 
@@ -25,35 +27,39 @@ _CHANGES = (
 FEWEST_NEIGHBOURS = 2
 
 
-class SizeError(QuantizationError):
-    """A model cannot take a size."""
-
-
 def cloned(qmodel, inputs):
-    """A quantized model called on other inputs: `make` of `Sizes` for one whose layers hold no sizes.
+    """A quantized model on other inputs, with the same weights: `make` of `Sizes` for one whose layers hold no sizes.
 
     Args:
         qmodel: quantized, Functional `keras.Model`.
         inputs: list of `keras.Input`s.
 
     Raises:
-        SizeError: if the model cannot take inputs of this size.
-        QuantizationError: if a layer may hold sizes.
+        QuantizationError: if the model cannot take inputs of this size, or a layer may hold sizes.
     """
-    for layer in qmodel.layers:
-        if isinstance(layer, _HOLD_SIZES):
-            raise QuantizationError(
-                f"Layer '{layer.name}' ({type(layer).__name__}) holds sizes, which may follow from the input's. Pass the "
-                f"float model, too, `float_model=model`, which says them anew. Received: {_shapes(inputs)}"
-            )
+    holds = [f"'{layer.name}' ({type(layer).__name__})" for layer in qmodel.layers if _holds_sizes(layer)]
+    holds += [f"'{path}'" for path in json.loads(getattr(qmodel, "origin", "") or "{}").get("sized", ())]
+    if holds:
+        raise QuantizationError(
+            f"Layer {holds[0]} holds sizes, which may follow from the input's. Pass the float model, too, "
+            f"`float_model=model`, which says them anew. Received: {_shapes(inputs)}"
+        )
     structure = qmodel.input if isinstance(qmodel, keras.Sequential) else qmodel._inputs_struct
     try:
-        return keras.models.clone_model(qmodel, input_tensors=tree.pack_sequence_as(structure, inputs))
+        made = keras.models.clone_model(qmodel, input_tensors=tree.pack_sequence_as(structure, inputs))
     except ValueError as error:
-        raise SizeError(
+        raise QuantizationError(
             f"The model cannot take inputs of this size: {explained(error)}. Pass another `input_shape`, or data of another "
             f"size. Received: {_shapes(inputs)}"
         ) from error
+    for old, new in zip(qmodel.layers, made.layers):
+        if [w.shape for w in old.weights] != [w.shape for w in new.weights]:
+            raise QuantizationError(
+                f"Layer '{old.name}' ({type(old).__name__}) has weights for one size of the inputs, as a Dense layer "
+                f"behind a Flatten has. Resize or pad data to that size. Received: {_shapes(inputs)}"
+            )
+    made.set_weights(qmodel.get_weights())
+    return made
 
 
 class Sizes:
@@ -61,7 +67,7 @@ class Sizes:
 
     Args:
         model: quantized `keras.Model`, or a float one.
-        make: function (quantized model, `keras.Input`s) → the model at their size, its weights not yet set.
+        make: function (quantized model, `keras.Input`s) → the model at their size.
     """
 
     def __init__(self, model, make=cloned):
@@ -111,7 +117,7 @@ class Sizes:
         for changes in _CHANGES:
             try:
                 found.append(self._resized(model, [_changed(*pair, changes) for pair in zip(wanted, known)]))
-            except SizeError as error:
+            except QuantizationError as error:
                 refused = error
         if len(found) < FEWEST_NEIGHBOURS:
             raise refused
@@ -132,26 +138,17 @@ class Sizes:
         if shapes == list(known.values()):
             return model
         inputs = [keras.Input(shape, dtype=x.dtype, name=name) for name, shape, x in zip(known, shapes, model.inputs)]
-        made = self.make(model, inputs)
-        own = {(type(layer), layer.name): layer for layer in model.layers}
-        for layer in made.layers:
-            if (type(layer), layer.name) in own:
-                _copy_weights(own[type(layer), layer.name], layer, shapes)
-        return made
+        return self.make(model, inputs)
+
+
+def _holds_sizes(layer):
+    # A Reshape by `keras.layers.Reshape` may have -1; one by `ops.reshape` was given its sizes when the model was traced.
+    return isinstance(layer, _HOLD_SIZES) and -1 not in (getattr(layer, "target_shape", None) or ())
 
 
 def _changed(wanted, own, changes):
     """A shape with the sizes that are open in `wanted` changed."""
     return tuple(changes[axis % 2](b) if a is None else a for axis, (a, b) in enumerate(zip(wanted, own)))
-
-
-def _copy_weights(source, target, shapes):
-    if [w.shape for w in source.weights] != [w.shape for w in target.weights]:
-        raise QuantizationError(
-            f"Layer '{source.name}' ({type(source).__name__}) has weights for one size of the inputs, as a Dense layer "
-            f"behind a Flatten has. Resize or pad data to that size. Received: {shapes}"
-        )
-    target.set_weights(source.get_weights())
 
 
 def _shapes(inputs):
