@@ -58,6 +58,11 @@ def _quantized(float_model, qmodel, inputs):
 
 def _copy_trained(trained, before, after):
     """Copy the weights of a layer that are the same `before` and `after` the change of size."""
+    if len(trained.weights) != len(after.weights):
+        raise QuantizationError(
+            f"Layer '{trained.name}' ({type(trained).__name__}) has other weights or ranges at this size than those that "
+            "were trained. Resize or pad data to the size of the training."
+        )
     for own, old, new in zip(trained.weights, before.weights, after.weights):
         if _is_equal(old, new):
             new.assign(own)

@@ -35,8 +35,13 @@ def _may_hold_sizes(node):
         return True
     if isinstance(operation, keras.layers.Layer) or (node.source is None and "/" not in node.path):
         return False  # Numbers that were there before any size was.
-    config = {key: value for key, value in operation.get_config().items() if key not in _NO_SIZES}
-    return any(map(_is_number, tree.flatten((node.args, node.kwargs)))) or any(map(_is_size, tree.flatten(config)))
+    if any(map(_is_number, tree.flatten((node.args, node.kwargs)))):
+        return True
+    try:
+        config = operation.get_config()
+    except NotImplementedError:  # it was made with what Keras cannot write down
+        return True
+    return any(map(_is_size, tree.flatten({key: value for key, value in config.items() if key not in _NO_SIZES})))
 
 
 def _is_number(x):

@@ -10,6 +10,7 @@ from keras_quant.errors import QuantizationError
 from keras_quant.graph.explain import explained
 from keras_quant.graph.sizes import at_size, filled, given_shapes, is_functional, is_open_in, noted_shapes
 from keras_quant.layers import is_quantized
+from keras_quant.layers.pooling import QuantAveragePooling
 
 # What these are given may have been computed from the size of an input.
 _HOLD_SIZES = (
@@ -53,13 +54,23 @@ def cloned(qmodel, inputs):
             f"size. Received: {_shapes(inputs)}"
         ) from error
     for old, new in zip(qmodel.layers, made.layers):
-        if [w.shape for w in old.weights] != [w.shape for w in new.weights]:
+        own, others = _weights(old), _weights(new)
+        if [w.shape for w in own] != [w.shape for w in others]:
             raise QuantizationError(
                 f"Layer '{old.name}' ({type(old).__name__}) has weights for one size of the inputs, as a Dense layer "
                 f"behind a Flatten has. Resize or pad data to that size. Received: {_shapes(inputs)}"
             )
-    made.set_weights(qmodel.get_weights())
+        for weight, other in zip(own, others):
+            other.assign(weight)
     return made
+
+
+def _weights(layer):
+    """A layer's weights, without what pooling made of the size when it was built: counts at an image's edges."""
+    pools = [part for part in layer._flatten_layers() if isinstance(part, QuantAveragePooling)]
+    products = [part for pool in pools for part in pool.afterwards if isinstance(part, layers.QuantMultiplyConstant)]
+    counts = {id(part.constant) for part in products}
+    return [weight for weight in layer.weights if id(weight) not in counts]
 
 
 class Sizes:

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 import keras_quant as kq
+from keras_quant.graph.resized import Sizes
 from keras_quant.tflite import Runtime
 from keras_quant.tflite.runtime import quantize_array
 from tests.graph.test_sizes import open_image, open_length, open_signal, open_tokens, own_build
-from tests.helpers import few, images, shake
+from tests.helpers import assert_near_float, few, functional, images, shake
 
 L, ops = keras.layers, keras.ops
 
@@ -30,7 +31,7 @@ def cropped():
 
 def squeezed():
     x = inputs = keras.Input((None, None, 3))
-    x = L.LayerNormalization()(L.PReLU(shared_axes=[1, 2])(L.Conv2D(4, 3, padding="same")(x)))
+    x = L.LayerNormalization()(L.PReLU("ones", shared_axes=[1, 2])(L.Conv2D(4, 3, padding="same")(x)))
     gates = L.Dense(4, activation="sigmoid")(L.GlobalAveragePooling2D(keepdims=True)(x))
     return keras.Model(inputs, L.Softmax()(L.Conv2D(5, 1)(L.Multiply()([x, gates]))))
 
@@ -98,6 +99,8 @@ SIZED_BY_FLOAT = {
     "mean": (own_mean, (16, 24, 3), (20, 22, 3)),
     "adaptive": (adaptive, (16, 24, 3), (24, 32, 3)),
 }
+if not hasattr(L, "AdaptiveAveragePooling2D"):  # Keras 3.5
+    del SIZED_BY_FLOAT["adaptive"]
 
 
 @pytest.mark.parametrize("name", few(RESIZABLE, "length"))
@@ -123,6 +126,19 @@ def test_the_runtime_may_resize_the_inputs(name, tmp_path):
     assert kq.verify(qmodel, tmp_path / "open.tflite", x, float_model=float_model, intermediates=True, verbose=0).equal
     x = images(3, others[0], seed=5)
     assert kq.verify(qmodel, tmp_path / "open.tflite", iter([x]), float_model=float_model, verbose=0).equal
+    if float_model is None:
+        assert_near_float(model, Sizes(qmodel).at(others[0]), x, decibels=12)
+
+
+@pytest.mark.slow
+def test_counts_at_the_edges_are_those_of_the_size(tmp_path):
+    model = functional(lambda x: L.AveragePooling2D(3, 2, padding="same")(L.Conv2D(4, 3)(x)), (None, None, 3))
+    qmodel = kq.quantize(shake(model), "int8", images(8, (16, 24, 3)))
+    for size in ((15, 23, 3), (18, 25, 3)):
+        kq.export(qmodel, tmp_path / "a.tflite", input_shape=size)
+        kq.export(qmodel, tmp_path / "b.tflite", input_shape=size, float_model=model)
+        assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
+        assert_near_float(model, Sizes(qmodel).at(size), images(4, size))
 
 
 def small():
