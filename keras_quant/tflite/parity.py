@@ -319,7 +319,7 @@ def _at_size_of_file(qmodel, model, data):
     return Sizes(qmodel, models.make).of_file(sizes), data, True
 
 
-def _tensors_inside(qmodel, model, resizable):
+def _tensors_inside(qmodel, model, resizable=False):
     """For each layer path the name of the tensor it makes in the file."""
     lowering, graph = lower(qmodel, resizable=resizable)
     entrances = {tensor.name for tensor in lowering.inputs.values()}
