@@ -31,7 +31,7 @@ def requantized(float_model, qmodel, inputs):
         )
     before, made = (_quantized(float_model, qmodel, xs) for xs in (qmodel.inputs, inputs))
     known = {layer.name: layer for layer in before.layers}
-    if [(type(layer), layer.name) for layer in qmodel.layers] != [(type(layer), layer.name) for layer in before.layers]:
+    if {(type(layer), layer.name) for layer in qmodel.layers} != {(type(layer), layer.name) for layer in before.layers}:
         raise QuantizationError(
             f"Model '{qmodel.name}' was not made of the float model '{float_model.name}': their layers differ. Pass the one "
             "that was quantized."
