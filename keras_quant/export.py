@@ -1,12 +1,14 @@
 """The verbs `export` and `verify`: a quantized model as a file, and the file against the model."""
 
+import functools
 import pathlib
 
 from keras_quant.errors import ExportError
-from keras_quant.graph.sizes import at_size, resized
-from keras_quant.layers import is_quantized
+from keras_quant.graph.resized import Sizes, cloned
+from keras_quant.requantize import requantized
 from keras_quant.settings import float32
 from keras_quant.tflite import export_tflite, verify_tflite
+from keras_quant.tflite.flatbuffer import SIGNATURE
 
 
 @float32()
@@ -20,11 +22,13 @@ def export(
     opset=None,
     storage="uint8",
     input_shape=None,
+    signatures=None,
+    float_model=None,
 ):
     """Write a model as a file: `.tflite` for the device, `.onnx` for servers and other runtimes.
 
     A `.tflite` holds integers throughout, but for layers whose policy is float. The same model gives the same bytes each
-    time. The signature `serving_default` has the Keras input and output names.
+    time. The signature `serving_default` has the Keras input and output names, and so has each of `signatures`.
 
     An `.onnx` (which needs the extra `onnx`) holds the same integer weights, scales and zero points in the standard form:
     float operators between QuantizeLinear and DequantizeLinear, which runtimes fuse into integer kernels. A float model is
@@ -49,8 +53,13 @@ def export(
         storage: of an `.onnx`: what holds activations of 8 bits. "uint8" has 128 added to values and zero points, which is
             what ONNX Runtime's kernels for x86-64 want; "int8" has them as the `.tflite` does.
         input_shape: size of the file's inputs where it is to be another than the model's: a shape without batch, a list of
-            them, or a dict by input name. Weights and ranges are the same. For a model without layers that hold sizes,
-            such as Reshape and slices.
+            them, or a dict by input name. Weights and ranges are the same. A dimension that is `None` in it is open: the
+            runtime may resize the inputs of a `.tflite`, and the file is exact at each size. That is an error where an
+            operator would not follow.
+        signatures: of a `.tflite`, several sizes in one file: a dict from names of signatures to what `input_shape` takes.
+            They share their weights, and replace `serving_default`; the first is what runs where none is named.
+        float_model: the model that was quantized. Sizes other than the model's are taken from it, where layers hold some:
+            a Reshape, a slice, positions. The weights and ranges are those of `qmodel`.
 
     Returns:
         `ExportReport`: bytes, operators and which of them XNNPACK takes, partitions, every tensor's quantization; of an
@@ -62,29 +71,58 @@ def export(
         CalibrationError: if a layer's range was never set.
     """
     suffix = _suffix(path)
-    if input_shape is not None:
-        qmodel = resized(qmodel, input_shape) if is_quantized(qmodel) else at_size(qmodel, input_shape)[0]
+    if input_shape is not None and signatures is not None:
+        raise ExportError("A file has one size, `input_shape`, or several, `signatures`. Leave one of them out.")
+    model = _sizes(qmodel, float_model)
     if suffix == ".onnx":
-        batch_size = None if batch_size == "auto" else batch_size
+        qmodel, batch_size = _at_one_size(model, input_shape, signatures), None if batch_size == "auto" else batch_size
         return _onnx().export_onnx(qmodel, path, batch_size, input_type, output_type, opset, storage)
     if opset is not None:
         raise ExportError(f"Only an `.onnx` has an opset. Leave it out, or change the suffix. Received: opset={opset}")
-    return export_tflite(qmodel, path, 1 if batch_size == "auto" else batch_size, fallback, input_type, output_type)
+    sizes = {SIGNATURE: input_shape} if signatures is None else _checked(signatures)
+    batch_size = 1 if batch_size == "auto" else batch_size
+    return export_tflite(model, path, batch_size, fallback, input_type, output_type, sizes)
+
+
+def _checked(signatures):
+    named = isinstance(signatures, dict) and signatures and all(isinstance(name, str) and name for name in signatures)
+    if not named or any(shape is None for shape in signatures.values()):
+        raise ExportError(
+            "`signatures` is a dict from names to shapes without batch, such as "
+            f"{{'small': (224, 224, 3), 'large': (320, 320, 3)}}. Received: signatures={signatures!r}"
+        )
+    return signatures
+
+
+def _sizes(qmodel, float_model):
+    return Sizes(qmodel, cloned if float_model is None else functools.partial(requantized, float_model))
+
+
+def _at_one_size(model, input_shape, signatures):
+    """The model of an `.onnx`."""
+    if signatures is not None or model.is_open(input_shape):
+        raise ExportError(
+            "An `.onnx` has one size, besides its batch. Export a file for each, with an `input_shape` without `None`. "
+            f"Received: input_shape={input_shape}, signatures={signatures}"
+        )
+    return model.at(input_shape)
 
 
 @float32()
-def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host"):
+def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host", float_model=None):
     """Run a file on its real runtime and compare with what `qmodel.predict` gives, integer by integer.
 
     Args:
         qmodel: the model that the file was exported from, be it for another size.
         path: of a `.tflite` file, which runs on LiteRT, or of an `.onnx` file, which runs on ONNX Runtime.
-        data: model inputs, whatever `fit` takes; labels are ignored.
+        data: model inputs, whatever `fit` takes; labels are ignored. Of any size that the file leaves open. For a file of
+            several signatures a dict with the data of each by its name.
         steps: number of batches to use; all by default.
         intermediates: compare every tensor inside, too.
         verbose: "auto" or 1 for a progress bar, 0 for none.
         target: "host" for the runtime on this machine, "aarch64" for LiteRT on an emulated 64-bit Arm, which
             `export/aarch64/setup.sh` sets up once, or a running `keras_quant.tflite.Emulator`.
+        float_model: as of `export`, for a file that was written with it.
 
     Returns:
         `ParityReport`: elements, mismatches, largest difference in LSB, per output.
@@ -95,7 +133,7 @@ def verify(qmodel, path, data, steps=None, intermediates=False, verbose="auto", 
         EmulatorError: if the emulated Arm was not set up.
     """
     run = _onnx().verify_onnx if _suffix(path) == ".onnx" else verify_tflite
-    return run(qmodel, path, data, steps, intermediates, verbose, target)
+    return run(_sizes(qmodel, float_model), path, data, steps, intermediates, verbose, target)
 
 
 def _suffix(path):

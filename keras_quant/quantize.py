@@ -1,6 +1,8 @@
 """The verb `quantize`: any Keras model → a quantization-aware one."""
 
+import dataclasses
 import gc
+import json
 
 from keras_quant.calibrate import has_ranges, set_ranges
 from keras_quant.errors import QuantizationError
@@ -33,6 +35,7 @@ from keras_quant.graph import (
     warn_of_ranges_apart,
     with_float_ends,
 )
+from keras_quant.graph.computed_sizes import paths_with_sizes
 from keras_quant.graph.ends import widen_ends
 from keras_quant.graph.sizes import at_size
 from keras_quant.layers import QuantLayer
@@ -108,27 +111,36 @@ def quantize(
     if fallback not in FALLBACKS:
         raise QuantizationError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
     model, calibration_data = at_size(model, input_shape, calibration_data)
-    graph = fused_graph(model, as_map(policy), fallback, ends)
-    qmodel = place(graph, model.name, fallback)
-    if calibration_data is None or not has_ranges(qmodel):
-        return qmodel
-    qmodel = _calibrated(qmodel, graph, fallback, calibration_data, calibration_steps, ranges.get(calibration_method))
+    policies = as_map(policy)
+    graph = fused_graph(model, policies, fallback, ends)
+    qmodel, apart = place(graph, model.name, fallback), ()
+    if calibration_data is not None and has_ranges(qmodel):
+        method = ranges.get(calibration_method)
+        qmodel, apart = _calibrated(qmodel, graph, fallback, calibration_data, calibration_steps, method)
+    origin = {"policies": policies.get_config(), "ends": None if ends is None else as_map(ends).get_config()}
+    origin |= {"fallback": fallback, "apart": sorted(apart), "sized": graph.sized}
+    qmodel.origin = json.dumps(origin)
     # What was traced holds itself by cycles. The training step, which is traced next, is to have its memory.
     gc.collect()
     return qmodel
 
 
 def _calibrated(qmodel, graph, fallback, data, steps, method):
-    """The quantized model of a float graph with its ranges set; another one, if what its end joins lies far apart."""
+    """The quantized model of a float graph with its ranges set; another one, if what its end joins lies far apart.
+
+    Returns:
+        The model, and the paths of what is joined in float for that.
+    """
     observed = set_ranges(qmodel, data, steps, "auto", method)
-    wider = with_float_ends(graph, {apart.path for apart in ranges_apart(observed)}, lowers_in_float)
+    apart = {apart.path for apart in ranges_apart(observed)}
+    wider = with_float_ends(graph, apart, lowers_in_float)
     if wider is not graph:
         measured, qmodel = qmodel, place(wider, qmodel.name, fallback)
         _copy_state(measured, qmodel)
         observed = trace(qmodel, keep_float=True)
         settle_halves(observed)
     warn_of_ranges_apart(observed)
-    return qmodel
+    return qmodel, apart
 
 
 def _copy_state(source, target):
@@ -155,6 +167,7 @@ def fused_graph(model, policies, fallback=None, ends=None):
             f"Model '{model.name}' holds quantized layers already. Quantize the float model, or use this one as it is: "
             "`calibrate`, `fit` and `export` take it."
         )
+    graph = dataclasses.replace(graph, sized=paths_with_sizes(graph))
     policies.warn_unmatched([node.path for node in graph.nodes])
     graph = graph.with_policies(policies)
     graph = graph if ends is None else widen_ends(graph, ends)

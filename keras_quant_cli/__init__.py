@@ -190,7 +190,15 @@ def _add_export(commands):
     parser.add_argument(
         "--opset", metavar="N", type=_positive, help="of an .onnx; default: the newest that ONNX Runtime runs"
     )
-    _add_input_shape(parser, "if the file is to have another size than the model")
+    _add_input_shape(parser, "if the file is to have another size than the model; 'none' leaves a size to the runtime")
+    parser.add_argument(
+        "--signature",
+        metavar="NAME=SHAPE",
+        action="append",
+        type=_signature,
+        help="of a .tflite with several sizes: once for each, such as small=224,224,3; for models with one input",
+    )
+    _add_float_model(parser)
     parser.add_argument(
         "--storage",
         choices=["uint8", "int8"],
@@ -209,7 +217,15 @@ def _add_verify(commands):
     )
     parser.add_argument("model", metavar="MODEL.keras", type=_file(".keras"))
     parser.add_argument("file", metavar="FILE", type=_file(".tflite", ".onnx"), help="ends in .tflite or .onnx")
-    parser.add_argument("--data", metavar="DATA", type=_file(".npy", ".npz"), required=True, help=f"model inputs: {_DATA}")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        action="append",
+        type=_named_data,
+        required=True,
+        help=f"model inputs: {_DATA}; NAME=DATA once for each signature of a file that has several",
+    )
+    _add_float_model(parser)
     parser.add_argument("--steps", metavar="N", type=_positive, help="batches of 32 samples to use; all by default")
     parser.add_argument("--intermediates", action="store_true", help="compare every tensor inside, too")
     parser.add_argument(
@@ -343,9 +359,30 @@ def _add_input_shape(parser, when):
     )
 
 
+def _add_float_model(parser):
+    parser.add_argument(
+        "--float-model",
+        metavar="MODEL.keras",
+        type=_file(".keras"),
+        help="that was quantized: says other sizes where layers of the quantized one hold some, such as a Reshape",
+    )
+
+
 def _input_shape(text):
     name, _, sizes = text.rpartition("=")
-    return name, tuple(map(_positive, sizes.split(",")))
+    return name, tuple(None if size.lower() == "none" else _positive(size) for size in sizes.split(","))
+
+
+def _signature(text):
+    name, shape = _input_shape(text)
+    if not name:
+        raise argparse.ArgumentTypeError(f"'{text}' does not begin with a name, as small=224,224,3 does")
+    return name, shape
+
+
+def _named_data(text):
+    name, _, path = ("", "", text) if os.path.exists(text) else text.rpartition("=")
+    return name, _file(".npy", ".npz")(path)
 
 
 def _positive(text):

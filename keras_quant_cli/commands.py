@@ -69,14 +69,17 @@ def quantize(args):
 
 
 def export(args):
-    options = args.batch_size, args.fallback, args.input_type, args.output_type, args.opset, args.storage, shapes(args)
-    print(kq.export(load_model(args.model), args.output, *options))
+    names = "batch_size", "fallback", "input_type", "output_type", "opset", "storage"
+    options = {name: getattr(args, name) for name in names}
+    options |= {"input_shape": shapes(args), "signatures": dict(args.signature or ()) or None}
+    print(kq.export(load_model(args.model), args.output, float_model=_float_model(args), **options))
 
 
 def verify(args):
-    qmodel = load_model(args.model)
-    data = load_inputs(args.data, qmodel)
-    report = kq.verify(qmodel, args.file, data, args.steps, args.intermediates, _verbose(), args.target)
+    qmodel, float_model = load_model(args.model), _float_model(args)
+    data = {name: load_inputs(path, qmodel) for name, path in args.data}
+    data = data.get("", data)
+    report = kq.verify(qmodel, args.file, data, args.steps, args.intermediates, _verbose(), args.target, float_model)
     print(report)
     if report.equal:
         return 0
@@ -88,6 +91,10 @@ def verify(args):
             table.add_row(tensor.name, f"{tensor.elements:,}", f"{tensor.mismatches:,}", _largest(tensor))
     console().print(table)
     return DIFFERENT
+
+
+def _float_model(args):
+    return None if args.float_model is None else load_model(args.float_model)
 
 
 def _largest(tensor):

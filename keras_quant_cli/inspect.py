@@ -77,6 +77,8 @@ def inspect_tflite(args):
         f"{args.file}: {report.bytes:,} bytes, {compact(report.macs)} MACs a sample, {taken} of "
         f"{_count(total, 'operator')} on XNNPACK in {_count(exported.partitions, 'partition')}"
     )
+    if exported.signatures:
+        operators.caption = "\n".join(map(str, str(exported).splitlines()[1:]))
     _add_columns(operators, (">#", "operator", "layer", "runs on", "output", "dtype", "weights", ">MACs", ">bytes"))
     _add_columns(operators, (">scale", ">zero point"))
     for layer in report.layers:

@@ -346,6 +346,27 @@ def test_several_inputs_come_by_name(tmp_path, capfd):
     assert in_process(capfd, *verify)[0] == 0
 
 
+@pytest.mark.slow
+def test_one_file_has_several_sizes(tmp_path, capfd):
+    model, small, large = tmp_path / "m.keras", tmp_path / "small.npy", tmp_path / "large.npy"
+    x = keras.Input((None,))
+    keras.Model(x, L.Dense(2)(L.GlobalMaxPooling1D()(L.Conv1D(4, 3)(keras.ops.expand_dims(x, -1))))).save(model)
+    np.save(small, images(shape=(16,)))
+    np.save(large, images(shape=(24,)))
+    qmodel, file = tmp_path / "q.keras", tmp_path / "q.tflite"
+    assert in_process(capfd, "quantize", model, "-o", qmodel, "--calibration", small)[0] == 0
+    sizes = ("--signature", "small=16", "--signature", "large=24")
+    assert "'expand_dims' (QuantReshape) holds sizes" in fails_in_process(capfd, "export", qmodel, file, *sizes)
+    status, out, _ = in_process(capfd, "export", qmodel, file, *sizes, "--float-model", model)
+    assert status == 0 and "2 signatures" in out
+    data = ("--data", f"small={small}", "--data", f"large={large}")
+    status, out, _ = in_process(capfd, "verify", qmodel, file, *data, "--float-model", model)
+    assert status == 0 and "0 of 160 outputs differ" in out
+    assert "large: " in in_process(capfd, "inspect", file)[1]
+    assert in_process(capfd, "export", qmodel, file, "--input-shape", "none", "--float-model", model)[0] == 0
+    assert in_process(capfd, "verify", qmodel, file, "--data", large, "--float-model", model)[0] == 0
+
+
 def test_policies_come_from_names_and_from_json(files, capfd, tmp_path):
     (tmp_path / "policies.json").write_text('{"policies": {"conv": "int16"}, "default": "int4"}')
     for policy, ends, expected in (

@@ -93,6 +93,7 @@ class Graph:
         paths: dict from the path of each layer to its output, and those that nothing but it leads to, one behind the other;
             layers with one output only.
         output_masks: for each output, in flattened order, the `Value` of its Keras mask, or `None`.
+        sized: paths of operations whose numbers may have been computed from the size of the inputs.
     """
 
     inputs: list
@@ -102,6 +103,7 @@ class Graph:
     input_structure: Any = None
     paths: dict = dataclasses.field(default_factory=dict)
     output_masks: list = dataclasses.field(default_factory=list)
+    sized: list = dataclasses.field(default_factory=list)
 
     def with_policies(self, policies):
         """The graph with each node's policy in it.

@@ -17,9 +17,11 @@ class QuantizedModel(Functional):
     Attributes:
         joined: dict from paths of the float model to `(name, whole)`: the layer that computes what stood there, and whether
             its output is that layer's, rather than what an activation behind it makes of it. A clone has none.
+        origin: JSON text that says how `quantize` made it of the float model; empty where something else did.
     """
 
     joined = types.MappingProxyType({})
+    origin = ""
 
     def get_layer(self, name=None, index=None):
         """As `keras.Model.get_layer`, by a path such as "encoder/relu", too, and by that of a layer which joined another."""
@@ -51,14 +53,15 @@ class QuantizedModel(Functional):
         return tree.map_structure(lambda x: ops.reshape(x, (1,)), logs) if backend.is_multi_worker(self) else logs
 
     def get_config(self):
-        return {**super().get_config(), "joined": {path: list(entry) for path, entry in self.joined.items()}}
+        joined = {path: list(entry) for path, entry in self.joined.items()}
+        return {**super().get_config(), "joined": joined, "origin": self.origin}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        joined = config.pop("joined", {})
+        joined, origin = config.pop("joined", {}), config.pop("origin", "")
         model = super().from_config(config, custom_objects=custom_objects)
-        model.joined = {path: tuple(entry) for path, entry in joined.items()}
+        model.joined, model.origin = {path: tuple(entry) for path, entry in joined.items()}, origin
         return model
 
 

@@ -7,17 +7,8 @@ import keras
 from keras import tree
 from keras.src.models.functional import Functional
 
-from keras_quant import layers
 from keras_quant.data import is_arrays
-from keras_quant.errors import QuantizationError
-from keras_quant.graph.explain import explained
-from keras_quant.layers import is_quantized
-
-# What these are given may have been computed from the size of an input.
-_HOLD_SIZES = (
-    *(layers.QuantReshape, layers.QuantRegroup, layers.QuantSlice, layers.QuantTake, layers.QuantTile, layers.QuantPad),
-    *(layers.QuantResizing, layers.QuantAddConstant, layers.QuantMultiplyConstant),
-)
+from keras_quant.errors import CalibrationError, QuantizationError
 
 
 class Sized:
@@ -51,14 +42,14 @@ def at_size(model, input_shape=None, data=None):
     """
     if isinstance(model, Sized) or not isinstance(model, keras.Model):
         return model, data
-    known = _noted(model)
-    if known is not None and input_shape is not None and not _is_functional(model):
+    known = noted_shapes(model)
+    if known is not None and input_shape is not None and not is_functional(model):
         known = {name: (None,) * len(shape) for name, shape in known.items()}  # those of its first call
-    if known is not None and input_shape is None and not _is_open(known.values()):
+    if known is not None and input_shape is None and not is_open_in(known.values()):
         return model, data
     if input_shape is not None:
-        shapes = _given(model, known, input_shape)
-        if known is None or data is None or not _is_open(shapes):
+        shapes = given_shapes(model, known, input_shape)
+        if known is None or data is None or not is_open_in(shapes):
             return Sized(model, shapes), data
         known = dict(zip(known, shapes))
     if data is None or (known is None and not model.built):
@@ -67,7 +58,7 @@ def at_size(model, input_shape=None, data=None):
     return Sized(model, _of_data(known, batch)), data
 
 
-def _noted(model):
+def noted_shapes(model):
     """Dict from the names of a model's inputs to their shapes without batch; `None` where Keras knows none."""
     if isinstance(model, keras.Sequential):
         model = model._functional
@@ -84,11 +75,13 @@ def _noted(model):
     return {name: tuple(shape[1:]) for name, shape in named.items()}
 
 
-def _is_functional(model):
+def is_functional(model):
+    """Whether a model follows a graph of its own."""
     return isinstance(model, (Functional, keras.Sequential))
 
 
-def _is_open(shapes):
+def is_open_in(shapes):
+    """Whether a size is `None` in one of the shapes."""
     return any(size is None for shape in shapes for size in shape)
 
 
@@ -96,7 +89,7 @@ def _is_shape(value):
     return isinstance(value, (list, tuple)) and all(size is None or isinstance(size, numbers.Integral) for size in value)
 
 
-def _given(model, known, wanted):
+def given_shapes(model, known, wanted):
     """The shapes that `input_shape` asks for, in order."""
     received = f"Received: input_shape={wanted}"
     if known is None:
@@ -166,76 +159,44 @@ def _of_data(known, batch):
         flat = list(batch) if isinstance(batch, (list, tuple)) else [batch]
     if len(flat) != len(known):
         return list(known.values())
-    return [_filled(shape, shape_of(x)) for shape, x in zip(known.values(), flat)]
+    return [filled(shape, shape_of(x)) for shape, x in zip(known.values(), flat)]
 
 
-def _filled(shape, found):
+def filled(shape, found):
+    """A shape with its open sizes from another; as it is, where the two have not as many."""
     if len(shape) != len(found):
         return shape
     return tuple(new if old is None else old for old, new in zip(shape, found))
 
 
+def sizes_of(data, known, model):
+    """The sizes of data where those of a file are open.
+
+    Args:
+        data: whatever `fit` takes.
+        known: dict from input names to shapes without batch, `None` where they are open.
+        model: whose inputs these are.
+
+    Returns:
+        Dict from input names to shapes, and the data, none of it used up.
+
+    Raises:
+        CalibrationError: where the data does not say.
+    """
+    known = {name: known[name] for name in noted_shapes(model) or known if name in known}
+    batch, data = _first_batch(data, known)
+    shapes = dict(zip(known, _of_data(known, batch)))
+    if is_open_in(shapes.values()):
+        raise CalibrationError(
+            f"The file leaves sizes open, and this data does not say them. Pass an array for each of the inputs {known}."
+        )
+    return shapes, data
+
+
 def at_size_of(model, graph):
     """A float model at the size of the quantized one that a graph was traced from."""
-    known = None if isinstance(model, Sized) else _noted(model)
-    if isinstance(model, Sized) or (known is not None and not _is_open(known.values())):
+    known = None if isinstance(model, Sized) else noted_shapes(model)
+    if isinstance(model, Sized) or (known is not None and not is_open_in(known.values())):
         return model
     shapes = [value.shape[1:] for value in graph.inputs]
     return Sized(model, shapes if known is not None else tree.pack_sequence_as(graph.input_structure, shapes))
-
-
-def at_sizes(qmodel, shapes):
-    """A model at the sizes that a file has: a dict from input names to shapes without batch."""
-    known = _noted(qmodel)
-    if known is None or set(shapes) != set(known):
-        return qmodel
-    if not is_quantized(qmodel):
-        return at_size(qmodel, shapes)[0] if _is_open(known.values()) else qmodel
-    return qmodel if {name: tuple(shape) for name, shape in shapes.items()} == known else resized(qmodel, shapes)
-
-
-def resized(qmodel, input_shape):
-    """A quantized model for another size of its inputs, with the same weights and ranges.
-
-    Args:
-        qmodel: quantized `keras.Model`.
-        input_shape: as of `keras_quant.export`.
-
-    Raises:
-        QuantizationError: if a layer holds sizes, or cannot take this one.
-    """
-    known = _noted(qmodel)
-    if known is None or not _is_functional(qmodel):
-        raise QuantizationError(
-            f"Model '{qmodel.name}' is no Functional one, as `quantize` returns it, and has one size. Build it anew for "
-            f"another. Received: input_shape={input_shape}"
-        )
-    wanted = _given(qmodel, {name: (None,) * len(shape) for name, shape in known.items()}, input_shape)
-    if wanted == list(known.values()):
-        return qmodel
-    for layer in qmodel.layers:
-        if isinstance(layer, _HOLD_SIZES):
-            raise _fixed(layer.name, type(layer).__name__, "holds sizes, which may follow from the input's", wanted)
-    inputs = [
-        keras.Input(shape, dtype=x.dtype, name=name) for (name, _), shape, x in zip(known.items(), wanted, qmodel.inputs)
-    ]
-    try:
-        made = keras.models.clone_model(qmodel, input_tensors=tree.pack_sequence_as(_structure(qmodel), inputs))
-    except ValueError as error:
-        raise _fixed(qmodel.name, "model", f"does not take this size ({explained(error)})", wanted) from error
-    for old, new in zip(qmodel.layers, made.layers):
-        if [w.shape for w in old.weights] != [w.shape for w in new.weights]:
-            raise _fixed(old.name, type(old).__name__, "has weights for one size", wanted)
-    made.set_weights(qmodel.get_weights())
-    return made
-
-
-def _structure(model):
-    return model.input if isinstance(model, keras.Sequential) else model._inputs_struct
-
-
-def _fixed(name, kind, what, wanted):
-    return QuantizationError(
-        f"Layer '{name}' ({kind}) {what}. Quantize the float model with this `input_shape`, and give it the trained weights "
-        f"and ranges by `other.set_weights(qmodel.get_weights())`. Received: input_shape={wanted}"
-    )

@@ -5,7 +5,7 @@ import keras
 from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.graph import settle_halves, trace
-from keras_quant.graph.sizes import at_sizes
+from keras_quant.graph.resized import Sizes
 from keras_quant.onnx import places
 from keras_quant.onnx.file import read_model
 from keras_quant.onnx.runtime import Runtime
@@ -18,7 +18,8 @@ def verify_onnx(qmodel, path, data, steps=None, intermediates=False, verbose="au
         raise QuantizationError(f"An `.onnx` file runs on ONNX Runtime on this machine. Received: target={target!r}")
     model = read_model(path)
     dims = {info.name: info.type.tensor_type.shape.dim for info in model.graph.input}
-    qmodel = at_sizes(qmodel, {name: tuple(dim.dim_value for dim in sizes)[1:] for name, sizes in dims.items()})
+    models = qmodel if isinstance(qmodel, Sizes) else Sizes(qmodel)
+    qmodel = models.of_file({name: tuple(dim.dim_value for dim in sizes)[1:] for name, sizes in dims.items()})
     graph = trace(qmodel, keep_float=True)
     settle_halves(graph)
     _check_ends(qmodel, graph, path, model)

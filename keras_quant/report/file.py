@@ -34,8 +34,9 @@ def report_file(path):
         _operator(index, info, operator, exported.tensors, model, batch, seen)
         for index, (info, operator) in enumerate(zip(exported.operators, graph.operators))
     ]
+    notes = (NOTE, *([f"Of the first of the signatures {', '.join(exported.signatures)}."] if exported.signatures else []))
     weights = sum(layer.parameters for layer in layers)
-    return ModelReport(str(path), tuple(layers), exported, 4 * weights, notes=(NOTE,))
+    return ModelReport(str(path), tuple(layers), exported, 4 * weights, notes=notes)
 
 
 def _operator(index, info, operator, tensors, model, batch, seen):

@@ -10,6 +10,7 @@ from keras import activations, ops
 
 from keras_quant.layers import QuantConv1D
 from keras_quant.layers.conv import QuantConvolution, QuantDepthwiseConvolution, QuantTransposedConvolution
+from keras_quant.tflite.depth_to_space import to_space
 from keras_quant.tflite.lower import lowers, params_of
 from keras_quant.tflite.phases import Phases
 from keras_quant.tflite.reshape import cut, pad
@@ -254,11 +255,11 @@ def transpose_conv(lowering, layer, x, output, y):
 
 
 def convolve_transposed(lowering, layer, x, output, y, weights):
-    """TRANSPOSE_CONV, which carries its whole output shape; with an open batch a CONV_2D of all phases.
+    """TRANSPOSE_CONV, which carries its whole output shape; where that is open, a CONV_2D of all phases.
 
     Args: as of `convolve`, with a kernel `([h,] w, filters, c)`.
     """
-    if lowering.writer.batch_size is None:
+    if lowering.writer.batch_size is None or lowering.resizable:
         return _convolve_phases(lowering, layer, x, output, y, weights)
     fields = geometry(layer)
     dilation = fields.pop("dilationHFactor"), fields.pop("dilationWFactor")
@@ -291,15 +292,25 @@ def _convolve_phases(lowering, layer, x, output, y, weights):
     rows, columns = (size - taps + 1 for size, taps in zip(x.shape[1:3], kernel.shape))
     made = lowering.activation(output, "phases", (rows, columns, kernel.shape[-1]))
     convolution(lowering, output, x, weights, made, fusedActivationFunction=fused_activation(layer))
-    if down.stride > 1:
-        made = lowering.reshape(made, output, (rows, columns, down.stride, across.stride * filters), "rows")
-        moved = lowering.activation(output, "moved", (rows, down.stride, columns, across.stride * filters))
-        order = lowering.ints(output, "order", [0, 1, 3, 2, 4])
-        lowering.operator("TRANSPOSE", [made, order], moved, 2, (1, 14, 0), "TransposeOptions")
-        made = moved
-    made = lowering.reshape(made, output, (rows * down.stride, columns * across.stride, filters), "in_order")
+    size = rows * down.stride, columns * across.stride, filters
+    if lowering.resizable and down.stride == across.stride > 1:
+        made = to_space(lowering, made, lowering.activation(output, "in_order", size), down.stride)
+    else:
+        made = _in_order(lowering, made, output, down.stride, size)
     ranges = [(phases.skipped, phases.skipped + size) for phases, size in ((down, height), (across, width))]
     return cut(lowering, made, output, [*ranges, (0, filters)], "image")
+
+
+def _in_order(lowering, x, output, stride, size):
+    """The phases of each window, which lie behind one another, at their rows and columns."""
+    if stride > 1:
+        rows, columns = x.shape[1:3]
+        x = lowering.reshape(x, output, (rows, columns, stride, x.shape[-1] // stride), "rows")
+        moved = lowering.activation(output, "moved", (rows, stride, columns, x.shape[-1]))
+        order = lowering.ints(output, "order", [0, 1, 3, 2, 4])
+        lowering.operator("TRANSPOSE", [x, order], moved, 2, (1, 14, 0), "TransposeOptions")
+        x = moved
+    return lowering.reshape(x, output, size, "in_order")
 
 
 def of_every_phase(weights, phases, kernel):

@@ -11,7 +11,7 @@ from keras import ops, tree
 from keras_quant import backend
 from keras_quant.errors import ExportError
 from keras_quant.layers import QuantLayer
-from keras_quant.tflite.writer import name_signature, parse
+from keras_quant.tflite.flatbuffer import name_signature, parse
 
 # What TensorFlow takes as a scope's name.
 _NOT_IN_A_SCOPE = re.compile(r"[^A-Za-z0-9_.\\/-]")

@@ -6,8 +6,12 @@ from keras_quant.tflite.lower import lowers
 
 @lowers(QuantDepthToSpace)
 def depth_to_space(lowering, layer, x, output):
-    y = lowering.activation(output)
-    lowering.operator("DEPTH_TO_SPACE", [x], y, 2, (2, 5, 0), "DepthToSpaceOptions", blockSize=layer.block_size)
+    return to_space(lowering, x, lowering.activation(output), layer.block_size)
+
+
+def to_space(lowering, x, y, size):
+    """DEPTH_TO_SPACE: channels become blocks of `size` × `size` pixels."""
+    lowering.operator("DEPTH_TO_SPACE", [x], y, 2, (2, 5, 0), "DepthToSpaceOptions", blockSize=size)
     return y
 
 

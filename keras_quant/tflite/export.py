@@ -4,30 +4,35 @@ from keras import tree
 
 from keras_quant.errors import ExportError
 from keras_quant.graph import settle_halves, trace
+from keras_quant.graph.resized import Sizes
 from keras_quant.layers import QuantLayer, is_quantized
 from keras_quant.tflite import rules  # noqa: F401  registers the lowering rules
 from keras_quant.tflite.ends import check_end_types, output_tensor
 from keras_quant.tflite.file import write_atomically
+from keras_quant.tflite.flatbuffer import SIGNATURE, finish, parse
 from keras_quant.tflite.lower import check, lower, without_rule
 from keras_quant.tflite.report import describe
-from keras_quant.tflite.writer import parse
+from keras_quant.tflite.resizable import follow_sizes
 
 DESCRIPTION = "keras_quant"
 FALLBACKS = (None, "converter")
 
 
-def export_tflite(qmodel, path, batch_size=1, fallback=None, input_type=None, output_type=None):
-    """Write a quantized model as a fully integer `.tflite`; see `keras_quant.export`."""
-    content, report = export_in_memory(qmodel, path, batch_size, fallback, input_type, output_type)
+def export_tflite(qmodel, path, *args, **kwargs):
+    """Write a quantized model as a fully integer `.tflite`; args as of `export_in_memory`."""
+    content, report = export_in_memory(qmodel, path, *args, **kwargs)
     write_atomically(path, content)
     return report
 
 
-def export_in_memory(qmodel, name, batch_size=1, fallback=None, input_type=None, output_type=None):
+def export_in_memory(qmodel, name, batch_size=1, fallback=None, input_type=None, output_type=None, sizes=None):
     """What `export_tflite` writes, unwritten.
 
     Args:
-        name: path that the report names; the others as of `keras_quant.export`.
+        qmodel: quantized `keras.Model`, or its `Sizes`.
+        name: path that the report names.
+        sizes: dict from names of signatures to the `input_shape` of each; by default the model's own, as
+            `serving_default`. The others are as of `keras_quant.export`.
 
     Returns:
         The file's bytes and its `ExportReport`.
@@ -37,16 +42,24 @@ def export_in_memory(qmodel, name, batch_size=1, fallback=None, input_type=None,
     if fallback not in FALLBACKS:
         raise ExportError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
     check_end_types(input_type=input_type, output_type=output_type)
-    graph = trace(qmodel, keep_float=True)
-    if fallback == "converter" and (without_rule(graph) or not is_quantized(qmodel)):
-        content, layers = _converted(qmodel, graph, batch_size), None
+    model, sizes = qmodel if isinstance(qmodel, Sizes) else Sizes(qmodel), sizes or {SIGNATURE: None}
+    if fallback == "converter" and (not is_quantized(model.model) or without_rule(trace(model.model, keep_float=True))):
+        content, layers = _converted(model, sizes, batch_size), None
     else:
-        settle_halves(graph)
-        content, layers = _lowered(qmodel, batch_size, input_type, output_type)
+        written = {key: _lowered(model, shape, batch_size, input_type, output_type) for key, shape in sizes.items()}
+        content = finish({key: (lowering.writer, *ends) for key, (lowering, *ends) in written.items()}, DESCRIPTION)
+        layers = {key: lowering.layers for key, (lowering, *_) in written.items()}
     return content, describe(name, content, parse(content), layers)
 
 
-def _converted(qmodel, graph, batch_size):
+def _converted(model, sizes, batch_size):
+    if list(sizes) != [SIGNATURE] or model.is_open(sizes[SIGNATURE]):
+        raise ExportError(
+            "TFLiteConverter writes this model, by `fallback`, at one size. Export a file for each. "
+            f"Received: {list(sizes.values())}"
+        )
+    qmodel = model.at(sizes[SIGNATURE])
+    graph = trace(qmodel, keep_float=True)
     check(qmodel, graph)
     # TensorFlow's converter takes its time to import, and no other file needs it.
     from keras_quant.tflite.converter import convert
@@ -60,11 +73,22 @@ def _reduced_precision(graph):
     return {"reduced_precision_support": b"fp16accfp16"} if "float16" in dtypes and "float32" not in dtypes else {}
 
 
-def _lowered(qmodel, batch_size, input_type, output_type):
-    lowering, graph = lower(qmodel, batch_size, input_type)
+def _lowered(sizes, input_shape, batch_size, input_type, output_type):
+    """The `Lowering` of a model of `Sizes` at one, its inputs and its outputs, as `Writer.finish` takes them."""
+    model, is_resizable = sizes.at(input_shape), sizes.is_open(input_shape)
+    settle_halves(trace(model, keep_float=True))
+    options = batch_size, input_type, output_type, is_resizable
+    written = _lowered_once(model, *options)
+    if is_resizable:
+        others = [_lowered_once(other, *options) for other in sizes.neighbours(model, input_shape)]
+        follow_sizes([(lowering, outputs) for lowering, _, outputs in (written, *others)])
+    return written
+
+
+def _lowered_once(model, batch_size, input_type, output_type, is_resizable):
+    lowering, graph = lower(model, batch_size, input_type, is_resizable)
     inputs = {value.name: lowering.inputs[value] for value in graph.inputs}
     values = dict(zip(graph.output_names, tree.flatten(graph.outputs)))
     outputs = {name: output_tensor(lowering, name, lowering.tensors[v], output_type) for name, v in values.items()}
     lowering.writer.metadata |= _reduced_precision(graph)
-    content = lowering.writer.finish(inputs, outputs, DESCRIPTION)
-    return content, lowering.layers
+    return lowering, inputs, outputs

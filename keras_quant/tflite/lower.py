@@ -96,10 +96,12 @@ class Lowering:
         tensors: dict from each `Value` of the graph to its `Tensor`.
         inputs: dict from the graph's inputs to the file's.
         input_type: wanted of the file's inputs, see `keras_quant.export`.
+        resizable: whether the runtime may resize the file's inputs: rules then choose forms that hold no sizes.
     """
 
-    def __init__(self, batch_size, input_type=None):
+    def __init__(self, batch_size, input_type=None, resizable=False):
         self.writer = Writer(batch_size)
+        self.resizable = resizable
         self.layers = {}
         self.tensors = {}
         self.inputs, self.entrances = {}, {}
@@ -202,13 +204,14 @@ def params_of(x):
     return QuantParams(scale, zero_point, INT16 if x.kind == TensorType.INT16 else INT8)
 
 
-def lower(qmodel, batch_size=1, input_type=None):
+def lower(qmodel, batch_size=1, input_type=None, resizable=False):
     """Lower a quantized model.
 
     Args:
         qmodel: quantized `keras.Model` with its ranges set.
         batch_size: of the file; `None` leaves it resizable.
         input_type: of the file, see `keras_quant.export`.
+        resizable: whether the file's inputs are, in other dimensions than the batch.
 
     Returns:
         The `Lowering` and the `Graph` it was made from.
@@ -221,7 +224,7 @@ def lower(qmodel, batch_size=1, input_type=None):
     check_layers(qmodel, graph)
     check(qmodel, graph)
     graph = fold_float(graph)
-    lowering = Lowering(batch_size, input_type)
+    lowering = Lowering(batch_size, input_type, resizable)
     entered = set() if input_type == "float32" else _entered(graph)
     for value in graph.inputs:
         if value not in entered:

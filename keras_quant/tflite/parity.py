@@ -9,21 +9,21 @@ from keras import ops, tree
 
 from keras_quant import backend
 from keras_quant.data import input_batches, number_of_batches
-from keras_quant.errors import ModelFileError, QuantizationError
+from keras_quant.errors import CalibrationError, ModelFileError, QuantizationError
 from keras_quant.graph import settle_halves, trace
 from keras_quant.graph.graph import in_integers
 from keras_quant.graph.kinds import is_real
 from keras_quant.graph.picks import check_inputs
-from keras_quant.graph.sizes import at_sizes
+from keras_quant.graph.resized import Sizes
+from keras_quant.graph.sizes import is_open_in, sizes_of
 from keras_quant.integer import Quantized
 from keras_quant.layers import QuantLayer, annotate, annotation
 from keras_quant.policy import Policy
 from keras_quant.tflite.aarch64 import Emulator
 from keras_quant.tflite.file import read_model
+from keras_quant.tflite.flatbuffer import one_signature, packed, repack, signature_names, text
 from keras_quant.tflite.lower import lower, without_rule
-from keras_quant.tflite.report import text
 from keras_quant.tflite.runtime import Runtime, quantize_array
-from keras_quant.tflite.writer import repack
 
 
 @dataclasses.dataclass
@@ -106,10 +106,39 @@ class ParityReport:
 def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host"):
     """Compare a file with the model it was exported from; see `keras_quant.verify`."""
     content, model = read_model(path)
-    qmodel = _at_size_of_file(qmodel, model)
+    options = steps, intermediates, verbose, target
+    names = signature_names(model)
+    if len(names) < 2:
+        return _verified(qmodel, path, content, model, data, *options)
+    if not isinstance(data, dict) or set(data) != set(names):
+        received = sorted(data) if isinstance(data, dict) else type(data).__name__
+        raise CalibrationError(
+            f"'{path}' has the signatures {names}. Pass a dict with the data of each by its name, {{'{names[0]}': x, ...}}. "
+            f"Received: {received}"
+        )
+    reports = {}
+    for name in names:
+        alone = one_signature(model, name)
+        # The emulator knows no signatures.
+        signature = name if target == "host" else None
+        own = content if signature else packed(one_signature(model, name))
+        reports[name] = _verified(qmodel, path, own, alone, data[name], *options, signature)
+    named = lambda kind: [
+        dataclasses.replace(t, name=f"{name}/{t.name}") for name, report in reports.items() for t in getattr(report, kind)
+    ]
+    return ParityReport(str(path), sum(r.samples for r in reports.values()), named("outputs"), named("intermediates"))
+
+
+def _verified(qmodel, path, content, model, data, steps, intermediates, verbose, target, signature=None):
+    """`verify_tflite` of one signature.
+
+    Args:
+        content: bytes of the file.
+        model: `schema.ModelT` of the signature alone.
+        signature: its name, of a file that has several.
+    """
+    qmodel, data, resizable = _at_size_of_file(qmodel, model, data)
     graph = trace(qmodel, keep_float=True)
-    # As export does: the model may have been saved before it.
-    settle_halves(graph)
     converted = bool(without_rule(graph))
     if intermediates and converted:
         raise ModelFileError(
@@ -117,13 +146,13 @@ def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="
         )
     inputs, outputs = _signature(qmodel, graph, path, model)
     edges = [] if converted else [node.path for node in graph.nodes if leaves_float(node, graph)]
-    names = _tensors_inside(qmodel, model) if intermediates or edges else {}
+    names = _tensors_inside(qmodel, model, resizable) if intermediates or edges else {}
     given = {path: names[path] for path in edges if path in names}
     inside = {path: name for path, name in names.items() if path not in given} if intermediates else {}
     if names:
-        content = repack(model, extra_outputs=sorted({*inside.values(), *given.values()}))
+        content, signature = repack(model, extra_outputs=sorted({*inside.values(), *given.values()})), None
     progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
-    with _runtime(content, path, target) as runtime:
+    with _runtime(content, path, target, signature) as runtime:
         compare = Comparison(outputs, inside, given, keras_side(qmodel, graph, list(inside), list(given)), runtime)
         compare.tolerate(graph)
         for arrays in input_batches(data, graph.inputs, steps):
@@ -135,10 +164,10 @@ def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="
 
 
 @contextlib.contextmanager
-def _runtime(content, path, target):
+def _runtime(content, path, target, signature):
     """The `Runtime` of a file's bytes on a target."""
     if target == "host":
-        yield Runtime(content, path)
+        yield Runtime(content, path, signature=signature)
     elif isinstance(target, Emulator):
         yield target.runtime(content, path)
     elif target == "aarch64":
@@ -269,16 +298,30 @@ def _signature(qmodel, graph, path, model):
     return [inputs[name] for name in wanted], {name: outputs[name] for name in graph.output_names}
 
 
-def _at_size_of_file(qmodel, model):
-    """The model for the size that a file was exported for."""
+def _at_size_of_file(qmodel, model, data):
+    """The model for the size that a file was exported for, or that of the data where the file leaves it open.
+
+    Returns:
+        The model, with its ranges as `export` leaves them; the data, none of it used up; whether a size is open.
+    """
     entries = model.signatureDefs[0].inputs if model.signatureDefs else []
-    tensors = model.subgraphs[0].tensors
-    return at_sizes(qmodel, {text(entry.name): tuple(map(int, tensors[entry.tensorIndex].shape))[1:] for entry in entries})
+    tensors = {text(entry.name): model.subgraphs[0].tensors[entry.tensorIndex] for entry in entries}
+    sizes = {name: tuple(map(int, tensor.shape))[1:] for name, tensor in tensors.items()}
+    models = qmodel if isinstance(qmodel, Sizes) else Sizes(qmodel)
+    qmodel = models.of_file(sizes)
+    # As export does: the model may have been saved before it.
+    settle_halves(trace(qmodel, keep_float=True))
+    signatures = {name: sizes[name] if t.shapeSignature is None else t.shapeSignature[1:] for name, t in tensors.items()}
+    known = {name: tuple(None if size == -1 else int(size) for size in shape) for name, shape in signatures.items()}
+    if not is_open_in(known.values()):
+        return qmodel, data, False
+    sizes, data = sizes_of(data, known, qmodel)
+    return Sizes(qmodel, models.make).of_file(sizes), data, True
 
 
-def _tensors_inside(qmodel, model):
+def _tensors_inside(qmodel, model, resizable=False):
     """For each layer path the name of the tensor it makes in the file."""
-    lowering, graph = lower(qmodel)
+    lowering, graph = lower(qmodel, resizable=resizable)
     entrances = {tensor.name for tensor in lowering.inputs.values()}
     made = {node.path: lowering.tensors[node.output].name for node in graph.nodes}
     names = {layer: name for layer, name in made.items() if name not in entrances}

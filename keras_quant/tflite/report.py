@@ -8,6 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_quant.tflite.cost import constant_bytes, operator_macs
+from keras_quant.tflite.flatbuffer import one_signature, operator_name, packed, signature_names, text
 from keras_quant.tflite.reasons import explain, is_float
 from keras_quant.tflite.runtime import Runtime
 
@@ -16,7 +17,6 @@ try:
 except ImportError:
     zstandard = None
 
-_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
 _TYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if isinstance(v, int)}
 
 
@@ -68,6 +68,8 @@ class ExportReport:
     operators: `OperatorInfo`s in order of execution.
     partitions: number of pieces that XNNPACK runs.
     tensors: `TensorInfo`s, with every tensor's quantization.
+    signatures: dict from names to the `ExportReport` of each, of a file that has several; operators, partitions and tensors
+        are those of the first.
     """
 
     path: str
@@ -75,6 +77,7 @@ class ExportReport:
     operators: tuple
     partitions: int
     tensors: tuple
+    signatures: dict = dataclasses.field(default_factory=dict)
 
     def compressed(self):
         """Bytes of the file after general-purpose compression: a dict with "zlib" and, where it is installed, "zstd".
@@ -98,11 +101,16 @@ class ExportReport:
         return tuple(op for op in self.operators if op.is_float)
 
     def __str__(self):
-        taken = len(self.operators) - len(self.off_xnnpack)
-        line = (
-            f"{self.path}: {self.bytes:,} bytes, {taken} of {len(self.operators)} operators on XNNPACK "
-            f"in {self.partitions} partition{'s' if self.partitions != 1 else ''}"
-        )
+        head = f"{self.path}: {self.bytes:,} bytes, "
+        if self.signatures:
+            lines = [f"  {name}: {report._runs()}" for name, report in self.signatures.items()]
+            return "\n".join([f"{head}{len(self.signatures)} signatures", *lines])
+        return head + self._runs()
+
+    def _runs(self):
+        """Where the operators run."""
+        taken, count = len(self.operators) - len(self.off_xnnpack), self.partitions
+        line = f"{taken} of {len(self.operators)} operators on XNNPACK in {count} partition{'s' if count != 1 else ''}"
         off = {}
         for op in self.off_xnnpack:
             off.setdefault((op.layer, op.reason, op.remedy), []).append(op.name)
@@ -117,12 +125,24 @@ def describe(path, content, model, layers=None):
         path: of the file.
         content: its bytes.
         model: its `schema.ModelT`.
-        layers: dict from the name of each operator's output to the path of its Keras layer; by default that name, which
-            `export` derives from the path.
+        layers: for each signature, a dict from the name of each operator's output to the path of its Keras layer; by default
+            that name, which `export` derives from the path.
 
     Returns:
         `ExportReport`.
     """
+    names, layers = signature_names(model), layers or {}
+    if len(names) < 2:
+        return _described(path, content, model, next(iter(layers.values()), None))
+    reports = {}
+    for name in names:
+        alone = one_signature(model, name)
+        reports[name] = _described(path, packed(alone), alone, layers.get(name))
+    Runtime(content, path)
+    return dataclasses.replace(reports[names[0]], bytes=len(content), signatures=reports)
+
+
+def _described(path, content, model, layers):
     graph = model.subgraphs[0]
     runtime = Runtime(content, path)
     partitions = runtime.partitions()
@@ -131,7 +151,7 @@ def describe(path, content, model, layers=None):
     operators, held = [], constant_bytes(model)
     for index, operator in enumerate(graph.operators):
         code = model.operatorCodes[operator.opcodeIndex]
-        name = _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        name = operator_name(max(code.builtinCode, code.deprecatedBuiltinCode))
         output = text(graph.tensors[operator.outputs[0]].name)
         dtypes = _activation_dtypes(operator, tensors)
         integer, on_xnnpack = not is_float(dtypes), index in taken
@@ -157,7 +177,3 @@ def _tensor(tensor, model):
     zero_point = int(q.zeroPoint[0]) if scales and q.zeroPoint is not None else 0
     constant = model.buffers[tensor.buffer].data is not None
     return TensorInfo(text(tensor.name), tuple(map(int, tensor.shape)), _TYPES[tensor.type], scales, zero_point, constant)
-
-
-def text(name):
-    return name.decode() if isinstance(name, bytes) else name

@@ -18,9 +18,10 @@ class Runtime:
         path: for messages.
         threads: number of threads.
         interpreter: makes the interpreter; LiteRT's own on this machine by default.
+        signature: name of the one to run, of a file that has several; by default the first.
     """
 
-    def __init__(self, content, path="model", threads=1, interpreter=Interpreter):
+    def __init__(self, content, path="model", threads=1, interpreter=Interpreter, signature=None):
         try:
             with _quiet():
                 self.interpreter = interpreter(model_content=content, num_threads=threads)
@@ -30,14 +31,15 @@ class Runtime:
         except (RuntimeError, ValueError) as error:
             cause = str(error).strip().splitlines()[0]
             raise ModelFileError(f"LiteRT cannot load '{path}': {cause}. Export it again.") from error
+        self.runner = None if signature is None else self.interpreter.get_signature_runner(signature)
 
     @property
     def inputs(self):
-        return self.interpreter.get_input_details()
+        return list(self.runner.get_input_details().values()) if self.runner else self.interpreter.get_input_details()
 
     @property
     def outputs(self):
-        return self.interpreter.get_output_details()
+        return list(self.runner.get_output_details().values()) if self.runner else self.interpreter.get_output_details()
 
     def run(self, arrays):
         """Run whole batches, however many samples the file takes at once.
@@ -49,26 +51,37 @@ class Runtime:
             List of arrays, in the order of `outputs`.
         """
         samples = len(arrays[0])
-        size = self._batch_size(samples)
-        chunks = []
+        size, chunks = self._fit(arrays), []
         for start in range(0, samples, size):
-            for detail, array in zip(self.inputs, arrays):
-                chunk = array[start : start + size]
-                missing = size - len(chunk)
-                self.interpreter.set_tensor(detail["index"], np.concatenate([chunk, chunk[-1:].repeat(missing, 0)]))
-            self.interpreter.invoke()
-            chunks.append([self.interpreter.get_tensor(detail["index"]) for detail in self.outputs])
+            given = [array[start : start + size] for array in arrays]
+            missing = size - len(given[0])
+            chunks.append(self._invoke([np.concatenate([array, array[-1:].repeat(missing, 0)]) for array in given]))
         # Rows that were merged into the batch are several for a sample.
         return [np.concatenate(parts)[: samples * len(parts[0]) // size] for parts in zip(*chunks)]
 
-    def _batch_size(self, samples):
-        if all(detail["shape_signature"][0] == -1 for detail in self.inputs):
-            if self.inputs[0]["shape"][0] != samples:
-                for detail in self.inputs:
-                    self.interpreter.resize_tensor_input(detail["index"], (samples, *detail["shape"][1:]))
-                self.interpreter.allocate_tensors()
-            return samples
-        return int(self.inputs[0]["shape"][0])
+    def _fit(self, arrays):
+        """Resize the open dimensions of the inputs to those of the arrays; returns the batch."""
+        is_open = all(detail["shape_signature"][0] == -1 for detail in self.inputs)
+        size = len(arrays[0]) if is_open else int(self.inputs[0]["shape"][0])
+        resized = False
+        for detail, array in zip(self.inputs, arrays):
+            sizes = zip(detail["shape_signature"][1:], detail["shape"][1:], array.shape[1:])
+            wanted = (size, *(int(new if signature == -1 else own) for signature, own, new in sizes))
+            if self.runner is None and wanted != tuple(detail["shape"]):
+                self.interpreter.resize_tensor_input(detail["index"], wanted)
+                resized = True
+        if resized:
+            self.interpreter.allocate_tensors()
+        return size
+
+    def _invoke(self, arrays):
+        if self.runner is not None:
+            made = self.runner(**dict(zip(self.runner.get_input_details(), arrays)))
+            return [made[name] for name in self.runner.get_output_details()]
+        for detail, array in zip(self.inputs, arrays):
+            self.interpreter.set_tensor(detail["index"], array)
+        self.interpreter.invoke()
+        return [self.interpreter.get_tensor(detail["index"]) for detail in self.outputs]
 
     def partitions(self):
         """Which operators XNNPACK takes.

@@ -19,7 +19,7 @@ MOST_VALUES_IN_STEPS = 4096
 @lowers(QuantTable, QuantPower)
 def table(lowering, layer, x, output):
     entries = ops.convert_to_numpy(layer.table(params_of(x), output.params)).astype(np.int8)
-    in_steps = math.prod(x.shape[1:]) <= MOST_VALUES_IN_STEPS
+    in_steps = math.prod(x.shape[1:]) <= MOST_VALUES_IN_STEPS and not lowering.resizable
     return (steps if in_steps else _gather)(lowering, entries, x, output)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from keras_quant.integer import nearest_indices
 from keras_quant.layers import QuantResize, QuantUpSampling2D
 from keras_quant.tflite.concatenate import join
+from keras_quant.tflite.depth_to_space import to_space
 from keras_quant.tflite.lower import lowers
 
 # With more slices than this along one axis, a built-in kernel is the better choice.
@@ -18,7 +19,9 @@ def resize(lowering, layer, x, output):
     if tuple(x.shape[1:]) == tuple(output.shape):
         return x
     if layer.interpolation == "nearest":
-        return _nearest(lowering, x, output)
+        times = [after / before for before, after in zip(x.shape[1:3], output.shape)]
+        repeats = lowering.resizable and times[0] == times[1] == int(times[0])
+        return _repeated(lowering, x, output, int(times[0])) if repeats else _nearest(lowering, x, output)
     y = lowering.activation(output)
     size = lowering.ints(output, "size", output.shape[:2])
     lowering.operator("RESIZE_BILINEAR", [x, size], y, 3, (2, 2, 0), "ResizeBilinearOptions", halfPixelCenters=True)
@@ -46,6 +49,14 @@ def _nearest(lowering, x, output):
     x = lowering.reshape(x, output, (groups, 1, height // groups * wide * channels), "rows")
     x = _pick(lowering, x, output, down, height // groups, "down")
     return lowering.reshape(x, output, output.shape)
+
+
+def _repeated(lowering, x, output, times):
+    """Each pixel `times` times both ways: its channels so many times behind one another, moved to space; of any size."""
+    height, width, channels = x.shape[1:]
+    stacked = lowering.activation(output, "stacked", (height, width, times * times * channels))
+    stacked = join(lowering, [x] * times**2, stacked, output, axis=3)
+    return to_space(lowering, stacked, lowering.activation(output), times)
 
 
 def _pattern(size, wanted):

@@ -1,21 +1,19 @@
-"""The flatbuffer, through the published schema's own objects."""
+"""Tensors and operators of a subgraph, through the published schema's own objects."""
 
 import dataclasses
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_quant.tflite.flatbuffer import SIGNATURE, AlignedBuffer, finish
+
 TensorType, BuiltinOperator, BuiltinOptions = schema.TensorType, schema.BuiltinOperator, schema.BuiltinOptions
-SIGNATURE = "serving_default"
 KINDS = {
     name: getattr(TensorType, name.upper())
     for name in ("int8", "uint8", "int16", "int32", "int64", "uint32", "bool", "float16", "float32")
 }
 _NARROW = {2: TensorType.INT2, 4: TensorType.INT4}
-# The format wants constants aligned to 16 bytes; kernels load them with vector instructions.
-ALIGNMENT = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +131,7 @@ class Writer:
         return index
 
     def _constant(self, name, stored, kind, shape, scale, axis, zero_point):
-        self.buffers.append(_AlignedBuffer(stored))
+        self.buffers.append(AlignedBuffer(stored))
         scales = None if scale is None else np.atleast_1d(np.asarray(scale, np.float32))
         zeros = None if scale is None else np.full(len(scales), zero_point, np.int64)
         buffer = len(self.buffers) - 1
@@ -190,23 +188,27 @@ class Writer:
         Returns:
             bytes.
         """
+        return finish({SIGNATURE: (self, inputs, outputs)}, description)
+
+    def close(self, inputs, outputs):
+        """Leave out what no output needs, and note the subgraph's ends.
+
+        Args:
+            inputs, outputs: as of `finish`.
+
+        Returns:
+            They, as dicts from names to indices of tensors.
+        """
+        self.drop_unread_operators(outputs)
         inputs, outputs = ({name: t.index for name, t in tensors.items()} for tensors in (inputs, outputs))
-        self._drop_unread_operators(set(outputs.values()))
         place = self._drop_unread_tensors({*inputs.values(), *outputs.values()})
         inputs, outputs = ({name: place[index] for name, index in tensors.items()} for tensors in (inputs, outputs))
-        model = schema.ModelT()
-        model.version, model.description = 3, description
         self.graph.inputs, self.graph.outputs = list(inputs.values()), list(outputs.values())
-        self.graph.name = "main"
-        model.subgraphs, model.buffers = [self.graph], self.buffers
-        model.operatorCodes = [_operator_code(*key) for key in self.codes]
-        model.signatureDefs = [_signature(inputs, outputs)]
-        self._add_metadata(model)
-        return _pack(model)
+        return inputs, outputs
 
-    def _drop_unread_operators(self, outputs):
-        """Leave out operators whose results nothing reads."""
-        kept, read = [], set(outputs)
+    def drop_unread_operators(self, outputs):
+        """Leave out operators whose results nothing reads; `outputs` as of `finish`."""
+        kept, read = [], {tensor.index for tensor in outputs.values()}
         for operator in reversed(self.graph.operators):
             if read.intersection(operator.outputs):
                 kept.append(operator)
@@ -233,131 +235,6 @@ class Writer:
         self.buffers = [self.buffers[index] for index in buffers]
         return place
 
-    def _add_metadata(self, model):
-        version = ".".join(map(str, self.min_version)).encode()
-        model.metadata = []
-        for name, value in {"min_runtime_version": version.ljust(16, b"\0"), **self.metadata}.items():
-            self.buffers.append(_AlignedBuffer(np.frombuffer(value, np.uint8)))
-            entry = schema.MetadataT()
-            entry.name, entry.buffer = name, len(self.buffers) - 1
-            model.metadata.append(entry)
-
 
 def _has_groups(tensor):
     return tensor.quantization is not None and tensor.quantization.details is not None
-
-
-def parse(content):
-    """The `schema.ModelT` of a file's bytes."""
-    return schema.ModelT.InitFromPackedBuf(content)
-
-
-def repack(model, extra_outputs=()):
-    """The bytes of a parsed model, with more of its tensors as outputs.
-
-    Args:
-        model: `schema.ModelT`; it is changed.
-        extra_outputs: names of tensors.
-    """
-    graph = model.subgraphs[0]
-    index = {tensor.name.decode(): i for i, tensor in enumerate(graph.tensors)}
-    held = set(map(int, graph.outputs)) | set(map(int, graph.inputs))
-    extra = [index[name] for name in extra_outputs if index[name] not in held]
-    graph.outputs = [*map(int, graph.outputs), *extra]
-    model.signatureDefs = []
-    model.buffers = [b if b.data is None else _AlignedBuffer(b.data) for b in model.buffers]
-    return _pack(model)
-
-
-def name_signature(model, inputs, outputs):
-    """The bytes of a parsed model under the signature `serving_default`, its inputs and outputs renamed.
-
-    Args:
-        model: `schema.ModelT` with one signature; it is changed.
-        inputs, outputs: dicts from the names in the signature to those wanted, in the order wanted.
-    """
-    (signature,) = model.signatureDefs
-    named = []
-    for entries, names in ((signature.inputs, inputs), (signature.outputs, outputs)):
-        index = {entry.name.decode(): int(entry.tensorIndex) for entry in entries}
-        named.append({wanted: index[name] for name, wanted in names.items()})
-    model.signatureDefs = [_signature(*named)]
-    model.buffers = [b if b.data is None else _AlignedBuffer(b.data) for b in model.buffers]
-    return _pack(model)
-
-
-def _pack(model):
-    builder = _SharingBuilder(sum(b.data.nbytes for b in model.buffers if b.data is not None) + (1 << 16))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-class _SharingBuilder(flatbuffers.Builder):
-    """Writes each vector of numbers once, however many tables hold it: the zero points of all channels, shapes.
-
-    In a small model they are a tenth of the file and more.
-    """
-
-    def __init__(self, size):
-        super().__init__(size)
-        self._known, self._begun = {}, None
-
-    def StartVector(self, elem_size, count, alignment):  # noqa: N802  the library's own name
-        # Constants are seldom equal, and large.
-        self._begun = None if alignment == ALIGNMENT else (self.head, elem_size, count, alignment)
-        return super().StartVector(elem_size, count, alignment)
-
-    def PrependUOffsetTRelative(self, offset):  # noqa: N802
-        # Offsets count from where they stand.
-        self._begun = None
-        return super().PrependUOffsetTRelative(offset)
-
-    def EndVector(self, *args):  # noqa: N802
-        vector, begun, self._begun = super().EndVector(*args), self._begun, None
-        if begun is None:
-            return vector
-        before, *sizes = begun
-        first = self.head + 4  # the length lies before
-        key = *sizes, bytes(self.Bytes[first : first + sizes[0] * sizes[1]])
-        if key in self._known:
-            self.head = before
-        return self._known.setdefault(key, vector)
-
-
-class _AlignedBuffer(schema.BufferT):
-    def __init__(self, array):
-        super().__init__()
-        self.data = np.frombuffer(array.tobytes(), np.uint8)
-
-    def Pack(self, builder):  # noqa: N802  the schema's own name
-        raw = self.data.tobytes()
-        builder.StartVector(1, len(raw), ALIGNMENT)
-        builder.head -= len(raw)
-        builder.Bytes[builder.head : builder.head + len(raw)] = raw
-        data = builder.EndVector()
-        schema.BufferStart(builder)
-        schema.BufferAddData(builder, data)
-        return schema.BufferEnd(builder)
-
-
-def _operator_code(code, version):
-    entry = schema.OperatorCodeT()
-    entry.builtinCode, entry.version = code, version
-    # Readers from before the enumeration passed 127 look here.
-    entry.deprecatedBuiltinCode = min(code, BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
-    return entry
-
-
-def _signature(inputs, outputs):
-    def maps(tensors):
-        made = []
-        for name, tensor in tensors.items():
-            entry = schema.TensorMapT()
-            entry.name, entry.tensorIndex = name, tensor
-            made.append(entry)
-        return made
-
-    signature = schema.SignatureDefT()
-    signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
-    signature.inputs, signature.outputs = maps(inputs), maps(outputs)
-    return signature

@@ -174,8 +174,8 @@ MISTAKES = {
     several_sizes: r"All data.*one size; resize.*'image' takes batches of shape \(None, 16, 16, 3\).*\(2, 24, 24, 3\)",
     data_of_another_size: r"`input_shape`. Input 'image' takes batches of shape \(None, 16, 16, 3\).*\(2, 24, 24, 3\)",
     nothing_said: r"Keras noted no input shape of model 'own_build\w*'.*`calibration_data`.*`input_shape`",
-    a_layer_that_holds_sizes: r"Layer 'expand_dims\w*' \(QuantReshape\) holds sizes.*Quantize the float model.*set_weights",
-    weights_for_one_size: r"Layer 'dense\w*' \(QuantDense\) has weights for one size.*set_weights",
+    a_layer_that_holds_sizes: r"Layer 'expand_dims\w*' \(QuantReshape\) holds sizes.*`float_model=model`",
+    weights_for_one_size: r"Layer 'dense\w*' \(QuantDense\) has weights for one size.*Resize or pad",
 }
 
 

@@ -8,8 +8,8 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator
 
 import keras_quant as kq
 from keras_quant.tflite import Runtime, read_model
+from keras_quant.tflite.flatbuffer import repack
 from keras_quant.tflite.runtime import quantize_array
-from keras_quant.tflite.writer import repack
 from tests.helpers import images, shake
 from tests.layers import test_shipping
 

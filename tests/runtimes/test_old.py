@@ -13,7 +13,7 @@ import pytest
 
 import keras_quant as kq
 from keras_quant.tflite import Runtime
-from keras_quant.tflite.writer import parse
+from keras_quant.tflite.flatbuffer import parse
 from tests.helpers import images, sequential
 from tests.runtimes.shipped import SAMPLES, File, differences, operators_in, single_operators, whole
 
