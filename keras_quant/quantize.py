@@ -34,6 +34,7 @@ from keras_quant.graph import (
     with_float_ends,
 )
 from keras_quant.graph.ends import widen_ends
+from keras_quant.graph.gaps import warn_of_gaps
 from keras_quant.graph.sizes import at_size
 from keras_quant.layers import QuantLayer
 from keras_quant.policy import as_map
@@ -120,7 +121,7 @@ def quantize(
 
 def _calibrated(qmodel, graph, fallback, data, steps, method):
     """The quantized model of a float graph with its ranges set; another one, if what its end joins lies far apart."""
-    observed = set_ranges(qmodel, data, steps, "auto", method)
+    observed, seen = set_ranges(qmodel, data, steps, "auto", method)
     wider = with_float_ends(graph, {apart.path for apart in ranges_apart(observed)}, lowers_in_float)
     if wider is not graph:
         measured, qmodel = qmodel, place(wider, qmodel.name, fallback)
@@ -128,6 +129,7 @@ def _calibrated(qmodel, graph, fallback, data, steps, method):
         observed = trace(qmodel, keep_float=True)
         settle_halves(observed)
     warn_of_ranges_apart(observed)
+    warn_of_gaps(seen)
     return qmodel
 
 
