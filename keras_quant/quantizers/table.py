@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_quant import backend
 from keras_quant.errors import QuantizationError
-from keras_quant.integer.params import QuantParams, float32_product, narrow_type
+from keras_quant.integer.params import QuantParams, float32_product, float32_ratio, narrow_type
 from keras_quant.quantizers.activation import NARROWEST, WIDEST, power_of_two_above
 from keras_quant.quantizers.observed import Symmetric
 from keras_quant.quantizers.registry import register
@@ -69,13 +69,15 @@ class TableQuantizer(Symmetric):
 
     def integers(self, rows):
         """Rows of real numbers, float32 of any leading shape, as the integers that the file holds."""
-        steps = backend.round_half_even(rows * (1.0 / self.scale(rows)))
+        # A graph's optimizer would make one division of the two.
+        inverse = float32_ratio(ops.ones_like(self.scale(rows)), self.scale(rows))
+        steps = backend.round_half_even(float32_product(rows, inverse))
         return backend.clip(steps, self.table_type.low, self.table_type.high)
 
     def values(self, rows):
         """What the integers of rows stand for, as the runtime computes it: `float32(q · s)`."""
         rows = ops.stop_gradient(rows)
-        return float32_product(self.integers(rows), ops.broadcast_to(self.scale(rows), ops.shape(rows)))
+        return float32_product(self.integers(rows), self.scale(rows))
 
     def fake_quant_rows(self, rows):
         """`values` with a straight-through gradient, in the phases of training that round."""
