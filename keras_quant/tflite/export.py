@@ -39,11 +39,13 @@ def export_in_memory(qmodel, name, batch_size=1, fallback=None, input_type=None,
     check_end_types(input_type=input_type, output_type=output_type)
     graph = trace(qmodel, keep_float=True)
     if fallback == "converter" and (without_rule(graph) or not is_quantized(qmodel)):
-        content, layers = _converted(qmodel, graph, batch_size), None
+        content, made = _converted(qmodel, graph, batch_size), {}
     else:
         settle_halves(graph)
         content, layers = _lowered(qmodel, batch_size, input_type, output_type)
-    return content, describe(name, content, parse(content), layers)
+        of_integers = {node.path for node in graph.nodes if isinstance(node.operation, QuantLayer)}
+        made = {"layers": layers, "of_integers": of_integers}
+    return content, describe(name, content, parse(content), **made)
 
 
 def _converted(qmodel, graph, batch_size):
