@@ -2,7 +2,7 @@
 
     python benchmarks/embedding.py [--rows 100000] [--width 64] [--ids 32] [--rounds 40]
 
-A table, the mean of the rows and a Dense layer, in float and quantized. The file's bytes in int8 and in int4, with the
+A table, the mean of the rows and a Dense layer, in float and quantized. The file's bytes by policy, with the
 outputs that differ between `predict` and LiteRT; a training step with SGD and with Adam, processor time, by turns with the
 float model's: the median of the ratios of neighbouring rounds. Keras's Adam passes over the whole table each step; SGD does
 not.
@@ -55,7 +55,7 @@ def main():
     y = rng.integers(0, 8, 8)
     model, rows = network(args.rows, args.width, args.ids), []
     with tempfile.TemporaryDirectory() as folder:
-        for policy in ("int8", "int4"):
+        for policy in ("int8", "int4", "dynamic_int8"):
             qmodel, path = kq.quantize(model, policy, x), pathlib.Path(folder) / "m.tflite"
             written = kq.export(qmodel, path)
             row = {"policy": policy, "bytes": written.bytes, "differ": kq.verify(qmodel, path, x, verbose=0).mismatches}

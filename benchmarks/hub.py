@@ -34,7 +34,6 @@ def measure(name, converter):
     """What one model gives, in this process."""
     import hub_models
     import keras
-    import numpy as np
 
     import keras_quant as kq
 

@@ -10,6 +10,7 @@ from keras_quant import backend
 from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import CalibrationError
 from keras_quant.graph import settle_halves, trace, warn_of_ranges_apart
+from keras_quant.graph.gaps import check_masks, warn_of_gaps
 from keras_quant.graph.graph import in_float
 from keras_quant.graph.picks import check_picked, picking_safely
 from keras_quant.layers import QuantLayer
@@ -44,10 +45,12 @@ def calibrate(qmodel, data, steps=None, verbose="auto", method="mse"):
 
     Raises:
         CalibrationError: if the data is empty, does not fit the model, makes a layer's output NaN or infinite, or leaves it
-            without a range.
+            without a range; if an input holds a mask of large negative numbers, beside which nothing is left of scores.
         QuantizationError: for an unknown method.
     """
-    warn_of_ranges_apart(set_ranges(qmodel, data, steps, verbose, ranges.get(method)))
+    graph, seen = set_ranges(qmodel, data, steps, verbose, ranges.get(method))
+    warn_of_ranges_apart(graph)
+    warn_of_gaps(seen)
     # What was traced holds itself by cycles. The training step, which is traced next, is to have its memory.
     gc.collect()
     return qmodel
@@ -57,7 +60,7 @@ def set_ranges(qmodel, data, steps, verbose, method):
     """What `calibrate` does, without its warnings; args as there, `method` an object.
 
     Returns:
-        `Graph` of the model.
+        `Graph` of the model, and a dict from nodes to the `Distribution` of their outputs.
     """
     graph = trace(qmodel, keep_float=True)
     observed = _observed(graph)
@@ -76,6 +79,8 @@ def set_ranges(qmodel, data, steps, verbose, method):
     if progress is not None and progress.target is None:
         progress.update(progress._seen_so_far, finalize=True)
     _merge_workers(qmodel, list(statistics.values()))
+    seen = {node: statistics[id(node.operation)].seen for node in observed}
+    check_masks(graph, seen)
     for entry in statistics.values():
         entry.set_range(method)
     for node in observed:
@@ -83,7 +88,7 @@ def set_ranges(qmodel, data, steps, verbose, method):
             node.operation.follow_input(node.inputs[0].note.quantizer.params())
     fit_weight_ranges(qmodel)
     settle_halves(graph)
-    return graph
+    return graph, seen
 
 
 def _merge_workers(qmodel, statistics):

@@ -149,4 +149,11 @@ def _check(name, shape, array):
     if not array.size:
         raise CalibrationError(f"A batch for input '{name}' is empty. Received: shape {array.shape}")
     if not np.all(np.isfinite(array)):
-        raise CalibrationError(f"The data for input '{name}' holds NaN or infinite values. Remove them first.")
+        masked = not np.any(np.isnan(array) | (array == np.inf))
+        way_out = (
+            "Where -inf marks what is masked, pass the mask as booleans, or as zeros and ones, and make the large numbers "
+            "inside the model: `scores + (1 - mask) * -1e9`."
+        )
+        raise CalibrationError(
+            f"The data for input '{name}' holds NaN or infinite values. {way_out if masked else 'Remove them first.'}"
+        )

@@ -22,7 +22,7 @@ class ModelFileError(QuantizationError):
 
 
 class RangesApartWarning(UserWarning):
-    """Tensors that share a grid have ranges so far apart that the narrow one keeps few steps."""
+    """What shares a grid, tensors or values of one, lies so far apart that what is close to zero keeps few steps."""
 
 
 class EmulatorError(QuantizationError):

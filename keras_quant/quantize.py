@@ -37,6 +37,7 @@ from keras_quant.graph import (
 )
 from keras_quant.graph.computed_sizes import paths_with_sizes
 from keras_quant.graph.ends import widen_ends
+from keras_quant.graph.gaps import warn_of_gaps
 from keras_quant.graph.sizes import at_size
 from keras_quant.layers import QuantLayer
 from keras_quant.policy import as_map
@@ -131,7 +132,7 @@ def _calibrated(qmodel, graph, fallback, data, steps, method):
     Returns:
         The model, and the paths of what is joined in float for that.
     """
-    observed = set_ranges(qmodel, data, steps, "auto", method)
+    observed, seen = set_ranges(qmodel, data, steps, "auto", method)
     apart = {apart.path for apart in ranges_apart(observed)}
     wider = with_float_ends(graph, apart, lowers_in_float)
     if wider is not graph:
@@ -140,6 +141,7 @@ def _calibrated(qmodel, graph, fallback, data, steps, method):
         observed = trace(qmodel, keep_float=True)
         settle_halves(observed)
     warn_of_ranges_apart(observed)
+    warn_of_gaps(seen)
     return qmodel, apart
 
 

@@ -10,6 +10,7 @@ import keras_quant as kq
 from keras_quant import coverage
 from keras_quant import coverage_tables as tables
 from keras_quant.layers import registry
+from keras_quant.tflite.reasons import UNKNOWN
 from tests.coverage_cases import CASES, IDS, KERAS_CANNOT_RUN, WITH_JUMPS
 from tests.helpers import assert_near_float, functional, images, shake, ship
 
@@ -67,7 +68,8 @@ def test_it_ships(name, tmp_path):
         pytest.skip("no form here, or not in this Keras")
     model, x = _model(name, build, shape)
     qmodel = kq.quantize(model, "int8", x)
-    ship(qmodel, tmp_path, x)
+    report, _ = ship(qmodel, tmp_path, x)
+    assert not [op for op in report.operators if op.reason.startswith(UNKNOWN)]
     if name not in KERAS_CANNOT_RUN:
         assert_near_float(model, qmodel, x, 14 if name in WITH_JUMPS else 20)
 

@@ -53,7 +53,7 @@ ARGUMENTS = {
     "Quantile": CODEBOOK,
     "Symmetric": {**OUTPUTS, "momentum": 0.5},
     "Symmetric16": {"momentum": 0.5},
-    "TableQuantizer": {**{name: value for name, value in OUTPUTS.items() if name != "narrow"}, "momentum": 0.5},
+    "TableQuantizer": {**{k: v for k, v in OUTPUTS.items() if k != "narrow"}, "momentum": 0.5, "granularity": "row"},
     "Truncation": {"high": 2.0, "low": -1.0},
 }
 # Of every Keras layer, and what a class fixes.

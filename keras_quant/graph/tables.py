@@ -27,7 +27,7 @@ def _with_table(node, layers):
     table, indices = node.args if isinstance(node.operation, knp.Take) and len(node.args) == 2 else (None, None)
     if isinstance(table, Value) or not isinstance(indices, Value) or is_real(indices) or node.operation.axis != 0:
         return None
-    if len(table.shape) != 2 or node.policy.computes_in_float:
+    if len(table.shape) != 2:
         return None
     if id(table) not in layers:
         layers[id(table)] = keras.layers.Embedding(*map(int, table.shape), name=node.operation.name)

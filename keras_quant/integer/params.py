@@ -29,6 +29,11 @@ class IntegerType:
         return self.high - self.low
 
     @property
+    def bits(self):
+        """Bits of one integer."""
+        return self.levels.bit_length()
+
+    @property
     def is_narrow(self):
         """Whether the lowest integer of the width is left out, as in [-127, 127]."""
         return self.high == -self.low

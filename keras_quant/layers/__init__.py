@@ -45,7 +45,7 @@ from keras_quant.layers.dropout import (
 from keras_quant.layers.dynamic import DynamicConv2D, DynamicDense, dynamic_class
 from keras_quant.layers.einsum_dense import QuantEinsumDense
 from keras_quant.layers.elu import QuantELU, QuantSELU
-from keras_quant.layers.embedding import QuantEmbedding
+from keras_quant.layers.embedding import DynamicEmbedding, QuantEmbedding
 from keras_quant.layers.entrance import FloatEntrance, is_quantized
 from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake
 from keras_quant.layers.gelu import QuantGELU

@@ -17,7 +17,9 @@ def dynamic_class(operation):
     return _DYNAMIC.get(type(operation))
 
 
-def _dynamic(float_class):
+def computes_dynamically(float_class):
+    """Class decorator: policies with dynamic activations put the class wherever a Keras layer of this class stands."""
+
     def decorate(cls):
         _DYNAMIC[float_class] = cls
         return keras.saving.register_keras_serializable(package="keras_quant")(cls)
@@ -25,20 +27,12 @@ def _dynamic(float_class):
     return decorate
 
 
-class _Dynamic(InFloat32):
-    """Mixin before a Keras layer with a kernel: `y = x̂·ŵ + b`.
-
-    `ŵ` has one scale an output channel, as in `QuantWeighted`. `x̂` lies on an 8-bit grid over the extremes of one sample
-    (for Dense layers and 1×1 convolutions, of one row), which XNNPACK finds anew each time
-    (`xnn_f32_qd8_asymmetric_quantization_params`). Gradients are straight-through.
+class DynamicLayer(InFloat32):
+    """Mixin before a Keras layer: integer weights, and real numbers in and out.
 
     Args:
         policy: name or `Policy` with dynamic activations.
     """
-
-    kernel_axes = ()
-    # As in `QuantWeighted`.
-    takes_groups = False
 
     def __init__(self, *args, policy="dynamic_int8", **kwargs):
         super().__init__(*args, **kwargs)
@@ -48,6 +42,27 @@ class _Dynamic(InFloat32):
                 f"Layer '{self.name}' takes a policy with dynamic activations, such as 'dynamic_int8'. "
                 f"Received: policy='{self.policy.name}'"
             )
+
+    def get_config(self):
+        return {**super().get_config(), "policy": self.policy.config}
+
+
+class _Dynamic(DynamicLayer):
+    """Mixin before a Keras layer with a kernel: `y = x̂·ŵ + b`.
+
+    `ŵ` has one scale an output channel, as in `QuantWeighted`. `x̂` lies on an 8-bit grid over the extremes of one sample
+    (for Dense layers and 1×1 convolutions, of one row), which XNNPACK finds anew each time
+    (`xnn_f32_qd8_asymmetric_quantization_params`). Gradients are straight-through.
+
+    Args: as of `DynamicLayer`.
+    """
+
+    kernel_axes = ()
+    # As in `QuantWeighted`.
+    takes_groups = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.kernel_quantizer = self.policy.new_kernel_quantizer()
 
     def build(self, input_shape):
@@ -91,9 +106,6 @@ class _Dynamic(InFloat32):
         """The float layer's arithmetic."""
         return super().call(ops.cast(inputs, "float32"))  # a float16 layer may have made them
 
-    def get_config(self):
-        return {**super().get_config(), "policy": self.policy.config}
-
 
 def _on_own_grid(x, axes):
     """The nearest values of an int8 grid over each sample's own range, which holds zero.
@@ -111,7 +123,7 @@ def _on_own_grid(x, axes):
     return backend.straight_through((integers - zero) * (1.0 / per_step), x)
 
 
-@_dynamic(keras.layers.Dense)
+@computes_dynamically(keras.layers.Dense)
 class DynamicDense(_Dynamic, keras.layers.Dense):
     """`keras.layers.Dense` with integer weights; lowered to a FULLY_CONNECTED on XNNPACK, 4-bit weights included.
 
@@ -145,7 +157,7 @@ class DynamicDense(_Dynamic, keras.layers.Dense):
         return ops.matmul(x, kernel)
 
 
-@_dynamic(keras.layers.Conv2D)
+@computes_dynamically(keras.layers.Conv2D)
 class DynamicConv2D(_Dynamic, keras.layers.Conv2D):
     """`keras.layers.Conv2D` with integer weights; lowered to a CONV_2D on XNNPACK, narrower weights stored as int8.
 

@@ -80,8 +80,9 @@ def operation_factory(operation):
 
 
 def integer_slots(operation):
-    """Which tensors of a float layer or operation its quantized layer reads as integers or booleans."""
-    return _INTEGER_SLOTS.get(type(operation)) or getattr(quantized_class(operation), "integer_slots", ())
+    """Which tensors of a float layer or operation it, or its quantized layer, reads as integers or booleans."""
+    known = _INTEGER_SLOTS.get(type(operation)) or getattr(operation, "integer_slots", None)
+    return known or getattr(quantized_class(operation), "integer_slots", ())
 
 
 def takes_constants(operation):

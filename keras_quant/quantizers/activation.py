@@ -48,7 +48,7 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
     @property
     def bits(self):
         """Bits of one value."""
-        return self.type.levels.bit_length()
+        return self.type.bits
 
     def range(self):
         """Lowest and highest real value of this quantizer alone, float32 scalars."""
@@ -177,14 +177,14 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
         share = self._gradient_share(values_of_sample(x), ops.stop_gradient(params.high))
         limits = self._shared_range(trained=True)
         return backend.learned_fake_quant(
-            self._with_noise(x), low, high, *limits, share, self.bits, self.type.is_narrow, self.learns_from_rounding
+            self._with_noise(x), low, high, *limits, share, self.type.bits, self.type.is_narrow, self.learns_from_rounding
         )
 
     def round_to_grid(self, x):
         """`fake_quant` without a gradient for the range."""
         if not self.fake_quant_enabled:
             return x
-        return backend.fake_quant(self._with_noise(x), *self.training_ends(), self.bits, self.type.is_narrow)
+        return backend.fake_quant(self._with_noise(x), *self.training_ends(), self.type.bits, self.type.is_narrow)
 
     def _with_noise(self, x):
         """`x`, in the stochastic rounding of training with noise of a step."""

@@ -22,7 +22,7 @@ class Distribution:
         self.lows, self.highs = [], []
         self._counts = np.zeros(2 * self.SIDE + 1)
         self._width = 0.0
-        self._number, self._total, self._squares = 0, 0.0, 0.0
+        self._number, self._zeros, self._total, self._squares = 0, 0, 0.0, 0.0
 
     def add(self, sample, low=None, high=None):
         """Take a batch.
@@ -37,6 +37,7 @@ class Distribution:
         self.lows.append(low)
         self.highs.append(high)
         self._number += sample.size
+        self._zeros += np.count_nonzero(sample == 0)
         self._total += sample.sum()
         self._squares += np.square(sample).sum()
         self._widen(np.abs(sample).max())
@@ -50,7 +51,10 @@ class Distribution:
         """All of it but the extremes of single batches, as one float64 array, which `merge` takes."""
         batches = [np.mean(self.lows), np.mean(self.highs), len(self.lows)]
         return np.array(
-            [self.low, self.high, *batches, self._width, self._number, self._total, self._squares, *self._counts]
+            [
+                *(self.low, self.high, *batches, self._width),
+                *(self._number, self._zeros, self._total, self._squares, *self._counts),
+            ]
         )
 
     @classmethod
@@ -59,11 +63,14 @@ class Distribution:
         made = cls()
         widest = max(array[5] for array in arrays)
         made._width = widest
-        for low, high, mean_low, mean_high, batches, width, number, total, squares, *counts in map(np.asarray, arrays):
+        for low, high, mean_low, mean_high, batches, width, number, zeros, total, squares, *counts in map(
+            np.asarray, arrays
+        ):
             made.low, made.high = min(made.low, low), max(made.high, high)
             made.lows += [mean_low] * int(batches)
             made.highs += [mean_high] * int(batches)
-            made._number, made._total, made._squares = made._number + number, made._total + total, made._squares + squares
+            made._number, made._zeros = made._number + number, made._zeros + zeros
+            made._total, made._squares = made._total + total, made._squares + squares
             places = (np.arange(len(counts)) - cls.SIDE) * ((width or widest) / (widest or 1.0))
             places = np.rint(places).astype(np.int64) + cls.SIDE
             made._counts += np.bincount(places, weights=counts, minlength=made._counts.size)
@@ -91,6 +98,21 @@ class Distribution:
         filled = np.flatnonzero(self._counts)
         return np.clip((filled - self.SIDE) * self._width, low, high), self._counts[filled]
 
+    @property
+    def reach(self):
+        """The largest absolute value."""
+        return max(-self.low, self.high)
+
+    def has_gap(self, near, far):
+        """Whether the samples have no absolute value between two, to within a bin."""
+        distances = np.abs(self.clipped(-np.inf, np.inf)[0])
+        return not np.any((distances > near) & (distances < far))
+
+    def has_small(self, share):
+        """Whether any sample is as close to zero as a share of the largest, to within a bin, and not zero."""
+        centers, counts = self.clipped(-np.inf, np.inf)
+        return counts[np.abs(centers) <= share * self.reach].sum() > self._zeros
+
     def quantile(self, share):
         """The value below which this share of the samples lies, to within a bin; 0 and 1 are the extremes."""
         if share <= 0 or share >= 1:
@@ -112,6 +134,6 @@ class Distribution:
         clipped._counts = np.bincount(places, weights=counts, minlength=self._counts.size)
         clipped.low, clipped.high = np.clip([self.low, self.high], least, most)
         clipped.lows, clipped.highs = (list(np.clip(v, least, most)) for v in (self.lows, self.highs))
-        clipped._number, clipped._total = counts.sum(), np.dot(counts, centers)
+        clipped._number, clipped._total, clipped._zeros = counts.sum(), np.dot(counts, centers), self._zeros
         clipped._squares = np.dot(counts, centers**2)
         return clipped

@@ -43,13 +43,16 @@ def export_in_memory(qmodel, name, batch_size=1, fallback=None, input_type=None,
         raise ExportError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
     check_end_types(input_type=input_type, output_type=output_type)
     model, sizes = qmodel if isinstance(qmodel, Sizes) else Sizes(qmodel), sizes or {SIGNATURE: None}
-    if fallback == "converter" and (not is_quantized(model.model) or without_rule(trace(model.model, keep_float=True))):
-        content, layers = _converted(model, sizes, batch_size), None
+    graph = trace(model.model, keep_float=True)
+    if fallback == "converter" and (without_rule(graph) or not is_quantized(model.model)):
+        content, made = _converted(model, sizes, batch_size), {}
     else:
         written = {key: _lowered(model, shape, batch_size, input_type, output_type) for key, shape in sizes.items()}
         content = finish({key: (lowering.writer, *ends) for key, (lowering, *ends) in written.items()}, DESCRIPTION)
+        of_integers = {node.path for node in graph.nodes if isinstance(node.operation, QuantLayer)}
         layers = {key: lowering.layers for key, (lowering, *_) in written.items()}
-    return content, describe(name, content, parse(content), layers)
+        made = {"layers": layers, "of_integers": of_integers}
+    return content, describe(name, content, parse(content), **made)
 
 
 def _converted(model, sizes, batch_size):

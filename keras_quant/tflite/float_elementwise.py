@@ -213,24 +213,19 @@ def upsampling_3d(lowering, layer, inputs, output):
     return x
 
 
-@lowers_float(L.GlobalAveragePooling3D)
-def global_average_pool_3d(lowering, layer, inputs, output):
-    return reduce(lowering, *inputs, output, "MEAN", 1, (1, 6, 0), (1, 2, 3), layer.keepdims)
-
-
-@lowers_float(L.GlobalMaxPooling3D)
-def global_max_pool_3d(lowering, layer, inputs, output):
-    return reduce(lowering, *inputs, output, "REDUCE_MAX", 1, (1, 14, 0), (1, 2, 3), layer.keepdims)
-
-
-@lowers_float(L.GlobalAveragePooling2D)
+@lowers_float(L.GlobalAveragePooling1D, L.GlobalAveragePooling2D, L.GlobalAveragePooling3D)
 def global_average_pool(lowering, layer, inputs, output):
-    return reduce(lowering, *inputs, output, "MEAN", 1, (1, 6, 0), (1, 2), layer.keepdims)
+    return reduce(lowering, *inputs, output, "MEAN", 1, (1, 6, 0), _places(*inputs), layer.keepdims)
 
 
-@lowers_float(L.GlobalMaxPooling2D)
+@lowers_float(L.GlobalMaxPooling1D, L.GlobalMaxPooling2D, L.GlobalMaxPooling3D)
 def global_max_pool(lowering, layer, inputs, output):
-    return reduce(lowering, *inputs, output, "REDUCE_MAX", 1, (1, 14, 0), (1, 2), layer.keepdims)
+    return reduce(lowering, *inputs, output, "REDUCE_MAX", 1, (1, 14, 0), _places(*inputs), layer.keepdims)
+
+
+def _places(x):
+    """The axes between the batch and the channels."""
+    return tuple(range(1, len(x.shape) - 1))
 
 
 @lowers_float(L.Flatten, L.Reshape, knp.Reshape, knp.ExpandDims, knp.Squeeze)

@@ -25,7 +25,7 @@ def _half(layer):
     return layer.compute_dtype == "float16"
 
 
-def _weights(lowering, layer, output, name, array):
+def weights(lowering, layer, output, name, array):
     """A constant; of a float16 layer as FLOAT16 and DEQUANTIZE, which XNNPACK resolves when it loads the file."""
     array = np.ascontiguousarray(array, np.float32)
     if not _half(layer):
@@ -38,7 +38,7 @@ def _weights(lowering, layer, output, name, array):
 
 def _bias(lowering, layer, output, units, values):
     array = np.zeros(units) if values is None else ops.convert_to_numpy(values)
-    return _weights(lowering, layer, output, "bias", array)
+    return weights(lowering, layer, output, "bias", array)
 
 
 def _check_activation(layer, output):
@@ -59,7 +59,7 @@ def _weighted(lowering, layer, output, name, operands, version, since, options, 
 
 @lowers_float(L.Dense)
 def dense(lowering, layer, inputs, output):
-    kernel = _weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).T)
+    kernel = weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).T)
     return _fully_connected(lowering, layer, inputs, output, kernel, 2 if len(output.shape) > 1 else 1, (1, 10, 0))
 
 
@@ -72,7 +72,7 @@ def _fully_connected(lowering, layer, inputs, output, kernel, version, since, **
 
 @lowers_float(L.Conv2D)
 def conv_2d(lowering, layer, inputs, output):
-    kernel = _weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).transpose(3, 0, 1, 2))
+    kernel = weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).transpose(3, 0, 1, 2))
     operands = [*inputs, kernel, _bias(lowering, layer, output, layer.filters, layer.bias)]
     version, since = (1, (1, 5, 0)) if layer.groups == 1 else (6, (2, 9, 0))
     return _weighted(lowering, layer, output, "CONV_2D", operands, version, since, "Conv2DOptions", **geometry(layer))
@@ -84,7 +84,7 @@ def conv_3d(lowering, layer, inputs, output):
     (x,) = inputs
     depth, *_ = axes(layer, x.shape[1:-1], output.shape[:-1])
     frames = frames_of(output, depth.outputs)
-    kernel = _weights(lowering, layer, output, "kernel", image_kernel(layer.kernel).transpose(3, 0, 1, 2))
+    kernel = weights(lowering, layer, output, "kernel", image_kernel(layer.kernel).transpose(3, 0, 1, 2))
     operands = [images(lowering, x, output, depth, layer.groups), kernel]
     operands.append(_bias(lowering, layer, output, layer.filters, layer.bias))
     version, since = (1, (1, 5, 0)) if layer.groups == 1 else (6, (2, 9, 0))
@@ -100,7 +100,7 @@ def depthwise_conv_2d(lowering, layer, inputs, output):
 def _depthwise(lowering, layer, x, output, kernel, bias):
     height, width, channels, multiplier = kernel.shape
     flat = ops.convert_to_numpy(kernel).reshape(1, height, width, channels * multiplier)
-    operands = [x, _weights(lowering, layer, output, "kernel", flat)]
+    operands = [x, weights(lowering, layer, output, "kernel", flat)]
     operands.append(_bias(lowering, layer, output, channels * multiplier, bias))
     fields = {"depthMultiplier": multiplier, **geometry(layer)}
     return _weighted(
@@ -120,7 +120,7 @@ def separable_conv_2d(lowering, layer, inputs, output):
     between = Output(f"{output.name}/depthwise", shape, None)
     x = _depthwise(lowering, window, x, between, layer.depthwise_kernel, None)
     kernel = ops.convert_to_numpy(layer.pointwise_kernel).transpose(3, 0, 1, 2)
-    kernel = _weights(lowering, layer, output, "pointwise_kernel", kernel)
+    kernel = weights(lowering, layer, output, "pointwise_kernel", kernel)
     operands = [x, kernel, _bias(lowering, layer, output, layer.filters, layer.bias)]
     fields = {"padding": Padding.VALID, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
     return _weighted(lowering, layer, output, "CONV_2D", operands, 1, (1, 5, 0), "Conv2DOptions", **fields)
@@ -156,7 +156,7 @@ def _check_transposed(lowering, layer, output):
 def _transposed(lowering, layer, x, output, kernel, bias):
     """TRANSPOSE_CONV with a kernel `(h, w, filters, c)`."""
     filters = kernel.shape[2]
-    kernel = _weights(lowering, layer, output, "kernel", ops.convert_to_numpy(kernel).transpose(2, 0, 1, 3))
+    kernel = weights(lowering, layer, output, "kernel", ops.convert_to_numpy(kernel).transpose(2, 0, 1, 3))
     shape = lowering.ints(output, "shape", (lowering.writer.batch_size * output.rows, *output.shape))
     operands = [shape, kernel, x, _bias(lowering, layer, output, filters, bias)]
     fields = geometry(layer)

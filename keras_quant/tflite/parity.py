@@ -239,8 +239,8 @@ def leaves_float(node, graph):
 
 
 def _is_exact(node):
-    """Whether a node makes integers or booleans, which no order of sums and no rounding changes."""
-    return not any(map(is_real, tree.flatten(node.outputs)))
+    """Whether no order of sums changes what a node makes: integers, booleans, rows of a table of integers."""
+    return getattr(node.operation, "is_exact", False) or not any(map(is_real, tree.flatten(node.outputs)))
 
 
 def keras_side(qmodel, graph, paths, given):

@@ -118,7 +118,7 @@ class ExportReport:
         return "\n".join([f"{line}; on built-in kernels:" if notes else line, *(note.rstrip() for note in notes)])
 
 
-def describe(path, content, model, layers=None):
+def describe(path, content, model, layers=None, of_integers=()):
     """Describe a file by loading it.
 
     Args:
@@ -127,39 +127,46 @@ def describe(path, content, model, layers=None):
         model: its `schema.ModelT`.
         layers: for each signature, a dict from the name of each operator's output to the path of its Keras layer; by default
             that name, which `export` derives from the path.
+        of_integers: paths of the layers that compute on integers.
 
     Returns:
         `ExportReport`.
     """
     names, layers = signature_names(model), layers or {}
     if len(names) < 2:
-        return _described(path, content, model, next(iter(layers.values()), None))
+        return _described(path, content, model, next(iter(layers.values()), None), of_integers)
     reports = {}
     for name in names:
         alone = one_signature(model, name)
-        reports[name] = _described(path, packed(alone), alone, layers.get(name))
+        reports[name] = _described(path, packed(alone), alone, layers.get(name), of_integers)
     Runtime(content, path)
     return dataclasses.replace(reports[names[0]], bytes=len(content), signatures=reports)
 
 
-def _described(path, content, model, layers):
+def _described(path, content, model, layers, of_integers):
     graph = model.subgraphs[0]
     runtime = Runtime(content, path)
     partitions = runtime.partitions()
     taken = runtime.unused().union(*partitions)
     tensors = tuple(_tensor(t, model) for t in graph.tensors)
-    operators, held = [], constant_bytes(model)
-    for index, operator in enumerate(graph.operators):
-        code = model.operatorCodes[operator.opcodeIndex]
-        name = operator_name(max(code.builtinCode, code.deprecatedBuiltinCode))
-        output = text(graph.tensors[operator.outputs[0]].name)
+    held, names = constant_bytes(model), [_name(operator, model) for operator in graph.operators]
+    outputs = [text(graph.tensors[operator.outputs[0]].name) for operator in graph.operators]
+    paths, operators = [(layers or {}).get(output, output) for output in outputs], []
+    for index, (operator, name, layer) in enumerate(zip(graph.operators, names, paths)):
         dtypes = _activation_dtypes(operator, tensors)
-        integer, on_xnnpack = not is_float(dtypes), index in taken
-        why = ("", "") if integer and on_xnnpack else explain(name, dtypes)
         shapes = [tensors[i].shape for i in operator.inputs if i >= 0]
+        integer, on_xnnpack, why = not is_float(dtypes), index in taken, ("", "")
+        if not (integer and on_xnnpack):
+            beside = [other for other, path in zip(names, paths) if path == layer]
+            why = explain(name, dtypes, shapes[0], beside, layer in of_integers)
         cost = held[index], operator_macs(name, shapes, tensors[operator.outputs[0]].shape)
-        operators.append(OperatorInfo(name, (layers or {}).get(output, output), on_xnnpack, not integer, *why, *cost))
+        operators.append(OperatorInfo(name, layer, on_xnnpack, not integer, *why, *cost))
     return ExportReport(str(path), len(content), tuple(operators), len(partitions), tensors)
+
+
+def _name(operator, model):
+    code = model.operatorCodes[operator.opcodeIndex]
+    return operator_name(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def _activation_dtypes(operator, tensors):
