@@ -4,11 +4,11 @@ import dataclasses
 
 import keras
 import numpy as np
-from keras import ops
 from keras.src.ops import core, nn, numpy
 
 from keras_quant.graph.expand import _then as then
 from keras_quant.graph.expand import expands
+from keras_quant.graph.expressions import numbers_of
 from keras_quant.graph.graph import Node
 
 
@@ -66,7 +66,7 @@ def _discretization(node):
 
 @expands(numpy, "Digitize")
 def _digitize(node):
-    return _ending(_reached(node, ops.convert_to_numpy(node.args[1])), node)
+    return _ending(_reached(node, numbers_of(node.args[1])), node)
 
 
 def _reached(node, boundaries):

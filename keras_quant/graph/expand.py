@@ -9,6 +9,7 @@ from keras import tree
 from keras.src.activations import activations
 from keras.src.ops import core, image, linalg, nn, numpy
 
+from keras_quant.graph.expressions import array_of, expression_of, is_expression
 from keras_quant.graph.graph import Node, Value, rows_of
 
 EXPANSIONS = {}
@@ -130,11 +131,14 @@ def _padded(node, group, axis, index):
         return []
     place, x = next((i, operand) for i, operand in enumerate(group) if isinstance(operand, Value))
     rank = len(x.shape)
-    arrays = [np.zeros((1, *x.shape[1:])) if operand is x else keras.ops.convert_to_numpy(operand) for operand in group]
+    parts = [np.zeros((1, *x.shape[1:]), "float32") if operand is x else expression_of(operand) for operand in group]
     widths = [[0, 0] for _ in range(rank)]
-    widths[axis % rank] = [sum(a.shape[axis] for a in part) for part in (arrays[:place], arrays[place + 1 :])]
+    widths[axis % rank] = [sum(a.shape[axis] for a in part) for part in (parts[:place], parts[place + 1 :])]
     room = _then(node, numpy.Pad(widths), f"room_{index}", x)
-    constant = np.concatenate(arrays, axis).astype("float32")
+    if any(map(is_expression, parts)):
+        constant = keras.ops.concatenate(parts, axis)
+    else:
+        constant = np.concatenate([array_of(part) for part in parts], axis)
     return [room, _then(node, numpy.Add(), f"with_constants_{index}", room.output, constant)]
 
 
@@ -142,7 +146,7 @@ def _join_expanded(node, axis):
     nodes, values = [], []
     for index, x in enumerate(tree.flatten(node.args)):
         if not isinstance(x, Value):
-            values.append(keras.ops.expand_dims(x, axis))
+            values.append(keras.ops.expand_dims(expression_of(x), axis))
             continue
         path, shape = f"{node.path}/{index}", (*x.shape[:axis], 1, *x.shape[axis:])
         output = Value(shape, x.dtype, path, rows=x.rows)

@@ -6,6 +6,7 @@ import inspect
 import math
 from typing import Any
 
+import keras
 import numpy as np
 from keras import tree
 
@@ -93,6 +94,7 @@ class Graph:
         paths: dict from the path of each layer to its output, and those that nothing but it leads to, one behind the other;
             layers with one output only.
         output_masks: for each output, in flattened order, the `Value` of its Keras mask, or `None`.
+        weights: dict from the `id` of each variable that several layers' weights are computed from to its `Weight`.
     """
 
     inputs: list
@@ -102,6 +104,7 @@ class Graph:
     input_structure: Any = None
     paths: dict = dataclasses.field(default_factory=dict)
     output_masks: list = dataclasses.field(default_factory=list)
+    weights: dict = dataclasses.field(default_factory=dict)
 
     def with_policies(self, policies):
         """The graph with each node's policy in it.
@@ -263,13 +266,17 @@ def without_repeats(graph, candidates):
 
 def _computation(node):
     """What tells a computation from others."""
-    leaf = lambda x: x if isinstance(x, (Value, *_PLAIN)) else (str(x.dtype), np.asarray(x).tobytes(), np.shape(x))
+    leaf = lambda x: x if isinstance(x, (Value, *_PLAIN)) else _identity(x)
     known = [
         leaf(x) if hasattr(x, "dtype") or isinstance(x, (Value, *_PLAIN)) else repr(x)
         for x in tree.flatten((node.args, node.kwargs))
     ]
     config = {key: value for key, value in node.operation.get_config().items() if key != "name"}
     return (type(node.operation), repr(config), repr(tree.map_structure(lambda _: 0, (node.args, node.kwargs))), *known)
+
+
+def _identity(x):
+    return id(x) if isinstance(x, keras.KerasTensor) else (str(x.dtype), np.asarray(x).tobytes(), np.shape(x))
 
 
 _PLAIN = (bool, int, float, str, type(None), type(Ellipsis))

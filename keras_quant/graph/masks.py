@@ -9,6 +9,7 @@ from keras.src.ops import core, nn
 from keras.src.ops import numpy as knp
 
 from keras_quant.graph.expand import _then as then
+from keras_quant.graph.expressions import numbers_of
 from keras_quant.graph.graph import Node, Value
 from keras_quant.graph.operations import positional
 
@@ -49,7 +50,7 @@ def _mask_argument(node):
 def _booleans(node, mask, name="mask"):
     """A mask as booleans: nodes that make it, and the mask."""
     if not isinstance(mask, Value):
-        return [], np.asarray(keras.ops.convert_to_numpy(mask)).astype(bool)
+        return [], numbers_of(mask).astype(bool)
     if mask.dtype == "bool":
         return [], mask
     made = then(node, core.Cast("bool"), name, mask)

@@ -8,6 +8,7 @@ from keras import ops, tree
 from keras.src.models.functional import Functional
 
 from keras_quant import backend
+from keras_quant.layers.derived import sharing_objects
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
@@ -51,13 +52,16 @@ class QuantizedModel(Functional):
         return tree.map_structure(lambda x: ops.reshape(x, (1,)), logs) if backend.is_multi_worker(self) else logs
 
     def get_config(self):
-        return {**super().get_config(), "joined": {path: list(entry) for path, entry in self.joined.items()}}
+        with sharing_objects():
+            config = super().get_config()
+        return {**config, "joined": {path: list(entry) for path, entry in self.joined.items()}}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         joined = config.pop("joined", {})
-        model = super().from_config(config, custom_objects=custom_objects)
+        with sharing_objects():
+            model = super().from_config(config, custom_objects=custom_objects)
         model.joined = {path: tuple(entry) for path, entry in joined.items()}
         return model
 

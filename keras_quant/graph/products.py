@@ -5,11 +5,12 @@ import math
 
 import keras
 import numpy as np
+from keras import ops
 from keras.src.ops import numpy as knp
 
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.graph.constants import array_of
 from keras_quant.graph.explain import location
+from keras_quant.graph.expressions import array_of, expression_of, is_expression, trains
 from keras_quant.graph.graph import Node, Value
 from keras_quant.graph.learned import constant_node
 from keras_quant.graph.operations import positional
@@ -204,6 +205,8 @@ class _Product:
     def _is_written_so(self):
         """Whether `lift_weights` takes the operation as it is."""
         operation, weights = self.node.operation, self.weights
+        if isinstance(operation, knp.Einsum) and is_expression(weights):
+            return False
         if not isinstance(self.node.args[0], Value) or len(weights.shape) != len(self.right):
             return False
         return "..." not in operation.subscripts if isinstance(operation, knp.Einsum) else len(self.right) == 2
@@ -230,20 +233,22 @@ class _Product:
     def _sizes(self, labels):
         return [self._size(label) for label in labels]
 
-    def _array(self, labels):
-        """The weights, their axes in this order."""
-        array = array_of(self.weights).reshape(self._sizes(self.right))
-        return array.transpose([self.right.index(label) for label in labels])
+    def _arranged(self, labels, shape):
+        """The weights, their axes in this order, in a shape."""
+        sizes, order = self._sizes(self.right), [self.right.index(label) for label in labels]
+        if not is_expression(self.weights):
+            return array_of(self.weights).reshape(sizes).transpose(order).reshape(shape)
+        return ops.reshape(ops.transpose(ops.reshape(self.weights, sizes), order), shape)
 
     def _dense(self, shared):
         count, units = math.prod(self._sizes(self.summed)), math.prod(self._sizes(self.new))
-        kernel = self._array([*self.summed, *self.new]).reshape(count, units)
+        kernel = self._arranged([*self.summed, *self.new], (count, units))
         key = id(self.weights), self.right, *self.summed, *self.new
         layer = shared.get(key)
         if layer is None:
             layer = shared[key] = L.Dense(units, use_bias=False)
             built(layer, (None, count), {"kernel": kernel})
-            layer.trainable = isinstance(self.weights, keras.Variable) and self.weights.trainable
+            layer.trainable = trains(self.weights)
         nodes, order, made = _Nodes(self.node, self.value), [*self.kept, *self.summed], [*self.kept, *self.new]
         left, result = list(self.left[1:]), list(self.result[1:])
         flat = (*self._sizes(self.kept), count)
@@ -261,15 +266,17 @@ class _Product:
         nodes.add("order", L.Permute([left.index(label) + 1 for label in result]), unless=left == result)
         shape = [1, *(self._size(label) if label in self.right else 1 for label in result)]
         ordered = [label for label in result if label in self.right]
-        factor = self.weights if self.right == "".join(ordered) and not self.dropped else self._array(ordered)
-        if tuple(factor.shape) != tuple(shape[len(shape) - len(factor.shape) :]):
-            factor = self._array(ordered).reshape(shape)
+        factor = self.weights
+        if self.right != "".join(ordered) or tuple(factor.shape) != tuple(shape[len(shape) - len(factor.shape) :]):
+            self.weights = expression_of(self.weights)
+            factor = self._arranged(ordered, shape)
         last = Node(knp.Multiply(), self.node.path, (nodes.x, factor), {}, self.node.outputs, source=self.node.source)
         return [*nodes.made, last]
 
     def _of_tensors(self):
         """The weights as a tensor that has the batch, too."""
-        constant = constant_node(self.node, "weights", self.value, self._array(self.right)[None], self.weights)
+        shape = (1, *self._sizes(self.right))
+        constant = constant_node(self.node, "weights", self.value, shape, self.weights)
         subscripts = f"{self.left},{self.left[0]}{self.right}->{self.result}"
         args = self.value, constant.output
         last = Node(knp.Einsum(subscripts), self.node.path, args, {}, self.node.outputs, source=self.node.source)

@@ -12,6 +12,7 @@ from keras_quant.data import is_arrays
 from keras_quant.errors import QuantizationError
 from keras_quant.graph.explain import explained
 from keras_quant.layers import is_quantized
+from keras_quant.layers.derived import sharing_objects
 
 # What these are given may have been computed from the size of an input.
 _HOLD_SIZES = (
@@ -220,7 +221,8 @@ def resized(qmodel, input_shape):
         keras.Input(shape, dtype=x.dtype, name=name) for (name, _), shape, x in zip(known.items(), wanted, qmodel.inputs)
     ]
     try:
-        made = keras.models.clone_model(qmodel, input_tensors=tree.pack_sequence_as(_structure(qmodel), inputs))
+        with sharing_objects():
+            made = keras.models.clone_model(qmodel, input_tensors=tree.pack_sequence_as(_structure(qmodel), inputs))
     except ValueError as error:
         raise _fixed(qmodel.name, "model", f"does not take this size ({explained(error)})", wanted) from error
     for old, new in zip(qmodel.layers, made.layers):

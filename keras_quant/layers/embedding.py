@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_quant import integer, quantizers
 from keras_quant.layers.base import QuantLayer
+from keras_quant.layers.derived import is_derived
 from keras_quant.layers.registry import quantizes
 from keras_quant.policy import NARROW
 
@@ -36,6 +37,12 @@ class QuantEmbedding(QuantLayer, keras.layers.Embedding):
     def calibrated_values(self, outputs):
         """What calibration measures: the table, of which the data picks a few rows."""
         return ops.convert_to_tensor(self.embeddings)
+
+    def _train(self, inputs, quantizer):
+        if is_derived(self.embeddings):
+            # Who shares the table moves rows that no batch picks.
+            quantizer.observe(ops.convert_to_tensor(self.embeddings))
+        return super()._train(inputs, quantizer)
 
     def integers(self, rows):
         """Rows of the table as the integers that the file holds."""

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
+from keras.src.backend.common import KerasVariable
 from tensorflow.python.eager import context, execute
 
 from keras_quant.backend.graph_functions.operator import Operator, ReadingError, is_symbolic, moved_variable, plan
@@ -30,7 +31,7 @@ class Reader:
 
     Args:
         graph: `FuncGraph`.
-        variables: dict from the `id` of a variable's handle to the Keras variable.
+        variables: dict from the `id` of a variable's handle to the Keras variable, or to a symbol of it.
     """
 
     def __init__(self, graph, variables):
@@ -125,6 +126,8 @@ class Reader:
         operands = [self._values[x.name] for x in step.inputs]
         if not operands:
             return self._source(operation)
+        if operation.type == "ReadVariableOp":
+            return operands
         operator = Operator(operation, self._open)
         if not any(map(is_symbolic, operands)) and not step.is_group:
             return self._folded(operator, operands)
@@ -153,7 +156,7 @@ class Reader:
     def _folded(self, operator, operands):
         """What an operator makes of constants and weights alone; a variable that it only reads or moves stays one."""
         operation = operator.operation
-        if isinstance(operands[0], keras.Variable) and _gives_back(operator, operands):
+        if isinstance(operands[0], KerasVariable) and _gives_back(operator, operands):
             return [operands[0]] * len(operation.outputs)
         if operation.type.startswith(_RANDOM):
             self._refuse_unknown(operator)
@@ -163,7 +166,7 @@ class Reader:
             operands[place] = self._for_one_sample(operands[place])
         self._check_no_batch(operator, operands)
         results = _computed(operation, operands)
-        if operation.type in _MOVEMENTS and isinstance(operands[0], keras.Variable):
+        if operation.type in _MOVEMENTS and isinstance(operands[0], KerasVariable):
             return [moved_variable(operands[0], np.asarray(results[0]))]
         return [x if x.dtype == tf.resource else np.asarray(x) for x in results]
 
@@ -198,7 +201,7 @@ class Reader:
 def _gives_back(operator, operands):
     """Whether an operator's result is its first operand as it is."""
     before, after = operator.operation.inputs[0], operator.operation.outputs[0]
-    if operator.type in ("ReadVariableOp", "Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"):
+    if operator.type in ("Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"):
         return True
     if operator.type in ("Cast", "Reshape"):
         return before.dtype == after.dtype and before.shape == after.shape
@@ -216,7 +219,7 @@ def _computed(operation, operands):
 
 
 def _input(operand, dtype):
-    value = operand.value if isinstance(operand, keras.Variable) else operand
+    value = operand.value if isinstance(operand, KerasVariable) else operand
     if dtype == tf.resource:
         return getattr(value, "handle", value)
     return tf.convert_to_tensor(value, dtype)
