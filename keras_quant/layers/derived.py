@@ -60,6 +60,15 @@ class Derived(backend.Variable):
 
         self.stand_in = None
 
+    # Attributes in Keras 3.5, properties in newer ones.
+    @property
+    def name(self):
+        return self._name
+
+    @property
+    def path(self):
+        return self._path
+
     @property
     def value(self):
         if self.stand_in is not None:
