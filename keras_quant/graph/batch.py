@@ -15,16 +15,14 @@ from keras.src import backend
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.ops.numpy import BroadcastTo, Concatenate, Reshape
 
+from keras_quant.backend.samples import OTHER_SAMPLES, SAMPLES
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.graph.call import call_symbolically, counts_anew, operations_numbered_by
 from keras_quant.graph.explain import NoAssignments
 from keras_quant.graph.expressions import Weight, is_expression, is_weight, of_one_sample
-from keras_quant.graph.graph import SAMPLES, Value
+from keras_quant.graph.graph import Value
 from keras_quant.graph.spelling import symbolic_spelling
 from keras_quant.layers.derived import is_variable
-
-# Another one: what differs between the two depends on the batch.
-OTHER_SAMPLES = 10009
 
 
 def fixed(inputs):

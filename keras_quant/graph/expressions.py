@@ -17,7 +17,7 @@ from keras.src.ops import core
 from keras.src.ops.node import KerasHistory
 from keras.src.ops.numpy import BroadcastTo, Repeat, Reshape, Tile
 
-from keras_quant.graph.graph import SAMPLES
+from keras_quant.backend.samples import SAMPLES
 from keras_quant.layers.derived import Source, derive, derived_weights, is_derived, is_variable
 
 

@@ -10,8 +10,6 @@ import keras
 import numpy as np
 from keras import tree
 
-# In a batch while a model is traced, see `batch.py`: a prime, so that its multiples are told apart from other sizes.
-SAMPLES = 10007
 # Layers that join one, at most: bias, batch normalization, activation, rescalings.
 MOST_JOINED = 8
 

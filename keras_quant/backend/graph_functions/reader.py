@@ -8,10 +8,10 @@ from keras.src.backend.common import KerasVariable
 from tensorflow.python.eager import context, execute
 
 from keras_quant.backend.graph_functions.operator import Operator, ReadingError, is_symbolic, moved_variable, plan
+from keras_quant.backend.samples import OTHER_SAMPLES, SAMPLES
 
-# Primes, so that a size that is a multiple of one is one of the batch; small enough for int32 sizes of what is in a batch.
 # An open batch has the first; a caller's symbolic tensors may have either.
-_BATCHES = (10007, 10009)
+_BATCHES = (SAMPLES, OTHER_SAMPLES)
 _MOVEMENTS = ("ExpandDims", "Reshape", "Squeeze", "Transpose")
 _ASSIGNMENTS = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp")
 # Which input says the sizes of what they make.
