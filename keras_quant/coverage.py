@@ -32,6 +32,20 @@ KINDS = {
     OUTSIDE: "Outside the model.",
     REFUSED: "Refused.",
 }
+# Tables, and what stands in them is.
+_LAYERS = (
+    (tables.OPENED_LAYERS, INT8),
+    (tables.NAMING_LAYERS, NOTHING),
+    (tables.OUTSIDE_LAYERS, OUTSIDE),
+    (tables.PENDING_LAYERS, REFUSED),
+)
+_OPERATIONS = (
+    (tables.OPENED_OPERATIONS, INT8),
+    (tables.NAMING_OPERATIONS, NOTHING),
+    (tables.OUTSIDE_OPERATIONS, OUTSIDE),
+    (tables.PENDING_OPERATIONS, REFUSED),
+)
+_ACTIVATIONS = ((tables.REFUSED_ACTIVATIONS, REFUSED),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +89,7 @@ def activations():
             kinds, note = [INT8], "part of the kernel before it"
         else:
             kinds, note = ([INT8], known[function]) if function in known else ([], "")
-        kinds, note = _declared(tables.REFUSED_ACTIVATIONS, REFUSED, aliases, kinds, note)
-        found.append(Entry(aliases, tuple(kinds), note))
+        found.append(Entry(aliases, *_declared(_ACTIVATIONS, aliases, kinds, note)))
     return found
 
 
@@ -104,14 +117,7 @@ def _layer(cls, names):
         reason = next((table[base] for base in cls.__mro__ if base in table), None)
         if reason is not None and quantized is None:
             kinds, note = [*kinds, kind], reason
-    for table, kind in (
-        (tables.OPENED_LAYERS, INT8),
-        (tables.NAMING_LAYERS, NOTHING),
-        (tables.OUTSIDE_LAYERS, OUTSIDE),
-        (tables.PENDING_LAYERS, REFUSED),
-    ):
-        kinds, note = _declared(table, kind, names, kinds, note)
-    return Entry(names, tuple(kinds), note)
+    return Entry(names, *_declared(_LAYERS, names, kinds, note))
 
 
 def _operation(function, names):
@@ -121,14 +127,7 @@ def _operation(function, names):
     reason = next((registry._REFUSED[cls] for cls in classes if cls in registry._REFUSED), None)
     if reason is not None:
         kinds, note = [*kinds, REFUSED], reason
-    for table, kind in (
-        (tables.OPENED_OPERATIONS, INT8),
-        (tables.NAMING_OPERATIONS, NOTHING),
-        (tables.OUTSIDE_OPERATIONS, OUTSIDE),
-        (tables.PENDING_OPERATIONS, REFUSED),
-    ):
-        kinds, note = _declared(table, kind, names, kinds, note)
-    return Entry(names, tuple(kinds), note)
+    return Entry(names, *_declared(_OPERATIONS, names, kinds, note))
 
 
 def _made_of(cls):
@@ -144,10 +143,12 @@ def _made_of(cls):
     return "integers and booleans, as they are" if known else None
 
 
-def _declared(table, kind, names, kinds, note):
-    """`kinds` and `note` with what a table says about one of the names."""
-    reason = next((table[name] for name in names if name in table), None)
-    return (kinds, note) if reason is None else ([*kinds, kind], reason)
+def _declared(declarations, names, kinds, note):
+    """`kinds` and `note` with what tables say about one of the names."""
+    for table, kind in declarations:
+        reason = next((table[name] for name in names if name in table), None)
+        kinds, note = (kinds, note) if reason is None else ([*kinds, kind], reason)
+    return tuple(kinds), note
 
 
 def _classes_of(function):

@@ -163,7 +163,8 @@ def fused_graph(model, policies, fallback=None, ends=None):
     Returns:
         `Graph`, of which `place` makes the quantized model.
     """
-    graph = trace(model, keep_float=lambda path: fallback == "float" or policies[path].computes_in_float)
+    in_float = lambda path: fallback == "float" or policies[path].computes_in_float
+    graph = trace(model, keep_float=in_float, follow_weights=True)
     if any(isinstance(node.operation, QuantLayer) for node in graph.nodes):
         raise QuantizationError(
             f"Model '{model.name}' holds quantized layers already. Quantize the float model, or use this one as it is: "

@@ -8,6 +8,7 @@ from keras import ops
 from keras_quant import backend
 from keras_quant.callbacks.parts import FollowsSteps, kernels_of
 from keras_quant.errors import QuantizationError
+from keras_quant.layers.derived import is_derived
 from keras_quant.quantizers.held import HeldIntegers
 from keras_quant.quantizers.weight import UniformWeightQuantizer
 
@@ -109,7 +110,7 @@ class FreezeOscillating(FollowsSteps):
 
 
 def _counts(layer):
-    return isinstance(layer.kernel_quantizer, UniformWeightQuantizer)
+    return isinstance(layer.kernel_quantizer, UniformWeightQuantizer) and not is_derived(layer.kernel)
 
 
 class _Kernel:

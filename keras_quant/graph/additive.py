@@ -8,7 +8,7 @@ from keras import tree
 from keras.src.ops import core, nn
 from keras.src.ops import numpy as knp
 
-from keras_quant.graph.constants import array_of
+from keras_quant.graph.expressions import array_of, is_weight
 from keras_quant.graph.graph import Node, Value, rows_of, without_unread
 from keras_quant.graph.kinds import is_real
 from keras_quant.graph.masks import MASKED
@@ -99,7 +99,7 @@ _ARITHMETIC = {
 
 def scalar_of(x):
     """A constant that is one number, within what a graph may hold, or `None`."""
-    if isinstance(x, (Value, keras.Variable)) or x is None or np.size(keras.ops.convert_to_numpy(x)) != 1:
+    if isinstance(x, Value) or is_weight(x) or x is None or np.size(keras.ops.convert_to_numpy(x)) != 1:
         return None
     return float(np.clip(array_of(x).reshape(()), -_LARGEST, _LARGEST))
 
@@ -131,7 +131,7 @@ class _Lift:
     def _terms(self, x, sign=1.0):
         """The masks and constants that a value is the sum of, or `None` if there is something else in it."""
         if not isinstance(x, Value):
-            return None if isinstance(x, keras.Variable) else [np.asarray(sign * np.clip(array_of(x), -_LARGEST, _LARGEST))]
+            return None if is_weight(x) else [np.asarray(sign * np.clip(array_of(x), -_LARGEST, _LARGEST))]
         if x in self.lines:
             line = self.lines[x]
             return [dataclasses.replace(line, on=sign * line.on, off=sign * line.off)]

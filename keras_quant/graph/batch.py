@@ -15,14 +15,14 @@ from keras.src import backend
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.ops.numpy import BroadcastTo, Concatenate, Reshape
 
+from keras_quant.backend.samples import OTHER_SAMPLES, SAMPLES
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.graph.call import call_symbolically, counts_anew, operations_numbered_by
 from keras_quant.graph.explain import NoAssignments
-from keras_quant.graph.graph import SAMPLES, Value
+from keras_quant.graph.expressions import Weight, is_expression, is_weight, of_one_sample
+from keras_quant.graph.graph import Value
 from keras_quant.graph.spelling import symbolic_spelling
-
-# Another one: what differs between the two depends on the batch.
-OTHER_SAMPLES = 10009
+from keras_quant.layers.derived import is_variable
 
 
 def fixed(inputs):
@@ -114,7 +114,7 @@ def constants(arguments, path, source):
 
 
 def _of_one_sample(x, path, source):
-    if isinstance(x, bool) or not (isinstance(x, int) or hasattr(x, "shape")) or isinstance(x, (Value, keras.Variable)):
+    if isinstance(x, bool) or not (isinstance(x, int) or hasattr(x, "shape")) or isinstance(x, Value) or is_variable(x):
         return x
     if isinstance(x, int):
         if x and x % SAMPLES == 0:
@@ -122,13 +122,22 @@ def _of_one_sample(x, path, source):
         return x
     if not len(x.shape) or not _rows(x.shape[0]):
         return x
+    if is_expression(x):
+        one = of_one_sample(x)
+        if tuple(one.shape) != (1, *x.shape[1:]):
+            raise UnsupportedLayerError(_differs(path, source, x.shape))
+        return one
     array = np.asarray(x)
     if not np.array_equal(array, np.broadcast_to(array[:1], array.shape)):
-        raise UnsupportedLayerError(
-            f"Operation '{path}'{f' at {source}' if source else ''} takes a constant that differs from sample to sample. "
-            f"Make it an input of the model. Received: shape ('batch', {', '.join(map(str, array.shape[1:]))})"
-        )
+        raise UnsupportedLayerError(_differs(path, source, array.shape))
     return keras.ops.convert_to_tensor(array[:1])
+
+
+def _differs(path, source, shape):
+    return (
+        f"Operation '{path}'{f' at {source}' if source else ''} takes a constant that differs from sample to sample. "
+        f"Make it an input of the model. Received: shape ('batch', {', '.join(map(str, shape[1:]))})"
+    )
 
 
 def _enters(path, source):
@@ -138,32 +147,36 @@ def _enters(path, source):
     )
 
 
-def called(layer, args, kwargs):
+def called(layer, args, kwargs, weights=None):
     """What a layer's `call` makes of symbolic tensors.
 
     Args:
         layer: Keras layer.
         args, kwargs: what it is called with; tensors have `SAMPLES` samples.
+        weights: as of `call_symbolically`.
 
     Raises:
         UnsupportedLayerError: if numbers inside depend on how many samples there are.
     """
-    call = _CALLS.get(type(layer), call_symbolically)
-    with NoAssignments(), symbolic_spelling(layer), _repeating_views():
-        outputs = call(layer, *args, **kwargs)
+    own = _CALLS.get(type(layer))
+    call = (lambda *given: call_symbolically(layer, *given, weights)) if own is None else (lambda a, k: own(layer, *a, **k))
+    with NoAssignments(), symbolic_spelling(layer, weights), _repeating_views():
+        outputs = call(args, kwargs)
         if inspect.getmodule(type(layer)).__name__.split(".")[0] in ("keras", "keras_quant"):
             return outputs
         numbers = _numbers(outputs)
         if numbers:
             more = lambda x: _with_samples(x, OTHER_SAMPLES)
             with operations_numbered_by(counts_anew()):
-                others = _numbers(call(layer, *tree.map_structure(more, args), **tree.map_structure(more, kwargs)))
+                others = _numbers(call(*tree.map_structure(more, (args, kwargs))))
             if numbers != others:
                 raise UnsupportedLayerError(_enters(layer.name, None))
     return outputs
 
 
 def _with_samples(x, samples):
+    if isinstance(x, Weight):
+        return x
     if not isinstance(x, keras.KerasTensor):
         constant = not isinstance(x, keras.Variable) and len(getattr(x, "shape", ())) > 0
         if not constant or _rows(x.shape[0]) != 1:
@@ -179,6 +192,8 @@ def _numbers(outputs):
     found, seen, pending = [], set(), [x for x in tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]
     while pending:
         history = pending.pop()._keras_history
+        if history.operation is None:
+            continue
         node = history.operation._inbound_nodes[history.node_index]
         if id(node) not in seen:
             seen.add(id(node))
@@ -190,7 +205,7 @@ def _numbers(outputs):
 def _number(x):
     if isinstance(x, float):
         return x
-    scalar = not isinstance(x, (keras.KerasTensor, keras.Variable)) and len(getattr(x, "shape", (None,))) == 0
+    scalar = not is_weight(x) and len(getattr(x, "shape", (None,))) == 0
     return float(np.asarray(x, "float64")) if scalar else None
 
 

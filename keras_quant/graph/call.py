@@ -13,12 +13,21 @@ from keras_quant.graph.spelling import outputs_as_traced
 from keras_quant.layers.base import GridInputs
 
 
-def call_symbolically(layer, *args, **kwargs):
+def call_symbolically(layer, args, kwargs, weights=None):
     """The outputs of `layer.call`; where it does not take Keras's tensors, as TensorFlow traces it.
+
+    Args:
+        layer: Keras layer.
+        args, kwargs: what it is called with.
+        weights: `Weights`, which stand for its variables where its `call` takes symbols for them, too; `None` for numbers.
 
     Raises:
         Exception: the error that says more about why neither goes.
     """
+    if weights is not None and not isinstance(layer, GridInputs):
+        # What is wrong with it, if anything, the next attempt says.
+        with contextlib.suppress(Exception), _numbered_again_after_errors(), weights.as_symbols(layer):
+            return layer.call(*args, **kwargs)
     try:
         return layer.call(*args, **kwargs)
     except (QuantizationError, AssignmentError):
@@ -26,8 +35,12 @@ def call_symbolically(layer, *args, **kwargs):
     except Exception as error:
         if not _is_the_users(layer):
             raise
-        with contextlib.suppress(Exception), outputs_as_traced():
+        symbols = contextlib.nullcontext() if weights is None else weights.as_symbols(layer)
+        with contextlib.suppress(Exception), _numbered_again_after_errors(), outputs_as_traced(), symbols:
             return layer.call(*args, **kwargs)
+        if weights is not None:
+            with contextlib.suppress(Exception), _numbered_again_after_errors():
+                return symbolic_outputs(layer, args, kwargs, weights.symbol)
         try:
             return symbolic_outputs(layer, args, kwargs)
         except Exception as second:
@@ -53,6 +66,19 @@ def operations_numbered_by(counts):
         yield
     finally:
         global_state.set_global_attribute(_COUNTS, outer)
+
+
+@contextlib.contextmanager
+def _numbered_again_after_errors():
+    """What is tried in vain takes no numbers."""
+    counts = global_state.get_global_attribute(_COUNTS)
+    before = dict(counts)
+    try:
+        yield
+    except Exception:
+        counts.clear()
+        counts.update(before)
+        raise
 
 
 def counts_anew():

@@ -11,7 +11,7 @@ from keras.src.ops import numpy as knp
 
 from keras_quant import layers
 from keras_quant.graph.additive import is_softmax, lines_of, node_like, passes_scores, scalar_of
-from keras_quant.graph.constants import array_of
+from keras_quant.graph.expressions import array_of, hold, numbers_of, trains
 from keras_quant.graph.graph import Value, without_unread
 from keras_quant.graph.kinds import is_real
 from keras_quant.layers.where import FAR
@@ -61,7 +61,7 @@ def _choice(node, makers, meets_softmax):
         mask = nodes[-1].output
     constant = not isinstance(mask, Value)
     if constant:
-        mask = _as_wide(np.asarray(keras.ops.convert_to_numpy(mask)).astype(bool), node.output)
+        mask = _as_wide(numbers_of(mask).astype(bool), node.output)
     far = any(isinstance(number, float) and abs(number) >= FAR for number in numbers)
     room = max(_ROOM, math.log(node.output.shape[-1] or 1) + 3) if far and meets_softmax(node) else 0.0
     array = _as_wide(array_of(arrays[0]), node.output) if arrays else None
@@ -69,8 +69,8 @@ def _choice(node, makers, meets_softmax):
     if constant:
         layer.mask.assign(mask)
     if arrays:
-        layer.array.assign(array)
-        layer.trainable = isinstance(arrays[0], keras.Variable) and arrays[0].trainable
+        hold(layer, "array", arrays[0])
+        layer.trainable = trains(arrays[0])
     args = tensors if constant else [mask, *tensors]
     args = (args if len(args) > 1 else args[0],)
     return [*nodes, dataclasses.replace(node, operation=layer, args=args, kwargs={})]

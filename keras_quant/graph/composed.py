@@ -1,11 +1,11 @@
 """Functions of `keras.ops` that amount to sums, products and functions of one value."""
 
-import keras
 import numpy as np
 from keras.src.ops import math, nn, numpy
 
 from keras_quant import layers
 from keras_quant.graph.expand import expands
+from keras_quant.graph.expressions import numbers_of
 from keras_quant.graph.graph import Value
 from keras_quant.graph.steps import Steps, axes_without_batch
 
@@ -113,7 +113,7 @@ def _average(node):
     if isinstance(weights[0], Value):
         total = steps(numpy.Sum(axes), steps(numpy.Multiply(), x, weights[0]))
         return steps.end(steps(numpy.Divide(), total, steps(numpy.Sum(axes), weights[0])))
-    array = np.asarray(keras.ops.convert_to_numpy(weights[0]), "float64")
+    array = np.asarray(numbers_of(weights[0]), "float64")
     if array.ndim != 1:
         return [node]
     return steps.end(steps.along(x, axes[0], (array / array.sum()).reshape(-1, 1).astype("float32")))

@@ -9,6 +9,7 @@ from keras.src.ops import numpy as knp
 from keras_quant import layers
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.graph.explain import location
+from keras_quant.graph.expressions import array_of, expression_of, hold, is_expression, is_weight, mapped, trains
 from keras_quant.graph.graph import Value
 
 ARITHMETIC = {}
@@ -85,7 +86,7 @@ def _add(shape, constant, constant_first):
 def _subtract(shape, constant, constant_first):
     if constant_first:
         return [layers.QuantRescaling(-1.0), *_sum(shape, constant)]
-    return _sum(shape, -array_of(constant))
+    return _sum(shape, mapped(constant, lambda x: -x))
 
 
 @_arithmetic("Multiply")
@@ -97,37 +98,39 @@ def _multiply(shape, constant, constant_first):
 def _divide(shape, constant, constant_first):
     if constant_first:
         return [layers.QuantTable("reciprocal"), *_product(shape, constant)]
-    return _product(shape, 1.0 / array_of(constant))
+    return _product(shape, mapped(constant, lambda x: 1.0 / x))
 
 
 @_arithmetic("Maximum")
 def _maximum(shape, constant, constant_first):
     array = array_of(constant)
-    clips = array.size == 1 and array.max() <= 0
-    return [layers.QuantClip(low=float(array.max()))] if clips else _beyond(1.0, shape, array)
+    clips = array.size == 1 and array.max() <= 0 and not trains(constant)
+    return [layers.QuantClip(low=float(array.max()))] if clips else _beyond(1.0, shape, constant)
 
 
 @_arithmetic("Minimum")
 def _minimum(shape, constant, constant_first):
     array = array_of(constant)
-    clips = array.size == 1 and array.min() >= 0
-    return [layers.QuantClip(high=float(array.min()))] if clips else _beyond(-1.0, shape, array)
+    clips = array.size == 1 and array.min() >= 0 and not trains(constant)
+    return [layers.QuantClip(high=float(array.min()))] if clips else _beyond(-1.0, shape, constant)
 
 
-def _beyond(sign, shape, array):
-    """`array + sign · relu(sign · (x - array))`: the larger of the two, or, with -1.0, the smaller one."""
-    if not per_channel(array, shape):
-        turned = _sum(shape, -array) if sign > 0 else [layers.QuantRescaling(-1.0), *_sum(shape, array)]
+def _beyond(sign, shape, constant):
+    """`c + sign · relu(sign · (x - c))`: the larger of the two, or, with -1.0, the smaller one."""
+    constant = expression_of(constant)
+    if is_expression(constant) or not per_channel(array_of(constant), shape):
+        below = mapped(constant, lambda x: -x)
+        turned = _sum(shape, below) if sign > 0 else [layers.QuantRescaling(-1.0), *_sum(shape, constant)]
         back = [layers.QuantRescaling(-1.0)] if sign < 0 else []
-        return [*turned, keras.layers.ReLU(), *back, *_sum(shape, array)]
-    limits = _flat(array)
+        return [*turned, keras.layers.ReLU(), *back, *_sum(shape, constant)]
+    limits = _flat(array_of(constant))
     return [layers.QuantRescaling(sign, -sign * limits), keras.layers.ReLU(), layers.QuantRescaling(sign, limits)]
 
 
 @_arithmetic("Power")
 def _power(shape, constant, constant_first):
     if constant_first:
-        return [*_product(shape, np.log(array_of(constant))), layers.QuantTable("exponential")]
+        return [*_product(shape, mapped(constant, np.log, keras.ops.log)), layers.QuantTable("exponential")]
     exponent = _scalar(constant)
     return [layers.QuantSquare() if exponent == 2 else layers.QuantPower(exponent)]
 
@@ -144,7 +147,7 @@ def _divide_no_nan(shape, constant, constant_first):
 def _load_exponent(shape, constant, constant_first):
     if constant_first:
         return [layers.QuantTable("exp2"), *_product(shape, constant)]
-    return _product(shape, 2.0 ** array_of(constant))
+    return _product(shape, mapped(constant, lambda x: 2.0**x))
 
 
 def _by_table(name):
@@ -172,39 +175,37 @@ for _class, _name in {
 def _sum(shape, constant):
     array = array_of(constant)
     if not per_channel(array, shape):
-        return [_with_constant(layers.QuantAddConstant, shape, constant, array)]
-    if not isinstance(constant, keras.Variable):
+        return [_with_constant(layers.QuantAddConstant, shape, constant)]
+    if not is_weight(constant):
         return [layers.QuantRescaling(1.0, _flat(array))]
-    return [_holding(layers.QuantScaleShift(use_scale=False), constant, shape, offset=array)]
+    return [_holding(layers.QuantScaleShift(use_scale=False), "offset", constant, shape)]
 
 
 def _product(shape, constant):
     array = array_of(constant)
     if not per_channel(array, shape):
-        return [_with_constant(layers.QuantMultiplyConstant, shape, constant, array)]
-    if not isinstance(constant, keras.Variable):
+        return [_with_constant(layers.QuantMultiplyConstant, shape, constant)]
+    if not is_weight(constant):
         return [layers.QuantRescaling(_flat(array))]
-    return [_holding(layers.QuantScaleShift(use_offset=False), constant, shape, scale=array)]
+    return [_holding(layers.QuantScaleShift(use_offset=False), "scale", constant, shape)]
 
 
-def _with_constant(cls, shape, constant, array):
-    full = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
-    if len(full.shape) > len(shape) or full.shape[0] != 1:
+def _with_constant(cls, shape, constant):
+    array = array_of(constant)
+    full = (1,) * (len(shape) - array.ndim) + array.shape
+    if len(full) > len(shape) or full[0] != 1:
         raise UnsupportedLayerError(
             f"its constant of shape {array.shape} puts other dimensions before, or in, the batch of a tensor of shape "
             f"{shape}. Give the constant as many dimensions as the tensor, the first of them 1."
         )
-    return _holding(cls(full.shape), constant, constant=full)
+    return _holding(cls(full), "constant", constant, shape)
 
 
-def _holding(layer, source, shape=None, **values):
-    """The layer, with the values in its weights of these names."""
-    if shape is not None:
-        layer.build(shape)
-    layer.trainable = isinstance(source, keras.Variable) and source.trainable
-    for name, array in values.items():
-        weight = getattr(layer, name)
-        weight.assign(np.broadcast_to(array.reshape(-1) if weight.shape != array.shape else array, weight.shape))
+def _holding(layer, name, constant, shape):
+    """The layer, built, with a constant in its weight of that name."""
+    layer.build(shape)
+    hold(layer, name, constant)
+    layer.trainable = trains(constant)
     return layer
 
 
@@ -212,11 +213,6 @@ def per_channel(array, shape):
     """Whether an array is one value, or one a channel, beside tensors of this shape."""
     full = (1,) * (len(shape) - array.ndim) + array.shape
     return len(full) == len(shape) and full[-1] in (1, shape[-1]) and all(size == 1 for size in full[:-1])
-
-
-def array_of(constant):
-    """A constant or a variable as a float32 array."""
-    return np.asarray(keras.ops.convert_to_numpy(constant), "float32")
 
 
 def _flat(array):

@@ -3,10 +3,11 @@
 import string
 
 import keras
-import numpy as np
+from keras import ops
 from keras.src.ops import numpy
 
 from keras_quant.graph.expand import expands
+from keras_quant.graph.expressions import movable
 from keras_quant.graph.graph import Value
 from keras_quant.graph.steps import Steps
 from keras_quant.graph.weights import built
@@ -117,14 +118,14 @@ def _einsum_dense(node):
 
 def _as_dense(steps, layer, x, labels, groups):
     (inputs, kernel, result), (kept, summed, made) = labels, groups
-    array = np.transpose(keras.ops.convert_to_numpy(layer.kernel), [kernel.index(label) for label in summed + made])
+    array = ops.transpose(movable(layer.kernel), [kernel.index(label) for label in summed + made])
     x = _ordered(steps, x, inputs, kept + summed)
     if not summed:
         free = next(letter for letter in string.ascii_letters if letter not in inputs + kernel)
-        x, summed, array = steps(numpy.ExpandDims(-1), x), free, array[None]
+        x, summed, array = steps(numpy.ExpandDims(-1), x), free, ops.expand_dims(array, 0)
     free = next(letter for letter in string.ascii_letters if letter not in inputs + kernel + summed)
     outputs = made or free
-    array = array if made else array[..., None]
+    array = array if made else ops.expand_dims(array, -1)
     sizes = dict(zip(kept + summed, x.shape))
     shape = [sizes[label] for label in kept[1:]] + list(array.shape[len(summed) :])
     dense = L.EinsumDense(f"{kept + summed},{summed + outputs}->{kept + outputs}", shape)
@@ -146,13 +147,13 @@ def _place_by_place(steps, layer, x, labels, label):
     axis, size = result.index(label), x.shape[inputs.index(label)]
     if size > MOST_KERNELS:
         return None
-    array, places = keras.ops.convert_to_numpy(layer.kernel), []
+    array, places = movable(layer.kernel), []
     equation = f"{inputs},{kernel}->{result}".replace(label, "")
     shape = [{**dict(zip(kernel, array.shape)), **dict(zip(inputs, x.shape))}[other] for other in result if other != label]
     for place in range(size):
         part = steps(numpy.GetItem(), x, (*[slice(None)] * inputs.index(label), place))
         own = L.EinsumDense(equation, shape[1:])
-        built(own, part.shape, {"kernel": np.take(array, place, kernel.index(label))})
+        built(own, part.shape, {"kernel": ops.take(array, place, kernel.index(label))})
         own.trainable = layer.trainable
         places.append(steps(numpy.ExpandDims(axis), steps(own, part)))
     return steps(numpy.Concatenate(axis), places) if size > 1 else places[0]

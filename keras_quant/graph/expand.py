@@ -9,32 +9,38 @@ from keras import tree
 from keras.src.activations import activations
 from keras.src.ops import core, image, linalg, nn, numpy
 
-from keras_quant.graph.graph import Node, Value, rows_of
+from keras_quant.graph.expressions import array_of, expression_of, is_expression
+from keras_quant.graph.graph import Node, Value
+from keras_quant.graph.steps import Steps
 
 EXPANSIONS = {}
 
 
-def expand(graph):
+def expand(graph, expansions=EXPANSIONS):
     """An operation of several outputs, or one that other operations amount to, becomes those.
 
         split → conv2d, add      ⟹      split/0 (x[:, :4]) → conv2d, split/1 (x[:, 4:]) → add
         stack([a, b])            ⟹      concatenate([stack/0 (expand_dims(a)), stack/1 (expand_dims(b))])
 
     Every later step has nodes of one output to deal with.
+
+    Args:
+        graph: `Graph`.
+        expansions: dict from classes of operations to what `expands` decorates.
     """
     nodes = []
     for node in graph.nodes:
-        for n in _expanded(node):
+        for n in _expanded(node, expansions):
             own = n.policy is not None
             nodes.append(n if own else dataclasses.replace(n, policy=node.policy, named=node.named, source=node.source))
     return dataclasses.replace(graph, nodes=nodes)
 
 
-def _expanded(node):
+def _expanded(node, expansions):
     """The nodes that a node amounts to, each with one output and no expansion of its own that changes it."""
-    expansion = EXPANSIONS.get(type(node.operation))
+    expansion = expansions.get(type(node.operation))
     made = [node] if expansion is None else expansion(node)
-    return made if made == [node] else [n for part in made for n in _expanded(part)]
+    return made if made == [node] else [n for part in made for n in _expanded(part, expansions)]
 
 
 def is_expanded(operation):
@@ -42,14 +48,20 @@ def is_expanded(operation):
     return type(operation) in EXPANSIONS
 
 
-def expands(module, *names):
-    """Decorator: the function turns a node of these operations, where this Keras has them, into a list of nodes."""
+def expands(module, *names, into=EXPANSIONS):
+    """Decorator: the function turns a node of these operations, where this Keras has them, into a list of nodes.
+
+    Args:
+        module: that holds the operations.
+        names: of their classes.
+        into: dict of expansions; those of another one are for a pass of its own.
+    """
 
     def decorate(expansion):
         for name in names:
             operation = getattr(module, name, None)
             if operation is not None:
-                EXPANSIONS[operation] = expansion
+                into[operation] = expansion
         return expansion
 
     return decorate
@@ -114,35 +126,35 @@ def _concatenate(node):
     if axis % len(node.output.shape) == 0 or any(x.shape[0] != 1 for x in constants):
         return [node]
     first = next(i for i, x in enumerate(operands) if isinstance(x, Value))
-    nodes, values, group = [], [], operands[:first]
+    steps, values, group = Steps(node), [], operands[:first]
     for x, following in zip(operands[first:], [*operands[first + 1 :], None]):
         group.append(x)
         if following is None or isinstance(following, Value):
-            nodes.extend(_padded(node, group, axis, len(values)))
-            values.append(nodes[-1].output if len(group) > 1 else x)
+            values.append(_padded(steps, group, axis, len(values)) if len(group) > 1 else x)
             group = []
-    return [*nodes, _join(node, values, axis)]
+    return [*steps.nodes, _join(node, values, axis)]
 
 
-def _padded(node, group, axis, index):
-    """One tensor and constants before and behind it, as a padded tensor and a sum; nothing without constants."""
-    if len(group) == 1:
-        return []
+def _padded(steps, group, axis, index):
+    """One tensor and constants before and behind it, as a padded tensor and a sum."""
     place, x = next((i, operand) for i, operand in enumerate(group) if isinstance(operand, Value))
     rank = len(x.shape)
-    arrays = [np.zeros((1, *x.shape[1:])) if operand is x else keras.ops.convert_to_numpy(operand) for operand in group]
+    parts = [np.zeros((1, *x.shape[1:]), "float32") if operand is x else expression_of(operand) for operand in group]
     widths = [[0, 0] for _ in range(rank)]
-    widths[axis % rank] = [sum(a.shape[axis] for a in part) for part in (arrays[:place], arrays[place + 1 :])]
-    room = _then(node, numpy.Pad(widths), f"room_{index}", x)
-    constant = np.concatenate(arrays, axis).astype("float32")
-    return [room, _then(node, numpy.Add(), f"with_constants_{index}", room.output, constant)]
+    widths[axis % rank] = [sum(a.shape[axis] for a in part) for part in (parts[:place], parts[place + 1 :])]
+    room = steps(numpy.Pad(widths), x, name=f"room_{index}")
+    if any(map(is_expression, parts)):
+        constant = keras.ops.concatenate(parts, axis)
+    else:
+        constant = np.concatenate([array_of(part) for part in parts], axis)
+    return steps(numpy.Add(), room, constant, name=f"with_constants_{index}")
 
 
 def _join_expanded(node, axis):
     nodes, values = [], []
     for index, x in enumerate(tree.flatten(node.args)):
         if not isinstance(x, Value):
-            values.append(keras.ops.expand_dims(x, axis))
+            values.append(keras.ops.expand_dims(expression_of(x), axis))
             continue
         path, shape = f"{node.path}/{index}", (*x.shape[:axis], 1, *x.shape[axis:])
         output = Value(shape, x.dtype, path, rows=x.rows)
@@ -161,19 +173,19 @@ def _join(node, values, axis):
 @expands(numpy, "Var")
 def _variance(node):
     """The mean of the squared distances from the mean."""
-    x, operation = node.inputs[0], node.operation
+    x, operation, steps = node.inputs[0], node.operation, Steps(node)
     axes = list(range(len(x.shape))) if operation.axis is None else operation.axis
-    mean = _then(node, numpy.Mean(axes, keepdims=True), "mean", x)
-    centered = _then(node, numpy.Subtract(), "centered", x, mean.output)
-    square = _then(node, numpy.Square(), "square", centered.output)
-    last = Node(numpy.Mean(axes, keepdims=operation.keepdims), node.path, (square.output,), {}, node.output)
-    return [mean, centered, square, last]
+    mean = steps(numpy.Mean(axes, keepdims=True), x, name="mean")
+    centered = steps(numpy.Subtract(), x, mean, name="centered")
+    square = steps(numpy.Square(), centered, name="square")
+    return steps.end(steps(numpy.Mean(axes, keepdims=operation.keepdims), square))
 
 
 @expands(numpy, "Std")
 def _deviation(node):
-    variance = _then(node, numpy.Var(node.operation.axis, node.operation.keepdims), "variance", node.inputs[0])
-    return [*_variance(variance), Node(numpy.Sqrt(), node.path, (variance.output,), {}, node.output)]
+    steps = Steps(node)
+    variance = steps(numpy.Var(node.operation.axis, node.operation.keepdims), node.inputs[0], name="variance")
+    return steps.end(steps(numpy.Sqrt(), variance))
 
 
 @expands(nn, "Moments")
@@ -221,11 +233,10 @@ def _gated_linear_unit(node):
     axis = node.operation.axis % len(x.shape)
     half = x.shape[axis] // 2
     key = lambda *bounds: (*[slice(None)] * axis, slice(*bounds))
-    value = _then(node, numpy.GetItem(), "value", x, key(0, half))
-    gate = _then(node, numpy.GetItem(), "gate", x, key(half, 2 * half))
-    sigmoid = _then(node, nn.Sigmoid(), "sigmoid", gate.output)
-    product = Node(numpy.Multiply(), node.path, (value.output, sigmoid.output), {}, node.output)
-    return [value, gate, sigmoid, product]
+    steps = Steps(node)
+    value = steps(numpy.GetItem(), x, key(0, half), name="value")
+    gate = steps(numpy.GetItem(), x, key(half, 2 * half), name="gate")
+    return steps.end(steps(numpy.Multiply(), value, steps(nn.Sigmoid(), gate, name="sigmoid")))
 
 
 @expands(nn, "Softmax")
@@ -283,17 +294,9 @@ def _margins(node, what):
     return margins
 
 
-def _chain(node, steps, x):
+def _chain(node, chain, x):
     """Nodes of (name, operation, constants it also takes), each of the one before; the last makes what `node` makes."""
-    nodes = []
-    for name, operation, *constants in steps:
-        nodes.append(_then(node, operation, name, nodes[-1].output if nodes else x, *constants))
-    return [*nodes[:-1], dataclasses.replace(nodes[-1], path=node.path, outputs=node.outputs)]
-
-
-def _then(node, operation, name, *args):
-    """A node on the way to `node`, with the shape that the operation says."""
-    tensor = lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
-    spec = operation.compute_output_spec(*map(tensor, args))
-    path = f"{node.path}/{name}"
-    return Node(operation, path, args, {}, Value(tuple(spec.shape), spec.dtype, path, rows=rows_of(args)))
+    steps = Steps(node)
+    for name, operation, *constants in chain:
+        x = steps(operation, x, *constants, name=name)
+    return steps.end(x)

@@ -8,8 +8,8 @@ import traceback
 import keras
 
 from keras_quant.backend import ReadingError
+from keras_quant.backend.samples import SAMPLES
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.graph.graph import SAMPLES
 
 REGISTER = "Give it a quantized form with `keras_quant.register_quantized_layer`."
 WAYS_OUT = (

@@ -6,11 +6,10 @@ import inspect
 import math
 from typing import Any
 
+import keras
 import numpy as np
 from keras import tree
 
-# In a batch while a model is traced, see `batch.py`: a prime, so that its multiples are told apart from other sizes.
-SAMPLES = 10007
 # Layers that join one, at most: bias, batch normalization, activation, rescalings.
 MOST_JOINED = 8
 
@@ -94,6 +93,7 @@ class Graph:
             layers with one output only.
         output_masks: for each output, in flattened order, the `Value` of its Keras mask, or `None`.
         sized: paths of operations whose numbers may have been computed from the size of the inputs.
+        weights: dict from the `id` of each variable that several layers' weights are computed from to its `Weight`.
     """
 
     inputs: list
@@ -104,6 +104,7 @@ class Graph:
     paths: dict = dataclasses.field(default_factory=dict)
     output_masks: list = dataclasses.field(default_factory=list)
     sized: list = dataclasses.field(default_factory=list)
+    weights: dict = dataclasses.field(default_factory=dict)
 
     def with_policies(self, policies):
         """The graph with each node's policy in it.
@@ -265,13 +266,17 @@ def without_repeats(graph, candidates):
 
 def _computation(node):
     """What tells a computation from others."""
-    leaf = lambda x: x if isinstance(x, (Value, *_PLAIN)) else (str(x.dtype), np.asarray(x).tobytes(), np.shape(x))
+    leaf = lambda x: x if isinstance(x, (Value, *_PLAIN)) else _identity(x)
     known = [
         leaf(x) if hasattr(x, "dtype") or isinstance(x, (Value, *_PLAIN)) else repr(x)
         for x in tree.flatten((node.args, node.kwargs))
     ]
     config = {key: value for key, value in node.operation.get_config().items() if key != "name"}
     return (type(node.operation), repr(config), repr(tree.map_structure(lambda _: 0, (node.args, node.kwargs))), *known)
+
+
+def _identity(x):
+    return id(x) if isinstance(x, keras.KerasTensor) else (str(x.dtype), np.asarray(x).tobytes(), np.shape(x))
 
 
 _PLAIN = (bool, int, float, str, type(None), type(Ellipsis))

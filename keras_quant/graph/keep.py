@@ -6,6 +6,7 @@ from keras.src.backend import is_float_dtype
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.explain import location
+from keras_quant.graph.expressions import is_expression, numbers_of
 from keras_quant.graph.graph import Value
 from keras_quant.graph.rebuild import config_of
 from keras_quant.layers import dynamic_class
@@ -35,7 +36,8 @@ def keep_float(node, name, policy, placed):
         dynamic = policy is not None and policy.activations == "dynamic"
         placed.floats[key] = _dynamic(node, name, policy) if dynamic else copy_of(node, name, dtype)
     layer = placed.floats[key]
-    fill = lambda x: placed.tensors[x] if isinstance(x, Value) else x
+    constant = lambda x: keras.ops.convert_to_tensor(numbers_of(x)) if is_expression(x) else x
+    fill = lambda x: placed.tensors[x] if isinstance(x, Value) else constant(x)
     args, kwargs = tree.map_structure(fill, (node.args, node.kwargs))
     outputs = layer(*args, **kwargs)
     if first and isinstance(node.operation, keras.layers.Layer):

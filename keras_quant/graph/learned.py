@@ -3,13 +3,12 @@
 import dataclasses
 
 import keras
-import numpy as np
 from keras import tree
 from keras.src.ops import nn
 from keras.src.ops import numpy as knp
 
 from keras_quant import layers
-from keras_quant.graph.constants import array_of
+from keras_quant.graph.expressions import hold, trains
 from keras_quant.graph.graph import Node, Value
 from keras_quant.graph.weights import takes_weights
 
@@ -36,12 +35,11 @@ def _with_tensors(node):
     made = {}
     for x in constants:
         if id(x) not in made:
-            array = array_of(x)
             rank = max(len(value.shape) for value in node.inputs)
-            array = array.reshape((1,) * (rank - array.ndim) + array.shape)
-            if array.shape[0] != 1:
+            shape = (1,) * (rank - len(x.shape)) + tuple(x.shape)
+            if shape[0] != 1:
                 return [node]
-            made[id(x)] = constant_node(node, f"constant_{len(made)}", node.inputs[0], array, x)
+            made[id(x)] = constant_node(node, f"constant_{len(made)}", node.inputs[0], shape, x)
     fill = lambda x: made[id(x)].output if id(x) in made else x
     return [*made.values(), dataclasses.replace(node, args=tree.map_structure(fill, node.args))]
 
@@ -54,15 +52,15 @@ def _takes_tensors(operation):
     return isinstance(operation, keras.layers.Layer) or type(operation) in _OPERATIONS or takes_weights(operation)
 
 
-def constant_node(node, name, value, array, source):
-    """A node that makes an array `(1, ...)` a tensor, with the batch of `value`, on the way to `node`.
+def constant_node(node, name, value, shape, constant):
+    """A node that makes a constant of a shape `(1, ...)` a tensor, with the batch of `value`, on the way to `node`.
 
-    It trains if `source`, what the array came from, is a variable that does.
+    It trains if the constant, or what it is computed from, does.
     """
     path = f"{node.path}/{name}"
-    layer = layers.QuantConstant(array.shape)
-    layer.constant.assign(np.asarray(array, "float32"))
-    layer.trainable = isinstance(source, keras.Variable) and source.trainable
-    output = Value((value.shape[0], *array.shape[1:]), "float32", path, rows=value.rows)
+    layer = layers.QuantConstant(shape)
+    hold(layer, "constant", constant)
+    layer.trainable = trains(constant)
+    output = Value((value.shape[0], *shape[1:]), "float32", path, rows=value.rows)
     made = Node(layer, path, (value,), {}, output, source=node.source)
     return dataclasses.replace(made, policy=node.policy, named=node.named)

@@ -6,6 +6,7 @@ from keras import ops
 from keras.src.ops import image, math, nn, numpy
 
 from keras_quant.graph.expand import expands
+from keras_quant.graph.expressions import expression_of
 from keras_quant.graph.graph import Value
 from keras_quant.graph.kinds import is_real
 from keras_quant.graph.steps import Steps, axes_without_batch
@@ -53,10 +54,10 @@ def _triangle(node):
 def _inner(node):
     """With a constant: its rows are the columns of a matrix product."""
     x, other = node.args
-    if not isinstance(x, Value) or isinstance(other, Value) or np.ndim(other) not in (1, 2):
+    if not isinstance(x, Value) or isinstance(other, Value) or len(other.shape) not in (1, 2):
         return [node]
-    matrix = np.atleast_2d(ops.convert_to_numpy(other)).T.astype("float32")
-    steps = Steps(node)
+    other, steps = expression_of(other), Steps(node)
+    matrix = ops.transpose(other) if len(other.shape) == 2 else ops.expand_dims(other, -1)
     return steps.end(steps(numpy.Matmul(), x, matrix))
 
 

@@ -9,6 +9,7 @@ from keras.src.ops import numpy
 
 from keras_quant.graph.choices import is_choice
 from keras_quant.graph.constants import is_arithmetic
+from keras_quant.graph.expressions import expression_of, is_expression
 from keras_quant.graph.fourier import takes_parts
 from keras_quant.graph.graph import Value, in_inference
 from keras_quant.graph.kinds import is_real
@@ -37,7 +38,8 @@ def fold_literals(graph):
         args, kwargs = tree.map_structure(fill, (node.args, node.kwargs))
         folded, node = node, dataclasses.replace(node, args=args, kwargs=kwargs)
         if folded.inputs and not node.inputs:
-            made = map(keras.ops.convert_to_numpy, tree.flatten(in_inference(node, args, kwargs)))
+            made = in_inference(node, *tree.map_structure(expression_of, (args, kwargs)))
+            made = [x if is_expression(x) else keras.ops.convert_to_numpy(x) for x in tree.flatten(made)]
             arrays.update(zip(tree.flatten(node.outputs), made))
             continue
         number_of = LITERALS.get(type(node.operation))

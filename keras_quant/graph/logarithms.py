@@ -8,7 +8,7 @@ from keras import tree
 from keras.src.ops import nn
 from keras.src.ops import numpy as knp
 
-from keras_quant.graph.constants import array_of
+from keras_quant.graph.expressions import array_of, trains
 from keras_quant.graph.graph import Node, Value
 from keras_quant.graph.weights import built
 
@@ -46,7 +46,8 @@ def _without_offset(value, made):
         return value, 0.0
     (constant,) = [x for x in node.args if not isinstance(x, Value)]
     array = array_of(constant)
-    return (node.inputs[0], float(array.reshape(()))) if array.size == 1 and array.min() > 0 else (value, 0.0)
+    fixed = array.size == 1 and array.min() > 0 and not trains(constant)
+    return (node.inputs[0], float(array.reshape(()))) if fixed else (value, 0.0)
 
 
 def _logits(node, nodes, graph):

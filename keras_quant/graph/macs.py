@@ -8,6 +8,7 @@ from keras.src.ops import numpy as keras_ops
 
 from keras_quant.layers import QuantLayer
 from keras_quant.layers.conv import QuantTransposedConvolution
+from keras_quant.layers.derived import is_variable
 from keras_quant.layers.matmul import _BatchMatmul
 
 _COUNTS = {}
@@ -49,7 +50,7 @@ def _places(value):
 
 
 def _variables(node):
-    return [x for x in keras.tree.flatten((node.args, node.kwargs)) if isinstance(x, keras.Variable)]
+    return [x for x in keras.tree.flatten((node.args, node.kwargs)) if is_variable(x)]
 
 
 @_counts(QuantTransposedConvolution, *(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3)))

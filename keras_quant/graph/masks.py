@@ -8,13 +8,15 @@ import numpy as np
 from keras.src.ops import core, nn
 from keras.src.ops import numpy as knp
 
-from keras_quant.graph.expand import _then as then
-from keras_quant.graph.graph import Node, Value
+from keras_quant.graph.expand import expand, expands
+from keras_quant.graph.expressions import numbers_of
+from keras_quant.graph.graph import Value
 from keras_quant.graph.operations import positional
+from keras_quant.graph.steps import Steps
 
 # What masked scores are.
 MASKED = -1e9
-_EXPANSIONS = {}
+_OF_MASKS = {}
 
 
 def expand_masks(graph):
@@ -24,54 +26,43 @@ def expand_masks(graph):
 
     Where a mask changes nothing in inference, as in a batch normalization, it is left out.
     """
-    nodes = []
-    for node in graph.nodes:
-        nodes.extend(dataclasses.replace(n, policy=node.policy, named=node.named) for n in _expanded(node))
-    return dataclasses.replace(graph, nodes=nodes)
+    graph = expand(graph, _OF_MASKS)
+    return dataclasses.replace(graph, nodes=[_without_mask(node) for node in graph.nodes])
 
 
-def _expanded(node):
-    if type(node.operation) in _EXPANSIONS:
-        return _EXPANSIONS[type(node.operation)](node)
-    if isinstance(node.operation, keras.layers.Layer) and node.kwargs.get("mask") is not None:
-        return [dataclasses.replace(node, kwargs={k: v for k, v in node.kwargs.items() if k != "mask"})]
-    return [node]
-
-
-def _expands(*classes):
-    return lambda expansion: _EXPANSIONS.update((cls, expansion) for cls in classes) or expansion
+def _without_mask(node):
+    is_layer = isinstance(node.operation, keras.layers.Layer) and type(node.operation) not in _OF_MASKS
+    if not is_layer or node.kwargs.get("mask") is None:
+        return node
+    return dataclasses.replace(node, kwargs={k: v for k, v in node.kwargs.items() if k != "mask"})
 
 
 def _mask_argument(node):
     return node.args[1] if len(node.args) > 1 else node.kwargs.get("mask")
 
 
-def _booleans(node, mask, name="mask"):
-    """A mask as booleans: nodes that make it, and the mask."""
+def _booleans(steps, mask):
+    """A mask as booleans."""
     if not isinstance(mask, Value):
-        return [], np.asarray(keras.ops.convert_to_numpy(mask)).astype(bool)
-    if mask.dtype == "bool":
-        return [], mask
-    made = then(node, core.Cast("bool"), name, mask)
-    return [made], made.output
+        return numbers_of(mask).astype(bool)
+    return mask if mask.dtype == "bool" else steps(core.Cast("bool"), mask, name="mask")
 
 
-@_expands(keras.layers.Softmax)
+@expands(keras.layers, "Softmax", into=_OF_MASKS)
 def _softmax(node):
-    x, mask = node.args[0], _mask_argument(node)
+    x, mask, steps = node.args[0], _mask_argument(node), Steps(node)
     if mask is None:
         return [node]
     if isinstance(mask, Value) and mask.dtype != "bool":
-        made = then(node, knp.Greater(), "mask", mask, 0.5)
-        nodes, mask = [made], made.output
+        mask = steps(knp.Greater(), mask, 0.5, name="mask")
     else:
-        nodes, mask = _booleans(node, mask)
-    masked = then(node, knp.Where(), "masked", mask, x, MASKED)
+        mask = _booleans(steps, mask)
+    masked = steps(knp.Where(), mask, x, MASKED, name="masked")
     if not _zeroes_masked():
-        return [*nodes, masked, dataclasses.replace(node, args=(masked.output,), kwargs={})]
+        return [*steps.nodes, dataclasses.replace(node, args=(masked,), kwargs={})]
     plain = type(node.operation)(node.operation.axis, name=node.operation.name)
-    weights = then(node, plain, "weights", masked.output)
-    return [*nodes, masked, weights, Node(knp.Where(), node.path, (mask, weights.output, 0.0), {}, node.outputs)]
+    weights = steps(plain, masked, name="weights")
+    return steps.end(steps(knp.Where(), mask, weights, 0.0))
 
 
 @functools.lru_cache
@@ -81,55 +72,51 @@ def _zeroes_masked():
     return not np.any(keras.ops.convert_to_numpy(weights))
 
 
-@_expands(keras.layers.GlobalAveragePooling1D)
+@expands(keras.layers, "GlobalAveragePooling1D", into=_OF_MASKS)
 def _mean(node):
-    x, mask = node.args[0], _mask_argument(node)
-    if mask is None or node.operation.data_format != "channels_last":
-        return [node] if mask is None else [dataclasses.replace(node, args=(x,), kwargs={"mask": mask})]
+    x, mask, steps = node.args[0], _mask_argument(node), Steps(node)
+    if mask is None or (node.operation.data_format != "channels_last" and len(node.args) == 1):
+        return [node]
+    if node.operation.data_format != "channels_last":
+        return [dataclasses.replace(node, args=(x,), kwargs={"mask": mask})]
     keep = node.operation.keepdims
-    nodes, mask = _booleans(node, mask)
-    kept = then(node, knp.ExpandDims(2), "kept", mask)
-    masked = then(node, knp.Where(), "masked", kept.output, x, 0.0)
-    ones = then(node, core.Cast("float32"), "ones", kept.output)
-    total, count = (then(node, knp.Sum(1, keep), name, n.output) for name, n in (("total", masked), ("count", ones)))
-    mean = Node(knp.Divide(), node.path, (total.output, count.output), {}, node.outputs)
-    return [*nodes, kept, masked, ones, total, count, mean]
+    kept = steps(knp.ExpandDims(2), _booleans(steps, mask), name="kept")
+    masked = steps(knp.Where(), kept, x, 0.0, name="masked")
+    ones = steps(core.Cast("float32"), kept, name="ones")
+    total, count = steps(knp.Sum(1, keep), masked, name="total"), steps(knp.Sum(1, keep), ones, name="count")
+    return steps.end(steps(knp.Divide(), total, count))
 
 
-@_expands(*(getattr(nn, name) for name in ("DotProductAttention",) if hasattr(nn, name)))
+@expands(nn, "DotProductAttention", into=_OF_MASKS)
 def _attention(node):
     """Without mask and bias it has a quantized layer of its own."""
     query, key, value, bias, mask, scale = (*positional(node), None, None, None)[:6]
-    causal = node.operation.is_causal
+    causal, steps = node.operation.is_causal, Steps(node)
     if bias is None and mask is None and not causal and key.shape[2] == query.shape[2]:
         return [node]
-    nodes = []
-    add = lambda operation, name, *args: nodes.append(then(node, operation, name, *args)) or nodes[-1].output
     groups = query.shape[2] // key.shape[2]
     if groups > 1:
-        key, value = add(knp.Repeat(groups, 2), "keys", key), add(knp.Repeat(groups, 2), "values", value)
-    scaled = add(knp.Multiply(), "scaled", query, float(query.shape[-1] ** -0.5 if scale is None else scale))
-    scores = add(knp.Einsum("btnh,bsnh->bnts"), "scores", scaled, key)
+        key, value = (steps(knp.Repeat(groups, 2), x, name=name) for x, name in ((key, "keys"), (value, "values")))
+    scaled = steps(knp.Multiply(), query, float(query.shape[-1] ** -0.5 if scale is None else scale), name="scaled")
+    scores = steps(knp.Einsum("btnh,bsnh->bnts"), scaled, key, name="scores")
     if bias is not None:
-        scores = add(knp.Add(), "biased", scores, bias)
+        scores = steps(knp.Add(), scores, bias, name="biased")
     if mask is not None:
-        made, mask = _booleans(node, mask)
-        nodes.extend(made)
+        mask = _booleans(steps, mask)
     if causal:
         lower = np.tril(np.ones((1, 1, *scores.shape[2:]), bool))
         both = isinstance(mask, Value)
-        mask = add(knp.LogicalAnd(), "seen", mask, lower) if both else lower if mask is None else lower & mask
+        mask = steps(knp.LogicalAnd(), mask, lower, name="seen") if both else lower if mask is None else lower & mask
     if mask is not None:
-        scores = add(knp.Where(), "masked", mask, scores, MASKED)
-    weights = add(keras.layers.Softmax(name="softmax"), "softmax", scores)
-    last = Node(knp.Einsum("bnts,bsnh->btnh"), node.path, (weights, value), {}, node.outputs)
-    return [*nodes, last]
+        scores = steps(knp.Where(), mask, scores, MASKED, name="masked")
+    weights = steps(keras.layers.Softmax(name="softmax"), scores, name="softmax")
+    return steps.end(steps(knp.Einsum("bnts,bsnh->btnh"), weights, value))
 
 
-@_expands(*(getattr(knp, name) for name in ("ZerosLike", "OnesLike") if hasattr(knp, name)))
+@expands(knp, "ZerosLike", "OnesLike", into=_OF_MASKS)
 def _like(node):
     """Of masks, as a concatenation makes them beside those of its inputs: a comparison of the tensor with itself."""
     if node.output.dtype != "bool":
         return [node]
-    same = knp.Equal() if isinstance(node.operation, knp.OnesLike) else knp.NotEqual()
-    return [Node(same, node.path, (node.inputs[0], node.inputs[0]), {}, node.outputs)]
+    steps, x = Steps(node), node.inputs[0]
+    return steps.end(steps(knp.Equal() if isinstance(node.operation, knp.OnesLike) else knp.NotEqual(), x, x))

@@ -8,6 +8,7 @@ from keras import ops, tree
 from keras.src.models.functional import Functional
 
 from keras_quant import backend
+from keras_quant.layers.derived import sharing_objects
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
@@ -54,13 +55,16 @@ class QuantizedModel(Functional):
 
     def get_config(self):
         joined = {path: list(entry) for path, entry in self.joined.items()}
-        return {**super().get_config(), "joined": joined, "origin": self.origin}
+        with sharing_objects():
+            config = super().get_config()
+        return {**config, "joined": joined, "origin": self.origin}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         joined, origin = config.pop("joined", {}), config.pop("origin", "")
-        model = super().from_config(config, custom_objects=custom_objects)
+        with sharing_objects():
+            model = super().from_config(config, custom_objects=custom_objects)
         model.joined, model.origin = {path: tuple(entry) for path, entry in joined.items()}, origin
         return model
 

@@ -69,7 +69,7 @@ def quantized_layer(node, name, policy):
     config = cls.config_of(operation) if own_config else config_of(operation)
     if is_quantized:
         # A pass made it, without the policy, which says what its quantizers are.
-        config = {key: value for key, value in config.items() if not key.endswith("_quantizer")}
+        config = {key: value for key, value in config.items() if key != "derived" and not key.endswith("_quantizer")}
     try:
         return cls.from_config({**config, **fused, "name": name, "dtype": "float32"})
     except TypeError as error:

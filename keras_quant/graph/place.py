@@ -8,11 +8,13 @@ from keras.src.backend import is_float_dtype
 from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.constants import layers_with_constant
+from keras_quant.graph.expressions import count_readers, weights_to_follow
 from keras_quant.graph.keep import keep_float
 from keras_quant.graph.kinds import is_real
 from keras_quant.graph.model import QuantizedModel, joined_layers
 from keras_quant.graph.operations import inputs_of, only_moves, quantized_layer
 from keras_quant.layers import FloatEntrance, QuantBooleans, QuantIdentity, Quantize, annotation, is_quantized
+from keras_quant.layers.derived import derive, derived_weights
 from keras_quant.layers.weighted import fit_weight_ranges
 from keras_quant.layers.with_mask import WithMask
 from keras_quant.settings import FLOAT
@@ -34,6 +36,7 @@ def place(graph, name, fallback=None):
     Returns:
         A Functional `keras.Model`, its grids not yet set.
     """
+    count_readers(graph)
     qmodel = _build(graph, name, fallback, lambda x, name: x)
     return qmodel if is_quantized(qmodel) else _build(graph, name, fallback, lambda x, name: FloatEntrance(name=name)(x))
 
@@ -41,7 +44,7 @@ def place(graph, name, fallback=None):
 def _build(graph, name, fallback, enter):
     """The model, each of its inputs passed through `enter`."""
     inputs = [keras.Input(batch_shape=v.shape, dtype=_dtype(v), name=v.name) for v in graph.inputs]
-    placed = _Placed({v: enter(x, f"{v.name}_float") for v, x in zip(graph.inputs, inputs)})
+    placed = _Placed({v: enter(x, f"{v.name}_float") for v, x in zip(graph.inputs, inputs)}, graph.weights)
     for node in graph.nodes:
         _place(node, placed, fallback)
     outputs = _named_outputs(graph, placed)
@@ -61,6 +64,7 @@ class _Placed:
 
     Args:
         inputs: dict from the graph's input `Value`s to tensors.
+        weights: `Graph.weights`.
 
     Attributes:
         tensors: dict from `Value`s to tensors of the new model.
@@ -69,7 +73,8 @@ class _Placed:
         taken: names of layers in use.
     """
 
-    def __init__(self, inputs):
+    def __init__(self, inputs, weights):
+        self.weights = weights
         self.inputs, self.tensors, self.grids = inputs, dict(inputs), {}
         self.layers, self.floats = {}, {}
         self.taken = {value.name for value in inputs}
@@ -160,7 +165,7 @@ def _quantized(node, name, policy, placed):
     ]
     outputs = layer(tree.pack_sequence_as(inputs, flat))
     placed.layers[id(node.operation)] = layer
-    copy_weights(node, layer)
+    copy_weights(node, layer, placed.weights)
     return outputs
 
 
@@ -181,8 +186,14 @@ def _named_outputs(graph, placed):
     return tree.pack_sequence_as(graph.outputs, flat)
 
 
-def copy_weights(node, layer):
-    """Copy variables and `trainable` from a node's float layers to the quantized one."""
+def copy_weights(node, layer, weights):
+    """Copy variables and `trainable` from a node's float layers to the quantized one.
+
+    Args:
+        node: `Node`.
+        layer: the quantized one, built.
+        weights: `Graph.weights`: variables that it shares with others are computed from the same `Source`.
+    """
     source = node.operation
     if not isinstance(source, keras.layers.Layer):
         return
@@ -192,6 +203,7 @@ def copy_weights(node, layer):
         layer.copy_weights(source)
     else:
         _copy_by_name(node.path, source, layer)
+        _follow(layer, weights_to_follow(source, weights))
     if node.batch_norm is not None:
         holder = layer if hasattr(layer, "batch_norm") else layer.pointwise
         # Called with `training=False`, as the base in transfer learning is: its statistics stay.
@@ -204,7 +216,7 @@ def _copy_by_name(path, source, target):
     own = {}
     for variable in target.variables:
         own.setdefault(variable.name, variable)
-    for variable in source.variables:
+    for variable in (*source.variables, *derived_weights(source).values()):
         if variable.name not in own:
             continue
         value = keras.ops.convert_to_numpy(variable)
@@ -213,6 +225,14 @@ def _copy_by_name(path, source, target):
                 f"Weight '{variable.name}' of layer '{path}' holds NaN or infinite values. Train or load the model anew."
             )
         own[variable.name].assign(value)
+
+
+def _follow(layer, weights):
+    """Let weights of a layer be computed from others, but for those that are a variable which only this layer reads."""
+    for name, (sources, function) in weights.items():
+        alone = function is None and sources[0].readers == 1
+        if not alone and getattr(layer, name, None) is not None:
+            derive(layer, name, sources, function)
 
 
 def _dotted(path):

@@ -5,14 +5,16 @@ import math
 
 import keras
 import numpy as np
+from keras import ops
 from keras.src.ops import numpy as knp
 
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.graph.constants import array_of
 from keras_quant.graph.explain import location
+from keras_quant.graph.expressions import array_of, expression_of, is_expression, trains
 from keras_quant.graph.graph import Node, Value
 from keras_quant.graph.learned import constant_node
 from keras_quant.graph.operations import positional
+from keras_quant.graph.steps import Steps
 from keras_quant.graph.weights import built
 
 L = keras.layers
@@ -29,10 +31,9 @@ def lift_products(graph):
     """
     nodes, shared = [], {}
     for node in graph.nodes:
-        made = None if node.policy.computes_in_float else _lifted(node, shared)
-        nodes.extend(
-            [node] if made is None else [dataclasses.replace(n, policy=node.policy, named=node.named) for n in made]
-        )
+        made = [] if node.policy.computes_in_float else _lifted(node, shared) or []
+        own = {"policy": node.policy, "named": node.named, "source": node.source}
+        nodes.extend([dataclasses.replace(n, **own) for n in made] or [node])
     return dataclasses.replace(graph, nodes=nodes)
 
 
@@ -40,7 +41,7 @@ def _lifted(node, shared):
     _check_einsum(node)
     make = _EQUATIONS.get(type(node.operation))
     if make is None or len(node.inputs) != 1 or len(node.args) == 1:
-        return _spelled_out(node)
+        return None
     operands = [x for x in keras.tree.flatten(positional(node)) if _is_tensor(x)]
     equation = make(node.operation, *(tuple(x.shape) for x in operands)) if len(operands) == 2 else None
     if equation is None:
@@ -120,54 +121,14 @@ def plain_subscripts(subscripts, shapes):
     return filled, result.replace("...", dots)
 
 
-def _spelled_out(node):
-    """An einsum of one tensor, or of two with an ellipsis, in the plain form; `None` for others."""
-    if not isinstance(node.operation, knp.Einsum) or len(node.inputs) != len(node.args):
-        return None
-    operands, result = plain_subscripts(node.operation.subscripts, [x.shape for x in node.inputs])
-    if len(operands) == 1:
-        return _rearranged(node, operands[0], result)
-    plain = f"{','.join(operands)}->{result}"
-    if plain == node.operation.subscripts.replace(" ", ""):
-        return None
-    return [dataclasses.replace(node, operation=knp.Einsum(plain))]
+def _ordered(steps, x, labels, wanted, name):
+    """A tensor whose axes behind the batch have these labels, in the wanted order."""
+    order = [labels.index(label) for label in wanted]
+    return x if order == sorted(order) else steps(L.Permute(order), x, name=name)
 
 
-def _rearranged(node, labels, result):
-    """Sums over the labels that are left out, and a transpose."""
-    (x,) = node.inputs
-    if len(set(labels)) < len(labels) or not set(result) <= set(labels) or result[:1] != labels[0]:
-        return None
-    summed = [i for i, label in enumerate(labels) if label not in result]
-    kept = [label for label in labels if label in result]
-    nodes = _Nodes(node, x)
-    if summed:
-        nodes.add("sum", knp.Sum(summed))
-    nodes.add("order", L.Permute([kept.index(label) for label in result[1:]]), unless=kept == list(result))
-    return nodes.end()
-
-
-class _Nodes:
-    """Nodes that follow one another, in the place of `node`."""
-
-    def __init__(self, node, x):
-        self.node, self.x, self.made = node, x, []
-
-    def add(self, name, operation, *others, unless=False):
-        if unless:
-            return
-        path = f"{self.node.path}/{name}"
-        spec = operation.compute_output_spec(*(keras.KerasTensor(v.shape) for v in (self.x, *others)))
-        output = Value(tuple(spec.shape), "float32", path, rows=self.x.rows)
-        self.made.append(Node(operation, path, (self.x, *others), {}, output, source=self.node.source))
-        self.x = output
-
-    def end(self):
-        """The nodes; the last one makes what the replaced node makes."""
-        if not self.made:
-            self.add("same", L.Identity())
-        *before, last = self.made
-        return [*before, dataclasses.replace(last, path=self.node.path, outputs=self.node.outputs)]
+def _shaped(steps, x, shape, name):
+    return x if x.shape[1:] == shape else steps(L.Reshape(shape), x, name=name)
 
 
 class _Product:
@@ -204,6 +165,8 @@ class _Product:
     def _is_written_so(self):
         """Whether `lift_weights` takes the operation as it is."""
         operation, weights = self.node.operation, self.weights
+        if isinstance(operation, knp.Einsum) and is_expression(weights):
+            return False
         if not isinstance(self.node.args[0], Value) or len(weights.shape) != len(self.right):
             return False
         return "..." not in operation.subscripts if isinstance(operation, knp.Einsum) else len(self.right) == 2
@@ -230,46 +193,44 @@ class _Product:
     def _sizes(self, labels):
         return [self._size(label) for label in labels]
 
-    def _array(self, labels):
-        """The weights, their axes in this order."""
-        array = array_of(self.weights).reshape(self._sizes(self.right))
-        return array.transpose([self.right.index(label) for label in labels])
+    def _arranged(self, labels, shape):
+        """The weights, their axes in this order, in a shape."""
+        sizes, order = self._sizes(self.right), [self.right.index(label) for label in labels]
+        if not is_expression(self.weights):
+            return array_of(self.weights).reshape(sizes).transpose(order).reshape(shape)
+        return ops.reshape(ops.transpose(ops.reshape(self.weights, sizes), order), shape)
 
     def _dense(self, shared):
         count, units = math.prod(self._sizes(self.summed)), math.prod(self._sizes(self.new))
-        kernel = self._array([*self.summed, *self.new]).reshape(count, units)
+        kernel = self._arranged([*self.summed, *self.new], (count, units))
         key = id(self.weights), self.right, *self.summed, *self.new
         layer = shared.get(key)
         if layer is None:
             layer = shared[key] = L.Dense(units, use_bias=False)
             built(layer, (None, count), {"kernel": kernel})
-            layer.trainable = isinstance(self.weights, keras.Variable) and self.weights.trainable
-        nodes, order, made = _Nodes(self.node, self.value), [*self.kept, *self.summed], [*self.kept, *self.new]
-        left, result = list(self.left[1:]), list(self.result[1:])
-        flat = (*self._sizes(self.kept), count)
-        nodes.add("order", L.Permute([left.index(label) + 1 for label in order]), unless=order == left)
-        nodes.add("flat", L.Reshape(flat), unless=nodes.x.shape[1:] == flat)
-        nodes.add("dense", layer)
-        shape = tuple(self._sizes(made))
-        nodes.add("shape", L.Reshape(shape), unless=nodes.x.shape[1:] == shape)
-        nodes.add("result", L.Permute([made.index(label) + 1 for label in result]), unless=made == result)
-        return nodes.end()
+            layer.trainable = trains(self.weights)
+        steps, made = Steps(self.node), [*self.kept, *self.new]
+        x = _ordered(steps, self.value, self.left, [*self.kept, *self.summed], "order")
+        x = _shaped(steps, x, (*self._sizes(self.kept), count), "flat")
+        x = _shaped(steps, steps(layer, x, name="dense"), tuple(self._sizes(made)), "shape")
+        return steps.end(_ordered(steps, x, [self.left[0], *made], self.result[1:], "result"))
 
     def _multiplied(self):
         """Nothing is summed and nothing new: a product of each element."""
-        nodes, left, result = _Nodes(self.node, self.value), list(self.left[1:]), list(self.result[1:])
-        nodes.add("order", L.Permute([left.index(label) + 1 for label in result]), unless=left == result)
+        steps, result = Steps(self.node), list(self.result[1:])
+        x = _ordered(steps, self.value, self.left, result, "order")
         shape = [1, *(self._size(label) if label in self.right else 1 for label in result)]
         ordered = [label for label in result if label in self.right]
-        factor = self.weights if self.right == "".join(ordered) and not self.dropped else self._array(ordered)
-        if tuple(factor.shape) != tuple(shape[len(shape) - len(factor.shape) :]):
-            factor = self._array(ordered).reshape(shape)
-        last = Node(knp.Multiply(), self.node.path, (nodes.x, factor), {}, self.node.outputs, source=self.node.source)
-        return [*nodes.made, last]
+        factor = self.weights
+        if self.right != "".join(ordered) or tuple(factor.shape) != tuple(shape[len(shape) - len(factor.shape) :]):
+            self.weights = expression_of(self.weights)
+            factor = self._arranged(ordered, shape)
+        return steps.end(steps(knp.Multiply(), x, factor))
 
     def _of_tensors(self):
         """The weights as a tensor that has the batch, too."""
-        constant = constant_node(self.node, "weights", self.value, self._array(self.right)[None], self.weights)
+        shape = (1, *self._sizes(self.right))
+        constant = constant_node(self.node, "weights", self.value, shape, self.weights)
         subscripts = f"{self.left},{self.left[0]}{self.right}->{self.result}"
         args = self.value, constant.output
         last = Node(knp.Einsum(subscripts), self.node.path, args, {}, self.node.outputs, source=self.node.source)

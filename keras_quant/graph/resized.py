@@ -10,6 +10,7 @@ from keras_quant.errors import QuantizationError
 from keras_quant.graph.explain import explained
 from keras_quant.graph.sizes import at_size, filled, given_shapes, is_functional, is_open_in, noted_shapes
 from keras_quant.layers import is_quantized
+from keras_quant.layers.derived import sharing_objects
 from keras_quant.layers.pooling import QuantAveragePooling
 
 # What these are given may have been computed from the size of an input.
@@ -47,7 +48,8 @@ def cloned(qmodel, inputs):
         )
     structure = qmodel.input if isinstance(qmodel, keras.Sequential) else qmodel._inputs_struct
     try:
-        made = keras.models.clone_model(qmodel, input_tensors=tree.pack_sequence_as(structure, inputs))
+        with sharing_objects():
+            made = keras.models.clone_model(qmodel, input_tensors=tree.pack_sequence_as(structure, inputs))
     except ValueError as error:
         raise QuantizationError(
             f"The model cannot take inputs of this size: {explained(error)}. Pass another `input_shape`, or data of another "

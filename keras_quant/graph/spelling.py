@@ -8,19 +8,17 @@ import keras
 import numpy as np
 from keras import tree
 from keras.src import backend
+from keras.src.backend.common import KerasVariable
 from keras.src.layers.merging.base_merge import Merge
 from keras.src.ops import numpy as knp
 from keras.src.ops.node import Node
-
-from keras_quant.graph.graph import Value
-from keras_quant.layers.base import KernelCall
 
 # Methods behind `w * x` and the like. A symbolic tensor has none for `==`.
 _OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lt le gt ge".split()
 
 
 @contextlib.contextmanager
-def symbolic_spelling(layer=None):
+def symbolic_spelling(layer=None, weights=None):
     """Variables and arrays on the left of a symbolic tensor leave the operation to it; lists of numbers become arrays.
 
     Layers may return what is no tensor, `None` beside one, as they may in a model that is called. What they tell `fit`
@@ -33,7 +31,8 @@ def symbolic_spelling(layer=None):
         *_left_operands(),
         *_open_batch(),
         (keras.Operation, "symbolic_call", _with_arrays),
-        (keras.layers.Layer, "symbolic_call", _by_its_call),
+        (keras.KerasTensor, "__getitem__", _with_any_index),
+        (keras.layers.Layer, "symbolic_call", _by_its_call(weights)),
         (Merge, "symbolic_call", _of_shapes),
         (Node, "__init__", _node_of_tensors),
         (keras.layers.Layer, "add_loss", _loss_is_left_out),
@@ -61,8 +60,8 @@ def _left_operands():
     yield keras.KerasTensor, "__array_ufunc__", None
     for operator in _OPERATORS:
         name = f"__{operator}__"
-        if hasattr(keras.Variable, name):
-            yield keras.Variable, name, _leaving(getattr(keras.Variable, name))
+        if hasattr(KerasVariable, name):
+            yield KerasVariable, name, _leaving(getattr(KerasVariable, name))
 
 
 def _leaving(method):
@@ -85,15 +84,27 @@ def _with_arrays(self, *args, **kwargs):
     return _SYMBOLIC_CALL(self, *args, **kwargs)
 
 
-def _by_its_call(self, *args, **kwargs):
+def _by_its_call(weights):
     """A layer's `symbolic_call`; its `call` may take more than its `compute_output_spec`, as keras_hub's attention does."""
-    if isinstance(self, keras.layers.EinsumDense):
-        return _traced(self, *args, **kwargs)  # what it declares leaves sizes open
+
+    def symbolic_call(self, *args, **kwargs):
+        kwargs = without_flag(self, kwargs)
+        with contextlib.nullcontext() if weights is None else weights.as_variables():
+            # What an EinsumDense declares leaves sizes open.
+            known = not isinstance(self, keras.layers.EinsumDense) and _declares(self, args, kwargs)
+            return (_LAYER_CALL if known else _traced)(self, *args, **kwargs)
+
+    return symbolic_call
+
+
+def _declares(layer, args, kwargs):
+    if not _Declared.is_trusted and not type(layer).__module__.startswith("keras."):
+        return False
     try:
-        inspect.signature(self.compute_output_spec).bind(*args, **without_flag(self, kwargs))
+        inspect.signature(layer.compute_output_spec).bind(*args, **kwargs)
     except TypeError:
-        return _traced(self, *args, **kwargs)
-    return _LAYER_CALL(self, *args, **without_flag(self, kwargs))
+        return False
+    return True
 
 
 def without_flag(layer, kwargs):
@@ -107,17 +118,23 @@ def _traced(self, *args, **kwargs):
     return _recorded(self, args, kwargs, backend.compute_output_spec(self.call, *args, **kwargs))
 
 
-@contextlib.contextmanager
+class _Declared:
+    """Whether what a layer's `compute_output_spec` says is taken for what its `call` makes."""
+
+    is_trusted = True
+
+
 def outputs_as_traced():
-    """What a layer that is called returns is what its `call` makes, whatever its `compute_output_shape` says."""
-    of_keras = lambda self: type(self).__module__.startswith("keras.")
-    call = keras.layers.Layer.symbolic_call
-    either = lambda self, *args, **kwargs: (call if of_keras(self) else _traced)(self, *args, **kwargs)
-    with _patched(keras.layers.Layer, "symbolic_call", either):
-        yield
+    """Context in which what a layer of one's own returns, called on the way, is what its `call` makes."""
+    return _patched(_Declared, "is_trusted", False)
 
 
-_SYMBOLIC_CALL, _NODE = keras.Operation.symbolic_call, Node.__init__
+def _with_any_index(self, key):
+    """`x[None]`, `x[:8]`: a symbolic tensor of Keras takes them in a tuple only."""
+    return _GET_ITEM(self, (key,) if key is None or isinstance(key, slice) else key)
+
+
+_SYMBOLIC_CALL, _NODE, _GET_ITEM = keras.Operation.symbolic_call, Node.__init__, keras.KerasTensor.__getitem__
 _LAYER_CALL = keras.layers.Layer.symbolic_call
 # Newer Keras records a layer's call elsewhere.
 _MAKES_NODES = _LAYER_CALL is _SYMBOLIC_CALL
@@ -168,19 +185,8 @@ def _arrays(args, kwargs):
     return tuple(map(array, args)), {name: array(x) for name, x in kwargs.items()}
 
 
-def variables_by_value(layer):
-    """Dict from the `id` of the raw tensor that each variable of a layer holds to the variable: `w.value` is `w`."""
-    return {id(v.value): v for v in layer.variables}
-
-
 def independent(operation, args, kwargs):
-    """What a call computes if it reads no tensor of the graph, or only the shape of one; else `None`.
-
-    Layers of weights alone (learned queries, a table of positions) are constants of the model; one sample stands for all.
-    """
-    tensors = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)]
-    if tensors or isinstance(operation, KernelCall):
-        return None
+    """What a call computes that reads no tensor of the graph, or only the shape of one; one sample stands for all."""
     if "training" in inspect.signature(operation.call).parameters:
         kwargs = {**kwargs, "training": False}
     with symbolic_spelling():

@@ -23,11 +23,14 @@ class Steps:
     def __init__(self, node):
         self.node, self.nodes = node, []
 
-    def __call__(self, operation, *args):
-        """The output `Value` of one more operation, called with `Value`s, lists of them and constants."""
+    def __call__(self, operation, *args, name=None):
+        """The output `Value` of one more operation, called with `Value`s, lists of them and constants.
+
+        Its path ends in `name`, by default in that of the operation's class and a number.
+        """
         symbol = lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
         spec = operation.compute_output_spec(*tree.map_structure(symbol, args))
-        path = f"{self.node.path}/{type(operation).__name__.lower()}_{len(self.nodes)}"
+        path = f"{self.node.path}/{name or f'{type(operation).__name__.lower()}_{len(self.nodes)}'}"
         output = Value(tuple(spec.shape), spec.dtype, path, rows=rows_of(args))
         self.nodes.append(Node(operation, path, args, {}, output))
         return output

@@ -5,7 +5,6 @@ import dataclasses
 import keras
 from keras.src.ops import numpy as knp
 
-from keras_quant.graph.constants import array_of
 from keras_quant.graph.graph import Value
 from keras_quant.graph.kinds import is_real
 from keras_quant.graph.weights import built
@@ -31,6 +30,5 @@ def _with_table(node, layers):
         return None
     if id(table) not in layers:
         layers[id(table)] = keras.layers.Embedding(*map(int, table.shape), name=node.operation.name)
-        built(layers[id(table)], indices.shape, {"embeddings": array_of(table)})
-        layers[id(table)].trainable = isinstance(table, keras.Variable) and table.trainable
+        built(layers[id(table)], indices.shape, {"embeddings": table})
     return dataclasses.replace(node, operation=layers[id(table)], args=(indices,), kwargs={})

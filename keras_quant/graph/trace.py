@@ -18,19 +18,28 @@ from keras_quant.graph.choices import is_choice
 from keras_quant.graph.constants import is_arithmetic
 from keras_quant.graph.expand import is_expanded
 from keras_quant.graph.explain import WAYS_OUT, call_site, explained, untraceable
+from keras_quant.graph.expressions import (
+    Weights,
+    is_expression,
+    is_weight,
+    nodes_between,
+    numbers_of,
+    of_one_sample,
+    settled,
+)
 from keras_quant.graph.graph import Graph, Node, Value, without_repeats, without_unread
 from keras_quant.graph.kinds import is_real
 from keras_quant.graph.mask_flow import Masks, computed_masks, mask_of, takes_masks
 from keras_quant.graph.operations import has_quantized_form
 from keras_quant.graph.sizes import Sized
-from keras_quant.graph.spelling import independent, is_nothing, symbols_for_constants, variables_by_value, without_flag
+from keras_quant.graph.spelling import independent, is_nothing, symbolic_spelling, symbols_for_constants, without_flag
 from keras_quant.graph.weights import takes_weights
-from keras_quant.layers import annotate, annotation, reason_against
+from keras_quant.layers import annotate, annotation, is_quantized, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
 from keras_quant.layers.with_mask import WithMask
 
 
-def trace(model, keep_float=False):
+def trace(model, keep_float=False, follow_weights=False):
     """Trace a model into its leaf graph.
 
     Functional and Sequential models are followed along their own graph; everything else that is no leaf (a subclassed
@@ -42,6 +51,8 @@ def trace(model, keep_float=False):
         model: a built `keras.Model`, or one that is `Sized`.
         keep_float: whether a layer that cannot be looked into becomes a leaf that computes in float, instead of an error;
             or a function that says so of a path.
+        follow_weights: whether what layers compute from weights alone stays an expression among the nodes' arguments, see
+            `graph.expressions`, instead of an array.
 
     Returns:
         `Graph`.
@@ -53,13 +64,15 @@ def trace(model, keep_float=False):
     """
     model, shapes = (model.model, model.shapes) if isinstance(model, Sized) else (model, None)
     inputs, structure = _model_inputs(model, shapes)
-    tracer = _Tracer(keep_float, batch.fixed(inputs), None if shapes is None else inputs)
+    weights = None if is_quantized(model) else Weights()
+    tracer = _Tracer(keep_float, batch.fixed(inputs), None if shapes is None else inputs, weights)
     outputs = tracer.open(model, (tree.pack_sequence_as(structure, inputs),), {}, prefix="")
     if not all(isinstance(x, Value) for x in tree.flatten(outputs)):
         raise QuantizationError(f"Model '{model.name}' has an output that does not depend on its input. Leave it out.")
     masks = [tracer.masks.of.get(x) for x in tree.flatten(outputs)]
     names = _output_names(model, outputs)
     graph = Graph(inputs, outputs, names, tracer.nodes, structure, output_masks=masks)
+    graph = graph if weights is None else settled(graph, weights.symbols, follow_weights)
     exact = lambda node: not any(map(is_real, tree.flatten(node.outputs)))
     return without_repeats(without_unread(graph, exact), exact).with_paths(tracer.outputs)
 
@@ -149,10 +162,10 @@ def _output_names(model, outputs):
 
 
 class _Tracer:
-    def __init__(self, keep_float, size=None, sized_inputs=None):
+    def __init__(self, keep_float, size=None, sized_inputs=None, weights=None):
         self.keeps_float = keep_float if callable(keep_float) else lambda path: keep_float
         self.size = size  # of the batch, where the model's own is fixed
-        self.sized_inputs = sized_inputs
+        self.sized_inputs, self.weights = sized_inputs, weights
         self.nodes = []
         self.outputs, self.bare = {}, {}
         self.counts = collections.defaultdict(counts_anew)  # of operations by name, for each layer that is looked into
@@ -164,9 +177,10 @@ class _Tracer:
 
         `training` is the flag that the layers around this one were called with.
         """
-        constant = independent(operation, args, kwargs)
-        if constant is not None:
-            return constant
+        given = tree.flatten((args, kwargs))
+        if not any(isinstance(x, Value) for x in given) and not isinstance(operation, KernelCall):
+            followed = any(map(is_expression, given))
+            return self._of_weights(operation, args, kwargs, prefix) if followed else independent(operation, args, kwargs)
         if type(operation) is keras.layers.Identity and tree.is_nested(args[0]):
             return args[0]
         if isinstance(operation, WithMask):
@@ -176,6 +190,17 @@ class _Tracer:
         if isinstance(outputs, Value):
             self.outputs.setdefault(prefix + operation.name, outputs)
         return outputs
+
+    def _of_weights(self, operation, args, kwargs, prefix):
+        """What is computed from weights alone: an expression, or, where Keras has no symbols for it, its numbers."""
+        try:
+            if isinstance(operation, keras.layers.Layer):
+                return self.open(operation, args, kwargs, f"{prefix}{operation.name}/", False)
+            with symbolic_spelling():
+                return operation(*args, **kwargs)
+        except Exception:
+            numbers = lambda x: numbers_of(of_one_sample(x)) if is_expression(x) else x
+            return independent(operation, *tree.map_structure(numbers, (args, kwargs)))
 
     def _visit_with_masks(self, operation, args, kwargs, prefix, training):
         if not takes_masks(operation):
@@ -267,10 +292,13 @@ class _Tracer:
             counts = self.counts[prefix]
             counts.update({layer.name: counts.get(layer.name, 1) for layer in operation._layers})
             with operations_numbered_by(counts):
-                outputs = batch.called(operation, symbolic_args, symbolic_kwargs)
+                outputs = batch.called(operation, symbolic_args, symbolic_kwargs, self.weights)
             _check_outputs(outputs)
-            masks, variables = [mask_of(x) for x in tree.flatten(outputs)], variables_by_value(operation)
-            made, masks = self._follow(list(symbols.values()), (outputs, masks), list(symbols), prefix, training, variables)
+            masks = [mask_of(x) for x in tree.flatten(outputs)]
+            expressions = [x for x in tree.flatten((args, kwargs)) if is_expression(x)]
+            expressions += [] if self.weights is None else self.weights.symbols.values()
+            known = [*symbols.values(), *expressions], [*symbols, *expressions]
+            made, masks = self._follow(known[0], (outputs, masks), known[1], prefix, training)
             self.masks.of.update((x, m) for x, m in zip(tree.flatten(made), masks) if isinstance(m, Value))
             return made
         except QuantizationError:
@@ -282,15 +310,11 @@ class _Tracer:
             for layer, inbound, outbound in before:
                 del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
 
-    def _follow(self, symbols, outputs, values, prefix, training, variables=()):
-        """Visit the keras nodes that lead from `symbols` to `outputs`.
-
-        `variables` are found by the `id` of the raw tensor that stands for one among an operation's arguments.
-        """
+    def _follow(self, symbols, outputs, values, prefix, training):
+        """Visit the keras nodes that lead from `symbols` to `outputs`."""
         known = {id(symbol): value for symbol, value in zip(symbols, values)}
-        known.update(variables)
-        fill = lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else known.get(id(x), x)
-        for node in _nodes_between(known, [x for x in tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]):
+        fill = lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else x
+        for node in nodes_between(known, [x for x in tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]):
             args, kwargs = tree.map_structure(fill, (node.arguments.args, node.arguments.kwargs))
             results = self.visit(node.operation, args, kwargs, prefix, training)
             results = [x for x in tree.flatten(results) if not is_nothing(x)]
@@ -334,7 +358,7 @@ def _is_whole(operation, nodes, keep_float):
     odd = [n for n in odd if not (is_arithmetic(n.operation) or takes_weights(n.operation) or is_choice(n.operation))]
     odd = [n for n in odd if any(map(is_real, tree.flatten(n.outputs)))]
     of_keras = type(operation).__module__.startswith("keras.") and not operation._layers
-    holds_weights = keep_float and any(isinstance(x, keras.Variable) for n in odd for x in tree.flatten((n.args, n.kwargs)))
+    holds_weights = keep_float and any(is_weight(x) for n in odd for x in tree.flatten((n.args, n.kwargs)))
     return bool(odd) and (holds_weights or (of_keras and not isinstance(operation, keras.layers.Lambda)))
 
 
@@ -356,7 +380,7 @@ def _flat_inputs(functional, inputs):
 
 def _check_outputs(outputs):
     """A tensor that was made here and now, such as positions, is a constant for the layers behind."""
-    is_tensor = lambda x: isinstance(x, (keras.KerasTensor, keras.Variable, np.ndarray)) or keras.ops.is_tensor(x)
+    is_tensor = lambda x: is_weight(x) or isinstance(x, np.ndarray) or keras.ops.is_tensor(x)
     strange = [x for x in tree.flatten(outputs) if not is_tensor(x)]
     if len(strange) == len(tree.flatten(outputs)):
         raise TypeError(f"`call` returns something that does not depend on its input. Received: {type(strange[0]).__name__}")
@@ -380,23 +404,3 @@ def _output_spec(operation, args, kwargs):
 def _symbol(value, make=lambda shape, dtype: keras.Input(batch_shape=shape, dtype=dtype, name="traced")):
     symbol = make(batch.symbolic_shape(value), value.dtype)
     return symbol if value.note is None else annotate(symbol, value.note.quantizer)
-
-
-def _nodes_between(known, outputs):
-    """The keras nodes behind `outputs`, each after those it depends on; stops at the tensors in `known`."""
-    ordered, done, stack = [], set(), [(tensor, False) for tensor in reversed(outputs)]
-    while stack:
-        tensor, ready = stack.pop()
-        if id(tensor) in known and not ready:
-            continue
-        history = tensor._keras_history
-        node = history.operation._inbound_nodes[history.node_index]
-        if id(node) in done:
-            continue
-        if ready:
-            done.add(id(node))
-            ordered.append(node)
-        else:
-            stack.append((tensor, True))
-            stack.extend((x, False) for x in reversed(node.input_tensors))
-    return ordered

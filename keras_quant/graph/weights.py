@@ -3,11 +3,11 @@
 import dataclasses
 
 import keras
-import numpy as np
 from keras.src.ops import nn
 from keras.src.ops import numpy as knp
 
-from keras_quant.graph.constants import array_of, per_channel
+from keras_quant.graph.constants import per_channel
+from keras_quant.graph.expressions import array_of, hold, trains
 from keras_quant.graph.fuse import join_pairs, layer_class
 from keras_quant.graph.graph import Value
 from keras_quant.graph.operations import positional
@@ -89,7 +89,7 @@ def join_biases(graph):
         layer, bias = node.operation, _bias(follower)
         if bias is None or not _takes_bias(layer) or follower.output.shape != node.output.shape:
             return None
-        if not per_channel(array_of(bias), node.output.shape) or _trains(bias) != layer.trainable:
+        if not per_channel(array_of(bias), node.output.shape) or trains(bias) != layer.trainable:
             return None
         biased = type(layer).from_config({**config_of(layer), "use_bias": True})
         built(biased, node.inputs[0].shape, {"kernel": layer.kernel, "bias": bias})
@@ -105,10 +105,6 @@ def _takes_bias(layer):
     return weighted and not layer.use_bias and layer.activation is keras.activations.linear
 
 
-def _trains(value):
-    return isinstance(value, keras.Variable) and value.trainable
-
-
 def _bias(node):
     """The operand of a sum that is no tensor, or `None`."""
     operands = [x for x in node.args if not isinstance(x, Value)] if isinstance(node.operation, knp.Add) else []
@@ -116,13 +112,12 @@ def _bias(node):
 
 
 def built(layer, shape, weights):
-    """Build a layer and assign its weights, each an array, a variable or `None`; trainable if a variable is."""
+    """Build a layer and give it its weights, each as `hold` takes it, or `None`; trainable if one is."""
     layer.build(shape)
     for name, value in weights.items():
         if value is not None:
-            weight, array = getattr(layer, name), array_of(value)
-            weight.assign(np.broadcast_to(array.reshape(-1) if len(weight.shape) == 1 else array, weight.shape))
-    layer.trainable = any(map(_trains, weights.values()))
+            hold(layer, name, value)
+    layer.trainable = any(map(trains, weights.values()))
 
 
 def _convolution(operation, shape, classes, *args, **options):

@@ -65,21 +65,19 @@ from keras_quant.layers.one_hot import QuantOneHot
 from keras_quant.layers.pad import QuantPad
 from keras_quant.layers.pooling import (
     QuantAveragePooling2D,
+    QuantAveragePooling3D,
     QuantGlobalAveragePooling2D,
+    QuantGlobalAveragePooling3D,
     QuantGlobalMaxPooling2D,
+    QuantGlobalMaxPooling3D,
     QuantMaxPooling2D,
+    QuantMaxPooling3D,
 )
 from keras_quant.layers.pooling1d import (
     QuantAveragePooling1D,
     QuantGlobalAveragePooling1D,
     QuantGlobalMaxPooling1D,
     QuantMaxPooling1D,
-)
-from keras_quant.layers.pooling3d import (
-    QuantAveragePooling3D,
-    QuantGlobalAveragePooling3D,
-    QuantGlobalMaxPooling3D,
-    QuantMaxPooling3D,
 )
 from keras_quant.layers.prelu import QuantPReLU
 from keras_quant.layers.reduce import QuantMax, QuantMean, QuantMin, QuantSum
@@ -97,11 +95,13 @@ from keras_quant.layers.relu import QuantAbsolute, QuantClip, QuantLeakyReLU, Qu
 from keras_quant.layers.repeat import QuantRepeat, QuantRepeatVector, QuantTile
 from keras_quant.layers.reshape import (
     QuantCropping2D,
+    QuantCropping3D,
     QuantFlatten,
     QuantPermute,
     QuantRegroup,
     QuantReshape,
     QuantZeroPadding2D,
+    QuantZeroPadding3D,
 )
 from keras_quant.layers.resizing import QuantCenterCrop, QuantResize, QuantResizing
 from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, QuantZeroPadding1D
@@ -109,6 +109,5 @@ from keras_quant.layers.slice import QuantSlice
 from keras_quant.layers.spectrogram import MelSpectrogram
 from keras_quant.layers.table import QuantPower, QuantTable
 from keras_quant.layers.top_k import QuantTopK
-from keras_quant.layers.upsampling import QuantUpSampling2D
-from keras_quant.layers.volume import QuantCropping3D, QuantUpSampling3D, QuantZeroPadding3D
+from keras_quant.layers.upsampling import QuantUpSampling2D, QuantUpSampling3D
 from keras_quant.layers.where import QuantWhere

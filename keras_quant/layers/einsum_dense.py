@@ -8,6 +8,7 @@ from keras import ops
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.chain import QuantChain
 from keras_quant.layers.dense import QuantDense
+from keras_quant.layers.derived import derive, is_derived, plain_config, reshaped
 from keras_quant.layers.registry import quantizes
 from keras_quant.layers.reshape import QuantReshape
 from keras_quant.policy import NARROW
@@ -24,9 +25,10 @@ class QuantEinsumDense(QuantChain, keras.layers.EinsumDense):
 
     activation_types = (*NARROW, "int16")
 
-    def __init__(self, *args, kernel_quantizer=None, output_quantizer=None, **kwargs):
+    def __init__(self, *args, kernel_quantizer=None, output_quantizer=None, derived=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self._quantizers = {"kernel_quantizer": kernel_quantizer, "output_quantizer": output_quantizer}
+        self._of_dense = {"kernel_quantizer": kernel_quantizer, "output_quantizer": output_quantizer}
+        self._of_dense["derived"] = plain_config(derived)
 
     def make_parts(self, input_shape):
         kept, made = self._shape(input_shape)
@@ -42,7 +44,7 @@ class QuantEinsumDense(QuantChain, keras.layers.EinsumDense):
             bias_constraint=self.bias_constraint,
             policy=self.policy,
             name=f"{self.name}_dense",
-            **self._quantizers,
+            **self._of_dense,
         )
         return [
             QuantReshape([*kept, math.prod(input_shape[1 + len(kept) :])], name=f"{self.name}_flat"),
@@ -81,12 +83,11 @@ class QuantEinsumDense(QuantChain, keras.layers.EinsumDense):
     def copy_weights(self, layer):
         """Take the weights of a float `keras.layers.EinsumDense`."""
         self.dense.kernel.assign(ops.reshape(layer.kernel, self.dense.kernel.shape))
+        if is_derived(layer.kernel):
+            derive(self.dense, "kernel", *reshaped(layer.kernel, self.dense.kernel.shape))
         if layer.bias is not None:
             self.dense.bias.assign(ops.reshape(layer.bias, (-1,)))
 
     def get_config(self):
-        config = {**super().get_config(), **self._quantizers}
-        if self.parts:
-            own = self.dense.get_config()
-            config.update({key: own[key] for key in self._quantizers})
-        return config
+        own = self.dense.get_config() if self.parts else {}
+        return {**super().get_config(), **self._of_dense, **{key: own[key] for key in self._of_dense if key in own}}

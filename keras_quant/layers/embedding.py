@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_quant import integer, quantizers
 from keras_quant.layers.base import QuantLayer
+from keras_quant.layers.derived import is_derived
 from keras_quant.layers.dynamic import DynamicLayer, computes_dynamically
 from keras_quant.layers.registry import quantizes
 from keras_quant.policy import NARROW
@@ -57,6 +58,12 @@ class QuantEmbedding(_Table, QuantLayer, keras.layers.Embedding):
     def train_arithmetic(self, inputs):
         rows, table = self.float_call(inputs), self.output_quantizer
         return table.fake_quant_rows(rows) if table.has_row_scales else rows
+
+    def _train(self, inputs, quantizer):
+        if is_derived(self.embeddings):
+            # Who shares the table moves rows that no batch picks.
+            quantizer.observe(ops.convert_to_tensor(self.embeddings))
+        return super()._train(inputs, quantizer)
 
     def integer_call(self, x, y):
         rows, table = self.float_call(x), self.output_quantizer

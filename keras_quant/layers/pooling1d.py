@@ -4,11 +4,12 @@ import keras
 
 from keras_quant.layers.pooling import (
     QuantAveragePooling2D,
+    QuantAveragePooling3D,
     QuantGlobalAveragePooling2D,
     QuantGlobalMaxPooling2D,
     QuantMaxPooling2D,
+    QuantMaxPooling3D,
 )
-from keras_quant.layers.pooling3d import QuantAveragePooling3D, QuantMaxPooling3D
 from keras_quant.layers.registry import computes, quantizes
 from keras_quant.layers.sequence import QuantOverImage, QuantOverImageWithGrid
 

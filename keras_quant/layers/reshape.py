@@ -6,6 +6,7 @@ import keras
 
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
+from keras_quant.layers.conv import check_channels_last
 from keras_quant.layers.registry import computes, quantizes
 from keras_quant.policy import NARROW
 
@@ -44,6 +45,22 @@ class QuantZeroPadding2D(Movement, keras.layers.ZeroPadding2D):
 @quantizes(keras.layers.Cropping2D)
 class QuantCropping2D(Movement, keras.layers.Cropping2D):
     """`keras.layers.Cropping2D` on int8; lowered to STRIDED_SLICE. Args: those of `keras.layers.Cropping2D`."""
+
+
+class _OfVolumes(Movement):
+    def build(self, input_shape):
+        check_channels_last(self)
+        super().build(input_shape)
+
+
+@quantizes(keras.layers.ZeroPadding3D)
+class QuantZeroPadding3D(_OfVolumes, keras.layers.ZeroPadding3D):
+    """`keras.layers.ZeroPadding3D` on int8; lowered to PAD. Args: those of `keras.layers.ZeroPadding3D`."""
+
+
+@quantizes(keras.layers.Cropping3D)
+class QuantCropping3D(_OfVolumes, keras.layers.Cropping3D):
+    """`keras.layers.Cropping3D` on int8; lowered to STRIDED_SLICE. Args: those of `keras.layers.Cropping3D`."""
 
 
 def check_batch_stays(stays, name, received):

@@ -1,12 +1,14 @@
 """Quantized upsampling."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.base import QuantLayer
 from keras_quant.layers.conv import check_channels_last
+from keras_quant.layers.gather import QuantGather
 from keras_quant.layers.registry import quantizes
 
 
@@ -43,3 +45,22 @@ class QuantUpSampling2D(QuantLayer, keras.layers.UpSampling2D):
         if self.interpolation == "bilinear":
             return integer.resize_bilinear(x, height, width)
         return ops.repeat(ops.repeat(x.integers, self.size[0], axis=1), self.size[1], axis=2)
+
+
+@quantizes(keras.layers.UpSampling3D)
+class QuantUpSampling3D(QuantGather, keras.layers.UpSampling3D):
+    """`keras.layers.UpSampling3D` on int8; lowered to CONCATENATION of the tensor with itself. Keeps the input's grid.
+
+    Args: those of `keras.layers.UpSampling3D`.
+    """
+
+    def build(self, input_shape):
+        check_channels_last(self)
+        super().build(input_shape)
+
+    def picks(self, shape):
+        # Along the width first: later copies are of longer runs in memory.
+        return {axis: np.repeat(np.arange(shape[axis]), times) for axis, times in zip((3, 2, 1), reversed(self.size))}
+
+    def float_call(self, inputs):
+        return keras.layers.UpSampling3D.call(self, inputs)

@@ -1,10 +1,11 @@
 """Float weights beyond what TensorFlow holds as constants: inputs of what tf2onnx converts, constants again here."""
 
-import keras
 import numpy as np
 from keras import ops, tree
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
+
+from keras_quant.layers.derived import is_variable
 
 # What tf2onnx puts between a weight and the operator that reads it, where it does not see its values.
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Identity")
@@ -33,7 +34,7 @@ def beyond(nodes, largest):
 
 
 def _variables(node):
-    held = [x for x in tree.flatten((node.args, node.kwargs)) if isinstance(x, keras.Variable)]
+    held = [x for x in tree.flatten((node.args, node.kwargs)) if is_variable(x)]
     return [*getattr(node.operation, "variables", ()), *held]
 
 

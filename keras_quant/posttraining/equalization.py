@@ -11,7 +11,7 @@ from keras_quant.layers.pooling import QuantMaxPooling
 from keras_quant.layers.weighted import QuantWeighted
 from keras_quant.posttraining import windows
 from keras_quant.posttraining.method import Change, Method, register
-from keras_quant.posttraining.walk import walk
+from keras_quant.posttraining.walk import is_weighted, walk
 from keras_quant.quantizers import Distribution, ranges
 from keras_quant.quantizers.weight import on_grid
 
@@ -87,7 +87,7 @@ class CrossLayerEqualization(Method):
 def pairs(graph):
     """The pairs of nodes between which factors can go."""
     consumers, calls = graph.consumers(), graph.calls()
-    only = lambda node: calls[id(node.operation)] == 1 and isinstance(node.operation, QuantWeighted)
+    only = lambda node: calls[id(node.operation)] == 1 and _takes_factors(node.operation)
     for first in graph.nodes:
         if not only(first) or first.operation.bounds[0] not in (None, 0.0):
             continue
@@ -99,6 +99,10 @@ def pairs(graph):
             reader = readers[0] if len(readers) == 1 else None
         if reader is not None and only(reader) and reader is not first and _splits(reader.operation):
             yield first, reader
+
+
+def _takes_factors(layer):
+    return isinstance(layer, QuantWeighted) and is_weighted(layer)
 
 
 def _splits(layer):

@@ -8,12 +8,14 @@ from keras import ops, tree
 from keras_quant import backend
 from keras_quant.graph.graph import in_float, in_integers
 from keras_quant.layers import QuantBatchNormalization
+from keras_quant.layers.derived import is_derived
 from keras_quant.quantizers.weight import on_grid
 
 
 def is_weighted(layer):
-    """Whether a layer multiplies by a kernel that has a quantizer."""
-    return hasattr(layer, "linear_call") and getattr(layer, "kernel_quantizer", None) is not None
+    """Whether a layer multiplies by a kernel of its own that has a quantizer."""
+    has_kernel = hasattr(layer, "linear_call") and getattr(layer, "kernel_quantizer", None) is not None
+    return has_kernel and not is_derived(layer.kernel)
 
 
 def is_visited(layer):

@@ -23,6 +23,7 @@ from keras import ops, tree
 
 from keras_quant import backend
 from keras_quant.graph.graph import Value, in_float
+from keras_quant.layers.derived import with_value
 from keras_quant.quantizers import Distribution, ranges
 from keras_quant.quantizers.weight import rounded
 from keras_quant.search.objective import distance
@@ -191,15 +192,13 @@ class Sensitivities:
 @contextlib.contextmanager
 def _weights(layer, policy):
     """Let a layer have its kernel rounded as a policy has it, for a while."""
-    exact = backend.read(layer.kernel)
+    kernel = backend.read(layer.kernel)
     if policy.weights == "float16":
-        layer.kernel.assign(_to_half(exact))
+        kernel = _to_half(kernel)
     elif policy.weights != "float32":
-        layer.kernel.assign(rounded(policy.new_kernel_quantizer(), exact, layer.kernel_axes))
-    try:
+        kernel = rounded(policy.new_kernel_quantizer(), kernel, layer.kernel_axes)
+    with with_value(layer.kernel, kernel):
         yield
-    finally:
-        layer.kernel.assign(exact)
 
 
 def _to_half(x):

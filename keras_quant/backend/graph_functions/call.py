@@ -12,7 +12,7 @@ from keras_quant.backend.graph_functions.operator import ReadingError
 from keras_quant.backend.graph_functions.reader import Reader
 
 
-def symbolic_outputs(layer, args, kwargs):
+def symbolic_outputs(layer, args, kwargs, symbol=lambda variable: variable):
     """What `layer.call` returns for symbolic tensors, where it calls TensorFlow's functions.
 
     TensorFlow traces the call into a graph; its operators become operations of `keras.ops` on the symbolic tensors. Layers
@@ -21,13 +21,14 @@ def symbolic_outputs(layer, args, kwargs):
     Args:
         layer: built `keras.layers.Layer`.
         args, kwargs: of its `call`; any of them may be, or hold, a `KerasTensor`.
+        symbol: function from a variable to what stands for it, itself or a `KerasTensor`.
 
     Raises:
         ReadingError: at an operator that `keras.ops` has no function for.
         Exception: what `call` raises.
     """
     graph = tf.__internal__.FuncGraph("call")
-    reader = Reader(graph, _variables(layer))
+    reader = Reader(graph, {key: symbol(variable) for key, variable in _variables(layer).items()})
     with graph.as_default():
         args, kwargs = tree.map_structure(reader.tensor, (args, kwargs))
         with SymbolicScope(), _functions_inlined(), _layers_as_units(reader):

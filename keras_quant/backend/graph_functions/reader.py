@@ -5,13 +5,14 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 from keras.src import backend
+from keras.src.backend.common import KerasVariable
 from tensorflow.python.eager import context, execute
 
 from keras_quant.backend.graph_functions.operator import Operator, ReadingError, is_symbolic, moved_variable, plan
+from keras_quant.backend.samples import OTHER_SAMPLES, SAMPLES
 
-# Primes, so that a size that is a multiple of one is one of the batch; small enough for int32 sizes of what is in a batch.
 # An open batch has the first; a caller's symbolic tensors may have either.
-_BATCHES = (10007, 10009)
+_BATCHES = (SAMPLES, OTHER_SAMPLES)
 _MOVEMENTS = ("ExpandDims", "Reshape", "Squeeze", "Transpose")
 _ASSIGNMENTS = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp")
 # Which input says the sizes of what they make.
@@ -31,7 +32,7 @@ class Reader:
 
     Args:
         graph: `FuncGraph`.
-        variables: dict from the `id` of a variable's handle to the Keras variable.
+        variables: dict from the `id` of a variable's handle to the Keras variable, or to a symbol of it.
     """
 
     def __init__(self, graph, variables):
@@ -130,6 +131,8 @@ class Reader:
         operands = [self._values[x.name] for x in step.inputs]
         if not operands:
             return self._source(operation)
+        if operation.type == "ReadVariableOp":
+            return operands
         operator = Operator(operation, self._open)
         if not any(map(is_symbolic, operands)) and not step.is_group:
             return self._folded(operator, operands)
@@ -158,7 +161,7 @@ class Reader:
     def _folded(self, operator, operands):
         """What an operator makes of constants and weights alone; a variable that it only reads or moves stays one."""
         operation = operator.operation
-        if isinstance(operands[0], keras.Variable) and _gives_back(operator, operands):
+        if isinstance(operands[0], KerasVariable) and _gives_back(operator, operands):
             return [operands[0]] * len(operation.outputs)
         if operation.type.startswith(_RANDOM):
             self._refuse_unknown(operator)
@@ -168,7 +171,7 @@ class Reader:
             operands[place] = self._for_one_sample(operands[place])
         self._check_no_batch(operator, operands)
         results = _computed(operation, operands)
-        if operation.type in _MOVEMENTS and isinstance(operands[0], keras.Variable):
+        if operation.type in _MOVEMENTS and isinstance(operands[0], KerasVariable):
             return [moved_variable(operands[0], np.asarray(results[0]))]
         return [x if x.dtype == tf.resource else np.asarray(x) for x in results]
 
@@ -203,7 +206,7 @@ class Reader:
 def _gives_back(operator, operands):
     """Whether an operator's result is its first operand as it is."""
     before, after = operator.operation.inputs[0], operator.operation.outputs[0]
-    if operator.type in ("ReadVariableOp", "Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"):
+    if operator.type in ("Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"):
         return True
     if operator.type in ("Cast", "Reshape"):
         return before.dtype == after.dtype and before.shape == after.shape
@@ -221,7 +224,7 @@ def _computed(operation, operands):
 
 
 def _input(operand, dtype):
-    value = operand.value if isinstance(operand, keras.Variable) else operand
+    value = operand.value if isinstance(operand, KerasVariable) else operand
     if dtype == tf.resource:
         return getattr(value, "handle", value)
     return tf.convert_to_tensor(value, dtype)

@@ -1,8 +1,8 @@
 """Reductions, products of matrices, and what sorts or counts."""
 
-import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common import KerasVariable
 
 from keras_quant.backend.graph_functions.operator import is_symbolic, moved_variable, reads
 
@@ -86,7 +86,7 @@ def _transposed(x):
     if is_symbolic(x):
         return ops.swapaxes(x, -1, -2)
     array = np.swapaxes(ops.convert_to_numpy(x), -1, -2)
-    return moved_variable(x, array) if isinstance(x, keras.Variable) else array
+    return moved_variable(x, array) if isinstance(x, KerasVariable) else array
 
 
 @reads("Einsum")
