@@ -157,6 +157,7 @@ FUNCTIONS = {
         "avg_pool": lambda x: tf.nn.avg_pool2d(x, 2, 2, "VALID"),
         "max_pool": lambda x: tf.nn.max_pool2d(x, 3, 2, "SAME"),
         "resize": lambda x: tf.image.resize(x, (24, 24)),
+        "resize_between_corners": lambda x: tf.compat.v1.image.resize(x, (20, 7), align_corners=True),
         "resize_nearest": lambda x: tf.image.resize(x, (24, 24), method="nearest"),
     },
     "weighted": {

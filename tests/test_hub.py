@@ -13,7 +13,15 @@ import hub
 # One of each kind; the benchmark has all.
 NAMES = (
     *("BERT", "DeBERTaV3", "FNet", "ESM2", "Falcon", "Llama", "T5 encoder and decoder"),
-    *("Swin", "ViTDet (SAM's encoder)", "SegFormer segmenter", "DeepLabV3 segmenter", "EfficientNet", "CLIP", "Moonshine"),
+    *(
+        "Swin",
+        "ViTDet (SAM's encoder)",
+        "SegFormer segmenter",
+        "DeepLabV3 segmenter",
+        "EfficientNet",
+        "CLIP's encoder of texts",
+        "Moonshine",
+    ),
 )
 
 

@@ -37,11 +37,19 @@ def keep_integers(graph):
     return dataclasses.replace(graph, nodes=nodes)
 
 
+# Arithmetic on single numbers, which float kernels round as Keras does.
+_ALIKE = "Add Subtract Multiply Divide TrueDivide FloorDivide Floor Ceil Maximum Minimum Negative Cast".split()
+
+
 def _compared_bare(graph, kept):
-    """What leads from a model's inputs to comparisons and no further, such as features to their bins: it needs no grid."""
+    """What leads from a model's inputs to comparisons and no further, features to their bins, lengths to their masks.
+
+    It needs no grid.
+    """
     readers, bare, found = graph.consumers(), set(graph.inputs), set()
     for node in graph.nodes:
-        if set(node.inputs) <= bare and (node in kept or only_moves(node, node.policy)):
+        alike = type(node.operation).__name__ in _ALIKE
+        if set(node.inputs) <= bare and (node in kept or alike or only_moves(node, node.policy)):
             bare.update(tree.flatten(node.outputs))
             found.add(node)
     for node in reversed(graph.nodes):
@@ -64,7 +72,7 @@ def _counted(graph, kept):
 
 
 def _makes_integers(node):
-    return type(node.operation).__name__ in ("Cast", "SaturateCast", "Cumsum")
+    return type(node.operation).__name__ in ("Cast", "SaturateCast", "Cumsum", "Sum")
 
 
 def _is_kept(node, wanted):

@@ -4,7 +4,7 @@ import math
 
 import keras
 import numpy as np
-from keras.src.ops import core, numpy
+from keras.src.ops import core, nn, numpy
 
 from keras_quant.graph.expand import expands
 from keras_quant.graph.graph import Value
@@ -93,6 +93,8 @@ def _taken_along(node):
     """By constant places, the same in each sample: `take` from the whole sample."""
     x, places = node.args[0], node.args[1] if len(node.args) > 1 else node.kwargs.get("indices")
     axis, shape = node.operation.axis, x.shape
+    if isinstance(places, Value) and len(shape) == 3 and axis == 1 and places.shape[-1] == 1:
+        return _rows_taken(node, x, places)
     places = None if isinstance(places, Value) else np.asarray(keras.ops.convert_to_numpy(places))
     if places is None or axis is None or axis % len(shape) == 0 or len(places) != 1:
         return [node]
@@ -101,6 +103,13 @@ def _taken_along(node):
     picked = [*grid[: axis - 1], places[0] % shape[axis], *grid[axis:]]
     flat = np.ravel_multi_index(np.broadcast_arrays(*picked), shape[1:]).reshape(-1)
     return steps.end(steps(numpy.Take(1), steps(numpy.Reshape((-1, math.prod(shape[1:]))), x), flat))
+
+
+def _rows_taken(node, x, places):
+    """Rows of each sample, as of the tokens that a text ends with: a product with a one at each place."""
+    steps, (count, length) = Steps(node), (places.shape[1], x.shape[1])
+    ones = steps(nn.OneHot(length), steps(numpy.Reshape((-1, count)), places))
+    return steps.end(steps(numpy.Matmul(), ones, x))
 
 
 @expands(core, "Slice")

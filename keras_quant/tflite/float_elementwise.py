@@ -157,6 +157,16 @@ def arithmetic(lowering, layer, inputs, output):
     return total
 
 
+_ROUNDINGS = classes(knp, Floor=("FLOOR", 1, (1, 5, 0)), Ceil=("CEIL", 1, (1, 14, 0)))
+
+
+@lowers_float(*_ROUNDINGS)
+def rounding(lowering, operation, inputs, output):
+    y = lowering.activation(output)
+    lowering.operator(_ROUNDINGS[type(operation)][0], inputs, y, *_ROUNDINGS[type(operation)][1:])
+    return y
+
+
 @lowers_float(L.Concatenate, knp.Concatenate)
 def concatenation(lowering, layer, inputs, output):
     y = lowering.activation(output)

@@ -163,7 +163,7 @@ class Odd(L.Layer):
 
 
 UNREADABLE = {
-    "Fourier transform": (lambda layer, x: tf.math.real(tf.signal.fft(tf.cast(x, "complex64"))), "FFT has no function"),
+    "Fourier transform": (lambda layer, x: tf.abs(tf.signal.fft(tf.cast(x, "complex64"))), "has no function"),
     "a loop": (lambda layer, x: tf.map_fn(lambda image: image * 2.0, x), r"has no function .* as it is a loop, such as"),
     "a condition": (
         lambda layer, x: tf.cond(tf.reduce_sum(x) > 0, lambda: x, lambda: -x),

@@ -219,11 +219,21 @@ def _extract_patches(operator, x):
 
 @reads("ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic")
 def _resize(operator, x, size):
-    if operator.attribute("align_corners") or not operator.attribute("half_pixel_centers"):
-        operator.refuse("takes other pixels than `keras.ops.image.resize` does. Use `tf.image.resize`.")
     interpolation = {"ResizeBilinear": "bilinear", "ResizeNearestNeighbor": "nearest", "ResizeBicubic": "bicubic"}
     size = tuple(operator.integers(size, "a size"))
+    if operator.attribute("align_corners") and operator.type == "ResizeBilinear":
+        before = operator.input_shape()[1:3]
+        rows, columns = (_between_corners(*sizes) for sizes in zip(before, size))
+        return ops.einsum("bhvc,vw->bhwc", ops.einsum("buvc,uh->bhvc", x, rows), columns)
+    if operator.attribute("align_corners") or not operator.attribute("half_pixel_centers"):
+        operator.refuse("takes other pixels than `keras.ops.image.resize` does. Use `tf.image.resize`.")
     return ops.image.resize(x, size, interpolation=interpolation[operator.type], data_format="channels_last")
+
+
+def _between_corners(before, after):
+    """The matrix (before, after) of a linear interpolation in which first and last pixels stay where they are."""
+    places = np.arange(after) * ((before - 1) / max(after - 1, 1))
+    return np.maximum(1 - np.abs(np.arange(before)[:, None] - places), 0).astype("float32")
 
 
 def _images(operator, x):
