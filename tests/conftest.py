@@ -9,7 +9,8 @@ from hypothesis import settings
 
 import keras_quant  # noqa: F401
 
-# `calibrate` collects garbage, each time among all that TensorFlow's import has made, unless that is set aside.
+# `quantize` and `calibrate` collect garbage, each time among all that TensorFlow's import and former tests have left, unless
+# that is set aside.
 gc.freeze()
 
 # The same examples each time: a failure here is a failure everywhere.
@@ -23,6 +24,12 @@ def shipped_networks(tmp_path_factory):
     from tests.runtimes.shipped import ship_all
 
     return ship_all(tmp_path_factory.mktemp("networks"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _former_modules_set_aside():
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
