@@ -12,6 +12,7 @@ import keras_quant  # noqa: F401
 # `quantize` and `calibrate` collect garbage, each time among all that TensorFlow's import and former tests have left, unless
 # that is set aside.
 gc.freeze()
+gc.set_threshold(20_000, 20, 20)
 
 # The same examples each time: a failure here is a failure everywhere.
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=False)

@@ -76,6 +76,10 @@ def quantize_and_ship(model, folder, x=None, near_float=True, **options):
 def assert_near_float(model, qmodel, x, decibels=15):
     """Exact or not, it has to be the same function: the signal is well above the quantization noise."""
     for wanted, got in zip(keras.tree.flatten(model(x, training=False)), keras.tree.flatten(qmodel(x, training=False))):
-        wanted, got = np.asarray(wanted, "float64"), np.asarray(got, "float64")
-        signal, noise = np.sum(wanted**2), np.sum((wanted - got) ** 2)
-        assert signal >= 10 ** (decibels / 10) * noise, f"{10 * np.log10(signal / noise):.1f} dB"
+        assert signal_to_noise(wanted, got) >= decibels, f"{signal_to_noise(wanted, got):.1f} dB"
+
+
+def signal_to_noise(wanted, got):
+    """In dB."""
+    wanted, got = np.asarray(wanted, "float64"), np.asarray(got, "float64")
+    return 10 * np.log10(np.sum(wanted**2) / max(np.sum((wanted - got) ** 2), 1e-30) + 1e-30)

@@ -118,6 +118,7 @@ def test_gradients_are_those_of_the_divergence():
     assert tape.gradient(ours, teacher.trainable_variables[0]) is None
 
 
+@pytest.mark.slow
 def test_several_tasks(tmp_path):
     teacher, qmodel = pair(two_tasks)
     said, got = teacher.predict(X, verbose=0), qmodel.predict(X, verbose=0)
@@ -137,6 +138,7 @@ def test_several_tasks(tmp_path):
     assert explicit._kinds == ["regression", "regression"]
 
 
+@pytest.mark.slow
 def test_several_teachers():
     teacher, qmodel = pair()
     other = shake(functional(network, (8, 8, 4)), 9)
@@ -189,6 +191,7 @@ def test_teachers_are_not_in_the_students_file(tmp_path):
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), qmodel.predict(X, verbose=0))
 
 
+@pytest.mark.slow
 @pytest.mark.lowest
 def test_a_saved_distillation_goes_on(tmp_path):
     teacher, qmodel = pair(two_tasks)
@@ -206,6 +209,7 @@ def test_a_saved_distillation_goes_on(tmp_path):
     ship(loaded.student, tmp_path, X[:16])
 
 
+@pytest.mark.slow
 def test_models_built_by_hand_and_callbacks(tmp_path):
     student, teacher = ByHand(), float_model()
     student(X[:1])

@@ -75,7 +75,7 @@ def test_neighbours(first, second, tmp_path):
 @pytest.mark.parametrize("first", POLICIES)
 @pytest.mark.parametrize("second", POLICIES)
 def test_all_neighbours(network, first, second, tmp_path):
-    """Through Add and Concatenate each of both policies joins, too."""
+    """Through Add the first of both policies joins, through Concatenate the second; each pair is there both ways."""
     named = {"first": first, "second": second}
     if network == "dense_dense":
         # By itself it would be int8, the default.
@@ -83,7 +83,7 @@ def test_all_neighbours(network, first, second, tmp_path):
     if not network.startswith("through"):
         assert check(NETWORKS[network], named, tmp_path) == expected_seams(first, second)
         return
-    for join in {first, second}:
-        # Nothing is there for the kernel to quantize as it runs.
-        joined = "float32" if join.startswith("dynamic") else join
-        check(NETWORKS[network], {**named, "join": joined}, tmp_path)
+    join = first if network == "through_add" else second
+    # Nothing is there for the kernel to quantize as it runs.
+    joined = "float32" if join.startswith("dynamic") else join
+    check(NETWORKS[network], {**named, "join": joined}, tmp_path)

@@ -270,6 +270,7 @@ def test_a_damaged_cache_is_measured_anew_and_said_once(damage, model, tmp_path)
     assert again.policies == first.policies and json.loads(path.read_text())["sections"]
 
 
+@pytest.mark.slow
 def test_latencies_measured_elsewhere_decide(model, search, tmp_path):
     path = tmp_path / "latencies.json"
     search.latencies.save(path)
@@ -287,6 +288,7 @@ def test_latencies_measured_elsewhere_decide(model, search, tmp_path):
         Latencies.load(path)
 
 
+@pytest.mark.slow
 def test_operators_are_written_for_a_device_to_be_timed_on(model, tmp_path):
     keys = write_operators(model, tmp_path / "operators", ("int4", "float16"))
     assert json.loads((tmp_path / "operators/operators.json").read_text()) == keys
@@ -323,6 +325,7 @@ def test_assign_is_the_short_way(model):
     assert isinstance(policies, kq.PolicyMap) and any(policy.name == "int4" for policy in policies.values())
 
 
+@pytest.mark.slow
 def test_several_inputs_and_outputs():
     a, b = keras.Input((8,), name="a"), keras.Input((6,), name="b")
     x = L.Dense(16, activation="relu", name="left")(a)
