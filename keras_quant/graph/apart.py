@@ -116,6 +116,8 @@ def _to_the_end(node, readers, lowers_in_float):
         return set()
     if node.named or node.activation is not None:
         return None
+    if isinstance(node.operation, numpy.Pad) and node.operation.mode not in ("constant", "reflect", "symmetric"):
+        return None  # Keras cannot compute it on TensorFlow
     joins = type(node.operation) in _JOINS and lowers_in_float(node.operation)
     if not (joins or only_moves(node, policies.get("int8"))):
         return None
