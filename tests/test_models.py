@@ -6,6 +6,7 @@ import pytest
 
 import keras_quant as kq
 from keras_quant.graph import trace
+from tests import models_of_data  # noqa: F401
 from tests.helpers import shake, ship
 from tests.models import MODELS
 

@@ -137,9 +137,9 @@ def _bounded(x, makers):
     if isinstance(maker.operation, knp.Clip):
         low = maker.operation.x_min
         return maker.inputs[0] if low is not None and np.size(low) == 1 and low <= 1 and maker.operation.x_max is None else x
-    others = [_number(a, {}) for a in maker.args if not isinstance(a, Value)]
-    limits = {knp.Maximum: 1.0, knp.Add: 1e-3}
-    small = others and others[0] is not None and 0 <= others[0] <= limits.get(type(maker.operation), -1.0)
+    limit = {knp.Maximum: 1.0, knp.Add: 1e-3}.get(type(maker.operation))
+    others = [_number(a, {}) for a in maker.args if not isinstance(a, Value)] if limit is not None else []
+    small = others and others[0] is not None and 0 <= others[0] <= limit
     return maker.inputs[0] if small else x
 
 
