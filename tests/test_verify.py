@@ -92,3 +92,15 @@ def test_a_file_cut_short_anywhere_is_refused_and_never_crashes(shipped, tmp_pat
     assert done.returncode == 0, done.stderr[-2000:]
     refused, loaded = map(int, done.stdout.split()[-2:])
     assert refused >= 300 and loaded == 0
+
+
+def test_one_tensor_may_be_two_outputs(tmp_path):
+    x = keras.Input((6,))
+    y = keras.layers.Dense(3)(x)
+    qmodel, x = (
+        kq.quantize(keras.Model(x, {"a": y, "b": y, "c": keras.layers.ReLU()(y)}), "int8", images(8, (6,))),
+        images(8, (6,)),
+    )
+    kq.export(qmodel, tmp_path / "m.tflite")
+    parity = kq.verify(qmodel, tmp_path / "m.tflite", x, verbose=0)
+    assert [t.name for t in parity.outputs] == ["a", "b", "c"] and parity.mismatches == 0

@@ -40,7 +40,7 @@ def verify_onnx(qmodel, path, data, steps=None, intermediates=False, verbose="au
         compare.add(dict(zip((value.name for value in graph.inputs), arrays)))
         if progress is not None:
             progress.add(1)
-    return ParityReport(str(path), compare.samples, list(compare.outputs.values()), list(compare.inside.values()))
+    return ParityReport(str(path), compare.samples, [report for _, report in compare.outputs], list(compare.inside.values()))
 
 
 def _check_ends(qmodel, graph, path, model):

@@ -160,7 +160,7 @@ def _verified(qmodel, path, content, model, data, steps, intermediates, verbose,
             compare.add(dict(zip(inputs, arrays)))
             if progress is not None:
                 progress.add(1)
-    return ParityReport(str(path), compare.samples, list(compare.outputs.values()), list(compare.inside.values()))
+    return ParityReport(str(path), compare.samples, [report for _, report in compare.outputs], list(compare.inside.values()))
 
 
 @contextlib.contextmanager
@@ -189,7 +189,7 @@ class Comparison:
     """
 
     def __init__(self, outputs, inside, given, compute, runtime):
-        self.outputs = {tensor: TensorParity(name) for name, tensor in outputs.items()}
+        self.outputs = [(tensor, TensorParity(name)) for name, tensor in outputs.items()]  # one may have two names
         self.inside = {path: TensorParity(path) for path in inside}
         self.tensors_inside, self.given, self.compute, self.runtime = inside, given, compute, runtime
         self.samples = 0
@@ -198,7 +198,7 @@ class Comparison:
         """Set the tolerance of the tensors that hold real numbers."""
         tolerance = max((_tolerance(node) for node in graph.nodes), default=0.0)
         real = {d["name"] for d in self.runtime.outputs if d["dtype"] == np.float32}
-        for name, report in self.outputs.items():
+        for name, report in self.outputs:
             report.tolerance = tolerance if name in real else None
         for path, report in self.inside.items():
             report.tolerance = tolerance if self.tensors_inside[path] in real else None
@@ -211,7 +211,7 @@ class Comparison:
         grids = {d["name"]: d for d in self.runtime.outputs}
         given = {path: ops.convert_to_tensor(np.float32(theirs[name])) for path, name in self.given.items()}
         ours, ours_inside = self.compute(given, *map(ops.convert_to_tensor, arrays.values()))
-        for (tensor, report), values in zip(self.outputs.items(), ours):
+        for (tensor, report), values in zip(self.outputs, ours):
             report.add(quantize_array(np.asarray(values), grids[tensor]), theirs[tensor])
         for (path, report), integers in zip(self.inside.items(), ours_inside):
             report.add(np.asarray(integers), theirs[self.tensors_inside[path]])

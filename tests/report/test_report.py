@@ -68,6 +68,7 @@ def test_macs_that_nobody_knows_are_none():
 # Kernels that are filled up with zeros to stay on XNNPACK, and functions that convolutions tabulate.
 MORE_IN_THE_FILE = ("depthwise_large", "depthwise_large_in_blocks", "transpose_small_kernel", "transpose_pointwise")
 MORE_IN_THE_FILE += ("transpose_dilated", "transpose1d_valid", "transpose1d_dilated")
+MORE_IN_THE_FILE += tuple(name for name in networks() if name.startswith("transpose3d"))
 
 
 @pytest.mark.slow
