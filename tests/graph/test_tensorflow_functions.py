@@ -188,7 +188,7 @@ UNREADABLE = {
     ),
     "an index that is computed": (lambda layer, x: x[:, tf.argmax(x[0, :, 0, 0])][:, None] + x, "that is computed from the"),
     "other pixels": (
-        lambda layer, x: tf.compat.v1.image.resize_bilinear(x, (12, 12), align_corners=True),
+        lambda layer, x: tf.compat.v1.image.resize_nearest_neighbor(x, (12, 12), align_corners=True),
         r"takes other pixels than .*Use `tf.image.resize`",
     ),
 }
