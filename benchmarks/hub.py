@@ -75,13 +75,15 @@ def converted(model, x):
     import numpy as np
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     names = sorted(x) if isinstance(x, dict) else ["x"]
     arrays = [x[name] for name in names] if isinstance(x, dict) else [x]
     call = lambda *values: keras.tree.flatten(model(dict(zip(names, values)) if isinstance(x, dict) else values[0]))
     specs = [tf.TensorSpec((1, *a.shape[1:]), a.dtype, f"input_{i}") for i, a in enumerate(arrays)]
     function = tf.function(call, input_signature=specs, autograph=False)
-    maker = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model)
+    frozen = convert_variables_to_constants_v2(function.get_concrete_function())
+    maker = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     maker.optimizations = [tf.lite.Optimize.DEFAULT]
     maker.representative_dataset = lambda: ([a[i : i + 1] for a in arrays] for i in range(len(arrays[0])))
     maker.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]

@@ -14,7 +14,7 @@ def _top_k(node):
     """The values, on the grid of what they are taken from, and their indices."""
     values, indices = tree.flatten(node.outputs)
     (x,), k = node.inputs, node.operation.k
-    if not is_real(x) or node.policy.computes_in_float:
+    if not is_real(x) or node.policy is None or node.policy.computes_in_float:
         return [node]
     places = Node(TopIndices(k), f"{node.path}/indices", (x,), {}, indices)
     return [Node(QuantTopK(k), node.path, (x,), {}, values), places]

@@ -191,4 +191,5 @@ def test_trained_networks_have_the_integers_of_the_tflite_and_the_outputs_of_pre
     grids, constants = same_integers(qmodel, tmp_path)
     assert report.unfused == () and grids > 10 and constants >= 12
     found = kq.verify(qmodel, tmp_path / "m.onnx", x[200:], verbose=0)
-    assert found.mismatches <= 0.001 * found.elements
+    # ONNX Runtime rounds sums at halves to even: one step, more or fewer with the processor that trained data meets.
+    assert found.mismatches <= 0.005 * found.elements and max(t.largest for t in found.outputs) <= 1
