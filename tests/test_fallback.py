@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_quant as kq
-from tests.helpers import images, sequential, shake
+from tests.helpers import assert_near_float, images, sequential, shake
 
 L = keras.layers
 X = images(shape=(8, 8, 3))
@@ -128,3 +128,25 @@ def test_an_unknown_fallback_is_refused(fallback, models, tmp_path):
     if fallback != "converter":
         with pytest.raises(kq.ExportError, match="Received: fallback="):
             kq.export(models[1], tmp_path / "m.tflite", fallback=fallback)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Decay(L.Layer):
+    """Takes its mask as an argument, and computes what has no int8 form."""
+
+    supports_masking = True
+
+    def call(self, x, mask=None):
+        return keras.ops.cumprod(1 - 0.5 * keras.ops.sigmoid(x) * keras.ops.cast(mask, x.dtype)[..., None], axis=1)
+
+
+@pytest.mark.parametrize("build", [lambda: L.GRU(5), lambda: L.Bidirectional(L.LSTM(3)), Decay], ids=["gru", "both_ways", "own"])
+def test_masks_reach_kept_layers(build, tmp_path):
+    ids = np.tril(np.random.default_rng(0).integers(1, 9, (6, 6)))
+    x = keras.Input((6,), dtype="int32")
+    model = shake(keras.Model(x, L.Dense(3)(build()(L.Embedding(9, 4, mask_zero=True)(x)))))
+    qmodel = kq.quantize(model, "int8", ids, fallback="float")
+    assert_near_float(model, qmodel, ids)
+    kq.export(qmodel, tmp_path / "m.tflite", fallback="converter")
+    parity = kq.verify(qmodel, tmp_path / "m.tflite", ids, verbose=0)
+    assert parity.elements > 0 and parity.mismatches == 0

@@ -11,7 +11,7 @@ from keras.src.ops import numpy as knp
 from keras_quant.graph.expand import expand, expands
 from keras_quant.graph.expressions import numbers_of
 from keras_quant.graph.graph import Value
-from keras_quant.graph.operations import positional
+from keras_quant.graph.operations import has_quantized_form, positional
 from keras_quant.graph.steps import Steps
 
 # What masked scores are.
@@ -24,15 +24,17 @@ def expand_masks(graph):
 
         softmax(x, mask)      ⟹      where(mask, x, -1e9) → softmax → where(mask, ·, 0)
 
-    Where a mask changes nothing in inference, as in a batch normalization, it is left out.
+    Where a mask changes nothing in inference, as in a batch normalization, it is left out. A layer without quantized form,
+    which can only be kept in float, keeps its mask.
     """
     graph = expand(graph, _OF_MASKS)
     return dataclasses.replace(graph, nodes=[_without_mask(node) for node in graph.nodes])
 
 
 def _without_mask(node):
-    is_layer = isinstance(node.operation, keras.layers.Layer) and type(node.operation) not in _OF_MASKS
-    if not is_layer or node.kwargs.get("mask") is None:
+    layer = node.operation
+    ignores = isinstance(layer, keras.layers.Layer) and has_quantized_form(layer) and type(layer) not in _OF_MASKS
+    if not ignores or node.kwargs.get("mask") is None:
         return node
     return dataclasses.replace(node, kwargs={k: v for k, v in node.kwargs.items() if k != "mask"})
 
