@@ -5,8 +5,9 @@ import re
 import keras
 from keras import ops
 
-from keras_quant import integer
+from keras_quant import backend, integer
 from keras_quant.errors import QuantizationError
+from keras_quant.layers.annotation import annotation
 from keras_quant.layers.base import QuantLayer
 from keras_quant.layers.functions import computes_activation
 from keras_quant.layers.registry import computes
@@ -74,6 +75,14 @@ def _functions():
 
 
 _FUNCTIONS = _functions()
+# Of positive numbers, and infinite at zero.
+_WITH_POLE = ("log", "log10", "log2", "rsqrt")
+
+
+def _where_finite(function, x, half):
+    """The numbers, or, where the function has a pole, those half a step further on, or else before."""
+    beside = ops.where(ops.isfinite(function(x + half)), x + half, x - half)
+    return ops.where(ops.isfinite(function(x)), x, beside)
 
 
 class _Tabulated(QuantLayer):
@@ -81,22 +90,53 @@ class _Tabulated(QuantLayer):
 
     On tensors of thousands of values it is lowered to CAST, ADD and GATHER, which are built-in kernels.
 
-    A subclass gives `function`.
+    A subclass gives `function`, and, where that is of positive numbers only, `begins`.
     """
+
+    # The least number that the function takes; `None` for a function of all numbers.
+    begins = None
+    # Whether it is infinite there.
+    begins_with_pole = False
 
     def function(self, x):
         """The real function, of a tensor of any float dtype."""
         raise NotImplementedError
 
+    def on_grid(self, x):
+        """The function of numbers on a grid, some of which may have been rounded down to where it is not defined."""
+        least = ops.cast(self.begins or 0.0, x.dtype)
+        # Not -0, of which 1/x is another infinity.
+        return self.function(ops.where(x == 0 if self.begins is None else x <= least, least, x))
+
     def table(self, x, y):
         """The 256 int8 outputs for these `QuantParams` of input and output."""
-        return integer.tabulate(x, y, self.function)
+        return integer.tabulate(x, y, self.on_grid)
 
     def float_call(self, inputs):
         return self.function(inputs)
 
+    def train_arithmetic(self, inputs):
+        """The function, with the slopes of half a step further on where a number was rounded to where they are infinite.
+
+        Where the function itself is infinite there, or nearly so, as 1/√(x + 1e-12) at 0, it gives the end of the output's
+        grid, as the table does, without a gradient. So the range keeps to what the other numbers come to.
+        """
+        quantizer = annotation(inputs).quantizer
+        if not quantizer.fake_quant_enabled:
+            return self.function(inputs)
+        half, exact = 0.5 * quantizer.params().scale, ops.stop_gradient(self.on_grid(inputs))
+        if self.begins is None:
+            near, is_pole = _where_finite(self.function, inputs, half), ~ops.isfinite(exact)
+        else:
+            near = ops.maximum(inputs, self.begins + half)
+            is_pole = (near > inputs) if self.begins_with_pole else None
+        smooth = self.function(inputs + ops.stop_gradient(near - inputs))
+        if is_pole is None:
+            return smooth + (exact - ops.stop_gradient(smooth))
+        return ops.where(is_pole, backend.clip(exact, *self.output_quantizer.training_ends()), smooth)
+
     def integer_call(self, x, y):
-        return integer.look_up(x, y, self.function)
+        return integer.look_up(x, y, self.on_grid)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -121,6 +161,8 @@ class QuantTable(_Tabulated, keras.layers.Layer):
         if function not in _FUNCTIONS:
             raise QuantizationError(f"`function` is one of {sorted(_FUNCTIONS)}. Received: function={function!r}")
         self.function_name, self.offset, self.arguments = function, offset, dict(arguments or {})
+        self.begins_with_pole = function in _WITH_POLE
+        self.begins = 0.0 - offset if function in (*_WITH_POLE, "sqrt") else None
 
     def function(self, x):
         return _FUNCTIONS[self.function_name](x + self.offset, **self.arguments)
@@ -142,6 +184,8 @@ class QuantPower(_Tabulated, keras.layers.Layer):
     def __init__(self, exponent, **kwargs):
         super().__init__(**kwargs)
         self.exponent = exponent
+        self.begins = None if float(exponent).is_integer() else 0.0
+        self.begins_with_pole = exponent < 0
 
     def function(self, x):
         return ops.power(x, ops.cast(self.exponent, x.dtype))
