@@ -79,7 +79,8 @@ def converted(model, x):
 
     names = sorted(x) if isinstance(x, dict) else ["x"]
     arrays = [x[name] for name in names] if isinstance(x, dict) else [x]
-    call = lambda *values: keras.tree.flatten(model(dict(zip(names, values)) if isinstance(x, dict) else values[0]))
+    given = lambda values: dict(zip(names, values)) if isinstance(x, dict) else values[0]
+    call = lambda *values: keras.tree.flatten(model(given(values), training=False))
     specs = [tf.TensorSpec((1, *a.shape[1:]), a.dtype, f"input_{i}") for i, a in enumerate(arrays)]
     function = tf.function(call, input_signature=specs, autograph=False)
     frozen = convert_variables_to_constants_v2(function.get_concrete_function())

@@ -422,12 +422,12 @@ def _deeplab_segmenter():
 
 
 def settle(model, seed=1):
-    """Weights as training leaves them: no vector at its initial zeros or ones, tables as wide as what is added to them."""
+    """Weights as training leaves them: no vector at its initial zeros or ones, tables and tokens as wide as what stands beside."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         if not weight.dtype.startswith("float"):
             continue
-        if "embeddings" in weight.path:
+        if "embeddings" in weight.path or weight.path.endswith("token"):
             weight.assign(rng.normal(size=weight.shape))
         elif len(weight.shape) == 1:
             positive = any(word in weight.path for word in ("gamma", "variance", "scale"))
