@@ -10,6 +10,7 @@ from keras import activations, ops
 
 from keras_quant.layers import QuantConv1D
 from keras_quant.layers.conv import QuantConvolution, QuantDepthwiseConvolution, QuantTransposedConvolution
+from keras_quant.tflite.columns import in_columns, of_columns, outputs_of_block
 from keras_quant.tflite.depth_to_space import to_space
 from keras_quant.tflite.lower import lowers, params_of
 from keras_quant.tflite.phases import Phases
@@ -159,7 +160,29 @@ def convolve(lowering, layer, x, output, y, weights):
         # XNNPACK computes both alike; older runtimes have no groups, and large kernels want blocks.
         single = ops.reshape(weights.kernel, (*weights.kernel.shape[:-2], layer.groups, -1))
         return depthwise(lowering, output, x, dataclasses.replace(weights, kernel=single), y, **fields)
-    return convolution(lowering, output, x, weights, y, layer.groups, **fields)
+    return _whole(lowering, layer, x, output, y, weights, fields)
+
+
+def _whole(lowering, layer, x, output, y, weights, fields):
+    """One CONV_2D; of few channels, over blocks of columns."""
+    height, width = axes(layer, x.shape[1:3], y.shape[1:3])
+    outputs = outputs_of_block(x.shape[-1], y.shape[-1], height, width)
+    if layer.groups > 1 or lowering.resizable or x.kind != TensorType.INT8 or not outputs:
+        return convolution(lowering, output, x, weights, y, layer.groups, **fields)
+    x = in_columns(lowering, x, output, height, width, outputs)
+    weights = of_columns(weights, [_image_kernel(weights)], width, outputs)
+    return over_columns(lowering, layer, output, x, weights, y, height)
+
+
+def over_columns(lowering, layer, output, x, weights, y, height):
+    """CONV_2D over blocks of columns, `(n, h, blocks, c)`, and its outputs one behind the other."""
+    fields = {"strideH": height.stride, "fusedActivationFunction": fused_activation(layer)}
+    rows, columns, filters = y.shape[1:]
+    outputs = weights.kernel.shape[-1] // filters
+    if outputs == 1:
+        return convolution(lowering, output, x, weights, y, **fields)
+    made = lowering.activation(output, "blocks", (rows, columns // outputs, outputs * filters))
+    return lowering.reshape(convolution(lowering, output, x, weights, made, **fields), output, y.shape[1:], into=y)
 
 
 def stored_bits(layer, inputs):
@@ -200,12 +223,8 @@ def product(lowering, output, x, weights, kernel, y, layer):
 
 @lowers(QuantConv1D)
 def conv_1d(lowering, layer, x, output):
-    if layer.lead:
-        length, channels = x.shape[1:]
-        padded = lowering.activation(output, "padded", (layer.lead + length, channels), params_of(x))
-        amounts = lowering.ints(output, "amounts", [(0, 0), (layer.lead, 0), (0, 0)])
-        lowering.operator("PAD", [x, amounts], padded, 2, (1, 14, 0), "PadOptions")
-        x = padded
+    on_grid_of_input = dataclasses.replace(output, params=params_of(x))
+    x = pad(lowering, x, on_grid_of_input, [(layer.lead, 0), (0, 0)], "padded")
     return conv_2d(lowering, layer, x, output)
 
 

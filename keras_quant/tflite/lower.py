@@ -183,13 +183,16 @@ class Lowering:
                 f"{ratio:g}. Calibrate with data on which the layer's output is not almost constant, or rescale its input."
             )
 
-    def reshape(self, x, output, shape, name="reshape"):
-        """RESHAPE to `shape` (without the batch), on the input's grid; nothing where the shape is right already."""
+    def reshape(self, x, output, shape, name="reshape", into=None):
+        """RESHAPE to `shape` (without the batch), on the input's grid; nothing where the shape is right already.
+
+        `into` is the `Tensor` that it makes, where there is one.
+        """
         if tuple(x.shape) == ((self.writer.batch_size or 1) * output.rows, *shape):
             return x
         # A tensor on no grid stays on none, whatever grid the output has.
         on = dataclasses.replace(output, params=params_of(x))
-        made = self.activation(on, name, shape, kind=x.kind)
+        made = into or self.activation(on, name, shape, kind=x.kind)
         first = -1 if self.writer.batch_size is None else made.shape[0]
         wanted = self.ints(output, f"{name}_shape", [first, *shape])
         self.operator("RESHAPE", [x, wanted], made, 1, (1, 5, 0), "ReshapeOptions", newShape=[first, *shape])

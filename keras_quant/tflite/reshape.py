@@ -1,5 +1,7 @@
 """Rules for layers that only move data: RESHAPE, TRANSPOSE, PAD, STRIDED_SLICE; identities become nothing."""
 
+import math
+
 from keras_quant.layers import (
     QuantCropping2D,
     QuantCropping3D,
@@ -44,10 +46,26 @@ def crop(lowering, layer, x, output):
 
 
 def pad(lowering, x, output, widths, name=None):
-    """PAD with the zero point by `(before, after)` for each axis after the batch; nothing where all are zero."""
+    """PAD with the zero point by `(before, after)` for each axis after the batch; nothing where all are zero.
+
+    XNNPACK copies what lies behind the last padded axis at a time, the channels of a pixel, say. So that axis takes it in:
+
+        (h, w, c) ──RESHAPE──► (h, w·c) ──PAD──► (h', w'·c) ──RESHAPE──► (h', w', c)
+    """
     if not any(map(any, widths)):
         return x
     shape = [before + size + after for size, (before, after) in zip(x.shape[1:], widths)]
+    last = max(axis for axis, width in enumerate(widths) if any(width))
+    run = math.prod(shape[last + 1 :])
+    if lowering.resizable or last == len(shape) - 1:
+        return _padded(lowering, x, output, widths, name, shape)
+    ends = [size * run for size in widths[last]]
+    x = lowering.reshape(x, output, (*x.shape[1 : last + 1], x.shape[last + 1] * run), f"{name or 'pad'}_rows")
+    y = _padded(lowering, x, output, [*widths[:last], ends], f"{name or 'pad'}_wide", [*shape[:last], shape[last] * run])
+    return lowering.reshape(y, output, shape, name or "reshape")
+
+
+def _padded(lowering, x, output, widths, name, shape):
     y = lowering.activation(output, name, shape)
     amounts = lowering.ints(output, f"{name or 'pad'}_amounts", [(0, 0), *widths])
     lowering.operator("PAD", [x, amounts], y, 2, (1, 14, 0), "PadOptions")

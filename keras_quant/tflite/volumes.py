@@ -17,6 +17,7 @@ from keras_quant.layers import (
     QuantGlobalMaxPooling3D,
     QuantMaxPooling3D,
 )
+from keras_quant.tflite.columns import in_columns, of_columns, outputs_of_block
 from keras_quant.tflite.conv import (
     Padding,
     convolve,
@@ -24,6 +25,7 @@ from keras_quant.tflite.conv import (
     depthwise,
     fused_activation,
     of_every_phase,
+    over_columns,
     padding,
 )
 from keras_quant.tflite.lower import lowers, params_of
@@ -39,8 +41,14 @@ def conv_3d(lowering, layer, x, output):
     depth, height, width = axes(layer, x.shape[1:-1], output.shape[:-1])
     if layer.groups == x.shape[-1] > 1 and width.dilation == 1:
         return _by_channel(lowering, layer, x, output, weights, (depth, height, width))
-    x = images(lowering, x, output, depth, layer.groups)
     frames = frames_of(output, depth.outputs)
+    outputs = outputs_of_block(depth.taps * x.shape[-1], output.shape[-1], height, width)
+    if outputs and layer.groups == 1 and layer.kernel_quantizer.stored_bits > 4 and not lowering.resizable:
+        x = images(lowering, in_columns(lowering, x, output, height, width, outputs), output, depth)
+        weights = of_columns(weights, ops.convert_to_numpy(weights.kernel), width, outputs)
+        y = over_columns(lowering, layer, frames, x, weights, lowering.activation(frames), height)
+        return lowering.reshape(y, output, output.shape)
+    x = images(lowering, x, output, depth, layer.groups)
     weights = dataclasses.replace(weights, kernel=image_kernel(weights.kernel))
     y = convolve(lowering, layer, x, frames, lowering.activation(frames), weights)
     return lowering.reshape(y, output, output.shape)
