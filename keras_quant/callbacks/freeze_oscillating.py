@@ -8,6 +8,7 @@ from keras import ops
 from keras_quant import backend
 from keras_quant.callbacks.parts import FollowsSteps, kernels_of
 from keras_quant.errors import QuantizationError
+from keras_quant.integer.params import inverse_of
 from keras_quant.layers.derived import is_derived
 from keras_quant.quantizers.held import HeldIntegers
 from keras_quant.quantizers.weight import UniformWeightQuantizer
@@ -146,7 +147,7 @@ class _Kernel:
         quantizer.settle(kernel, axes)
         held, target = backend.read(self.held.held), ops.cast(self.held.integers, "float32")
         scale = quantizer.beside(self.held.scale(quantizer, kernel, axes), axes)
-        integers = ops.where(held, target, quantizer.to_integers(kernel * (1.0 / scale)))
+        integers = ops.where(held, target, quantizer.to_integers(kernel * inverse_of(scale)))
         change = ops.sign(integers - ops.cast(self.integers, "float32"))
         direction = ops.cast(self.direction, "float32")
         oscillates = ops.cast(change * direction < 0, "float32")

@@ -4,15 +4,12 @@ Layers merge windows or frames into the batch, `reshape(x, (-1, 7, 7, c))`, `ops
 a prime number of samples each shape, and each integer that is computed from one, says how many rows there are for a sample.
 """
 
-import contextlib
 import inspect
 import math
 
 import keras
 import numpy as np
 from keras import tree
-from keras.src import backend
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.ops.numpy import BroadcastTo, Concatenate, Reshape
 
 from keras_quant.backend.samples import OTHER_SAMPLES, SAMPLES
@@ -21,6 +18,7 @@ from keras_quant.graph.call import call_symbolically, counts_anew, operations_nu
 from keras_quant.graph.explain import NoAssignments
 from keras_quant.graph.expressions import Weight, is_expression, is_weight, of_one_sample
 from keras_quant.graph.graph import Value
+from keras_quant.graph.repeated import is_repeated, repeating_views
 from keras_quant.graph.spelling import symbolic_spelling
 from keras_quant.layers.derived import is_variable
 
@@ -128,7 +126,7 @@ def _of_one_sample(x, path, source):
             raise UnsupportedLayerError(_differs(path, source, x.shape))
         return one
     array = np.asarray(x)
-    if not np.array_equal(array, np.broadcast_to(array[:1], array.shape)):
+    if not is_repeated(array) and not np.array_equal(array, np.broadcast_to(array[:1], array.shape)):
         raise UnsupportedLayerError(_differs(path, source, array.shape))
     return keras.ops.convert_to_tensor(array[:1])
 
@@ -160,7 +158,7 @@ def called(layer, args, kwargs, weights=None):
     """
     own = _CALLS.get(type(layer))
     call = (lambda *given: call_symbolically(layer, *given, weights)) if own is None else (lambda a, k: own(layer, *a, **k))
-    with NoAssignments(), symbolic_spelling(layer, weights), _repeating_views():
+    with NoAssignments(), symbolic_spelling(layer, weights), repeating_views():
         outputs = call(args, kwargs)
         if inspect.getmodule(type(layer)).__name__.split(".")[0] in ("keras", "keras_quant"):
             return outputs
@@ -207,85 +205,6 @@ def _number(x):
         return x
     scalar = not is_weight(x) and len(getattr(x, "shape", (None,))) == 0
     return float(np.asarray(x, "float64")) if scalar else None
-
-
-@contextlib.contextmanager
-def _repeating_views():
-    """What is repeated here and now for each of so many samples takes no memory: it is a view of one sample."""
-    originals, call = {name: getattr(backend.numpy, name) for name in _VIEWS}, keras.layers.Layer.__call__
-
-    def replaced(name):
-        def function(x, *args, **kwargs):
-            view = None if in_symbolic_scope() else _VIEWS[name](x, *args, **kwargs)
-            return originals[name](x, *args, **kwargs) if view is None else view
-
-        return function
-
-    for name in originals:
-        setattr(backend.numpy, name, replaced(name))
-    keras.layers.Layer.__call__ = lambda layer, *args, **kwargs: _called_on_views(call, layer, args, kwargs)
-    try:
-        yield
-    finally:
-        keras.layers.Layer.__call__ = call
-        for name, function in originals.items():
-            setattr(backend.numpy, name, function)
-
-
-def _called_on_views(call, layer, args, kwargs):
-    """A layer's output; of views of one sample alone it is such a view, too."""
-    tensors = [x for x in tree.flatten((args, kwargs)) if len(getattr(x, "shape", ())) > 0]
-    if not tensors or not all(map(_is_view, tensors)):
-        return call(layer, *args, **kwargs)
-    args, kwargs = tree.map_structure(lambda x: x[:1] if _is_view(x) else x, (args, kwargs))
-    repeated = lambda y: np.broadcast_to(keras.ops.convert_to_numpy(y), (len(tensors[0]), *y.shape[1:]))
-    return tree.map_structure(repeated, call(layer, *args, **kwargs))
-
-
-def _is_view(x):
-    return isinstance(x, np.ndarray) and x.ndim > 0 and x.strides[0] == 0 and _is_batch(x.shape[0])
-
-
-def _broadcast_view(x, shape):
-    return np.broadcast_to(np.asarray(x), shape) if shape and _is_batch(shape[0]) else None
-
-
-def _tile_view(x, repeats):
-    repeats = repeats if isinstance(repeats, (list, tuple)) else [repeats]
-    if not repeats or not _is_batch(repeats[0]):
-        return None
-    x = np.asarray(x)
-    x = np.tile(x, (1, *repeats[1:])) if len(repeats) >= x.ndim else x
-    return np.broadcast_to(x, (repeats[0], *x.shape[1:])) if x.shape[0] == 1 else None
-
-
-def _repeat_view(x, repeats, axis=None):
-    x = np.asarray(x)
-    alone = axis is not None and axis % x.ndim == 0 and x.shape[0] == 1 and np.ndim(repeats) == 0
-    return np.broadcast_to(x, (repeats, *x.shape[1:])) if alone and _is_batch(repeats) else None
-
-
-def _filled_view(value):
-    def view(shape, dtype=None):
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if not shape or not _is_batch(shape[0]):
-            return None
-        return np.broadcast_to(np.asarray(value, keras.backend.standardize_dtype(dtype)), shape)
-
-    return view
-
-
-def _is_batch(size):
-    return isinstance(size, int) and size > 0 and (size % SAMPLES == 0 or size % OTHER_SAMPLES == 0)
-
-
-_VIEWS = {
-    "broadcast_to": _broadcast_view,
-    "tile": _tile_view,
-    "repeat": _repeat_view,
-    "zeros": _filled_view(0),
-    "ones": _filled_view(1),
-}
 
 
 def _time_distributed(layer, inputs, training=None, mask=None):

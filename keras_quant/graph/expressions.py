@@ -283,8 +283,7 @@ def _computed_again(expression, known):
 def _constant(x):
     if not hasattr(x, "shape"):
         return x
-    array = ops.convert_to_numpy(x)
-    return array[:1] if array.ndim and _is_batch(array.shape[0]) else array
+    return ops.convert_to_numpy(x[:1] if len(x.shape) and _is_batch(x.shape[0]) else x)
 
 
 def _of_one(operation):

@@ -69,8 +69,14 @@ def copy_of(node, name, dtype=None):
 
 
 def _copy(operation, name, dtype):
-    config = {**config_of(operation), "name": name}
-    if dtype is not None and isinstance(operation, keras.layers.Layer) and is_float_dtype(operation.compute_dtype):
+    config = config_of(operation)
+    if not isinstance(operation, keras.layers.Layer):
+        # Operations of Keras 3.5 take no name.
+        made = type(operation).from_config({key: value for key, value in config.items() if key != "name"})
+        made.name = name
+        return made
+    config["name"] = name
+    if dtype is not None and is_float_dtype(operation.compute_dtype):
         config["dtype"] = dtype
     return type(operation).from_config(config)
 

@@ -90,11 +90,14 @@ def _taken_diagonal(node, steps):
 
 @expands(numpy, "TakeAlongAxis")
 def _taken_along(node):
-    """By constant places, the same in each sample: `take` from the whole sample."""
+    """By constant places, the same in each sample: `take` from the whole sample. By computed places: a product with ones."""
     x, places = node.args[0], node.args[1] if len(node.args) > 1 else node.kwargs.get("indices")
     axis, shape = node.operation.axis, x.shape
-    if isinstance(places, Value) and len(shape) == 3 and axis == 1 and places.shape[-1] == 1:
-        return _rows_taken(node, x, places)
+    if isinstance(places, Value) and isinstance(x, Value) and axis is not None:
+        if len(shape) == 3 and axis % 3 == 1 and places.shape[-1] == 1:
+            return _rows_taken(node, x, places)
+        if axis % len(shape) and _but(axis, shape) == _but(axis, places.shape):
+            return _values_taken(node, x, places, axis % len(shape))
     places = None if isinstance(places, Value) else np.asarray(keras.ops.convert_to_numpy(places))
     if places is None or axis is None or axis % len(shape) == 0 or len(places) != 1:
         return [node]
@@ -107,9 +110,33 @@ def _taken_along(node):
 
 def _rows_taken(node, x, places):
     """Rows of each sample, as of the tokens that a text ends with: a product with a one at each place."""
-    steps, (count, length) = Steps(node), (places.shape[1], x.shape[1])
-    ones = steps(nn.OneHot(length), steps(numpy.Reshape((-1, count)), places))
+    steps, count = Steps(node), places.shape[1]
+    ones = _ones_at(steps, steps(numpy.Reshape((-1, count)), places), x.shape[1])
     return steps.end(steps(numpy.Matmul(), ones, x))
+
+
+def _values_taken(node, x, places, axis):
+    """Values of each row along an axis: the row is a column of rows with one value each."""
+    steps, rank = Steps(node), len(x.shape)
+    order = list(range(rank))
+    order[axis], order[-1] = order[-1], axis
+    turned = lambda y: steps(numpy.Transpose(order), y) if axis < rank - 1 else y
+    x, places = turned(x), turned(places)
+    column = steps(numpy.Reshape((-1, *x.shape[1:], 1)), x)
+    taken = steps(numpy.Matmul(), _ones_at(steps, places, x.shape[-1]), column)
+    return steps.end(turned(steps(numpy.Reshape((-1, *places.shape[1:])), taken)))
+
+
+def _but(axis, shape):
+    """The sizes of a sample without that of an axis."""
+    sizes = list(shape)
+    del sizes[axis]
+    return sizes[1:]
+
+
+def _ones_at(steps, places, length):
+    """A row of zeros with a one for each place; a negative one counts from the end."""
+    return steps(nn.OneHot(length), steps(numpy.Mod(), places, length))
 
 
 @expands(core, "Slice")

@@ -1,6 +1,7 @@
 """While a layer is traced: what `call` may write beside a symbolic tensor, and what it makes without one."""
 
 import contextlib
+import functools
 import inspect
 import warnings
 
@@ -74,7 +75,8 @@ def _open_batch():
     once = lambda sizes: list(map(one, sizes)) if isinstance(sizes, (list, tuple)) else one(sizes)
     for name in ("broadcast_to", "repeat", "tile"):
         function = getattr(backend.numpy, name)
-        yield backend.numpy, name, lambda x, sizes, *args, f=function, **kwargs: f(x, once(sizes), *args, **kwargs)
+        made = lambda x, sizes, *args, f=function, **kwargs: f(x, once(sizes), *args, **kwargs)
+        yield backend.numpy, name, functools.wraps(function)(made)
 
 
 def _with_arrays(self, *args, **kwargs):

@@ -142,6 +142,11 @@ def float32_ratio(a, b):
     return ops.cast(ops.cast(a, "float64") / ops.cast(b, "float64"), "float32")
 
 
+def inverse_of(scales):
+    """`float32(1 / scales)`. Of several, TensorFlow's reciprocal in a graph is often a unit off, even that of 1."""
+    return float32_ratio(1.0, scales)
+
+
 def to_grid(x, y):
     """QUANTIZE from float32, to int8 and to int16: `rint(x · (1/s_y))`, clamped. The kernels multiply by the reciprocal.
 

@@ -6,6 +6,7 @@ from keras import ops
 from keras_quant import backend
 from keras_quant import policy as policies
 from keras_quant.errors import UnsupportedLayerError
+from keras_quant.integer.params import inverse_of
 from keras_quant.layers.weighted import create_weight_ranges, fit_weight_ranges
 from keras_quant.settings import InFloat32
 
@@ -120,7 +121,7 @@ def _on_own_grid(x, axes):
     zero = ops.where((-128.0 + bottom) + (127.0 + top) > 0, -128.0 - bottom, 127.0 - top)
     zero = backend.round_half_even(backend.clip(zero, -128.0, 127.0))
     integers = backend.clip(backend.round_half_even(values * per_step) + zero, -128.0, 127.0)
-    return backend.straight_through((integers - zero) * (1.0 / per_step), x)
+    return backend.straight_through((integers - zero) * inverse_of(per_step), x)
 
 
 @computes_dynamically(keras.layers.Dense)

@@ -162,6 +162,27 @@ def _take(operation, args, **arguments):
     return QuantTake(ops.convert_to_numpy(indices), operation.axis, **arguments)
 
 
+@computes("numpy.TakeAlongAxis", constants=True)
+def _take_along_axis(operation, args, **arguments):
+    """Those that `graph.moved` knows are other operations by now."""
+    x, places = args
+    computed = [hasattr(operand, "note") for operand in args]
+    if all(computed) and operation.axis % len(x.shape):
+        cause = (
+            "takes at places for which a value is to be repeated along another axis. Repeat the places, "
+            "`ops.repeat(places, n, axis)`, until they are as many as the values along each axis but that one."
+        )
+    elif computed[1] and operation.axis is not None and operation.axis % len(x.shape):
+        cause = "takes constants at places that the model computes. Use `ops.take(table, places, axis=0)`."
+    else:
+        cause = (
+            "takes along the batch, or at constant places that differ between samples. Take along another axis, at "
+            "constants of shape (1, ...) or at places that are an input of the model."
+        )
+    sizes = f"{tuple(x.shape)} and {tuple(np.shape(places))}"
+    raise UnsupportedLayerError(f"Operation '{arguments['name']}' {cause} Received: axis={operation.axis}, shapes {sizes}")
+
+
 @computes("numpy.Flip")
 def _flip(operation, args, **arguments):
     return QuantFlip(axes_of(operation.axis, len(args[0].shape), arguments["name"]), **arguments)

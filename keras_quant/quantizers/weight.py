@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_quant import backend
 from keras_quant.errors import QuantizationError
+from keras_quant.integer.params import inverse_of
 from keras_quant.quantizers import ranges
 from keras_quant.quantizers.activation import NARROWEST, power_of_two_above
 from keras_quant.quantizers.phase import Phased
@@ -206,7 +207,7 @@ class UniformWeightQuantizer(WeightQuantizer):
         """The integers of the weights, float32 of `kernel`'s shape; args as in `scale`."""
         kernel = backend.read(kernel)
         scale = self.beside(self.scale(kernel, reduce_axes), reduce_axes)
-        return self.to_integers(kernel * (1.0 / scale))
+        return self.to_integers(kernel * inverse_of(scale))
 
     def to_integers(self, steps):
         """The integers nearest to weights in units of their scale."""
@@ -228,7 +229,7 @@ class UniformWeightQuantizer(WeightQuantizer):
         axes = range(len(kernel.shape)) if self.granularity == "tensor" else reduce_axes
         learned = learned if self.trains_range else None
         # The same product as in `integer.fold`: training and export round every weight alike.
-        inverse = 1.0 / scale
+        inverse = inverse_of(scale)
         steps = kernel * inverse
         limit = float(self.limit)
         if self.clips or self._noise is not None:
@@ -360,5 +361,5 @@ def on_grid(quantizer, kernel, reduce_axes):
 def integers_and_scale(quantizer, kernel, reduce_axes):
     """The integers of inference, float32 of `kernel`'s shape, and what `WeightQuantizer.scale` gives; args as there."""
     scale, limit = quantizer.scale(kernel, reduce_axes), float(quantizer.limit)
-    steps = quantizer.values(kernel, reduce_axes) * (1.0 / quantizer.beside(scale, reduce_axes))
+    steps = quantizer.values(kernel, reduce_axes) * inverse_of(quantizer.beside(scale, reduce_axes))
     return backend.clip(backend.round_half_even(steps), -limit, limit), scale

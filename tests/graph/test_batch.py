@@ -6,7 +6,8 @@ import pytest
 
 import keras_quant as kq
 from keras_quant.graph import trace
-from tests.helpers import few, functional, images, shake, ship
+from keras_quant.graph.repeated import is_repeated, repeating_views
+from tests.helpers import assert_near_float, few, functional, images, shake, ship
 
 L, ops = keras.layers, keras.ops
 
@@ -174,3 +175,43 @@ def test_a_constant_that_differs_between_samples_is_refused():
 def test_a_batch_that_stays_behind_is_refused():
     with pytest.raises(kq.UnsupportedLayerError, match=r"moves, cuts or merges the batch.*order of axes \(1, 0, 2\)"):
         kq.quantize(functional(lambda x: L.Conv1D(3, 2)(ops.transpose(x, (1, 0, 2))), (5, 6)))
+
+
+class RepeatedPositions(L.Layer):
+    """Relative positions repeated for each sample before they are computed with, in the spellings that people have."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.made = []
+
+    def call(self, x):
+        batch, length, channels = ops.shape(x)
+        distances = ops.expand_dims(ops.arange(length), 1) - ops.arange(length)
+        table = np.sin(np.arange(2 * length * channels)).reshape(2 * length, channels).astype("float32")
+        ids = ops.broadcast_to(distances + length, (batch, length, length))
+        rows = ops.take(table, ids, axis=0)
+        near = ops.where(ops.abs(ids - length) < 3, 1.0, 0.0)
+        scale = ops.cast(ops.tile(distances[None], (batch, 1, 1)), "float32") / np.sqrt(8) + ops.ones((batch, 1, 1))
+        turned = ops.transpose(ops.repeat(ops.full((batch, 1, 1), 2.0), length, axis=1), (0, 2, 1)) * scale
+        weights = ops.softmax(ops.matmul(near * turned, ops.sum(rows, axis=2)))
+        self.made = [ids, rows, near, scale, turned, weights, ops.cast(table, "float32")[:length] * ops.ones((batch, 1, 1))]
+        return x + weights * self.made[-1]
+
+
+def test_what_is_repeated_for_each_sample_is_computed_of_one(tmp_path):
+    layer = RepeatedPositions()
+    model = functional(lambda x: L.Dense(4)(layer(L.Dense(8)(x))), (6, 5))
+    x = images(8, (6, 5))
+    qmodel = kq.quantize(shake(model), "int8", x)
+    assert [is_repeated(y) for y in layer.made] == 7 * [True]
+    ship(qmodel, tmp_path, x)
+    assert_near_float(model, qmodel, x)
+
+
+def test_what_depends_on_the_other_samples_is_computed_of_all():
+    with repeating_views():
+        ones, table = ops.ones((10007, 1)), ops.full((10007, 1), 5)
+        assert is_repeated(ones) and is_repeated(ones * 2)
+        made = [ops.cumsum(ones, axis=0), ops.softmax(ones, axis=0), ops.less(table, 10007), ops.maximum(table, 10007)]
+        assert ops.sum(ones) == 10007 and np.sum(ones) == 10007
+    assert [float(y[-1, 0]) for y in made] == [10007, pytest.approx(1 / 10007), True, 10007]

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import keras_quant as kq
-from tests.helpers import few, ship
+from tests.helpers import assert_near_float, few, images, ship
 
 L = keras.layers
 IDS = np.random.default_rng(0).integers(0, 60, (16, 10)).astype("int32")
@@ -108,3 +108,42 @@ def test_ids_beyond_what_float32_counts_stay_whole(tmp_path):
     qmodel = kq.quantize(model, "int8", ids)
     ship(qmodel, tmp_path, ids)
     assert np.any(np.diff(qmodel.predict(ids, verbose=0), axis=0))
+
+
+PLACES = {
+    "along the rows": lambda x, ids: ops.take_along_axis(x, ops.repeat(ids, 8, axis=2), axis=1),
+    "along the last axis": lambda x, ids: ops.take_along_axis(x, ops.repeat(ids, 6, axis=1)[:, :6, :1], axis=-1),
+    "of a vector": lambda x, ids: ops.take_along_axis(x[:, 0], ids[:, :, 0], axis=1),
+}
+
+
+@pytest.mark.parametrize("name", few(PLACES, "along the rows"))
+def test_places_pick_what_keras_picks(name, tmp_path):
+    """Negative ones count from the end."""
+    x = keras.Input((6, 8), name="x")
+    ids = keras.Input((3, 1), dtype="int32", name="ids")
+    model = keras.Model([x, ids], PLACES[name](L.Dense(8)(x), ids))
+    data = [images(32, (6, 8)), np.random.default_rng(1).integers(-6, 6, (32, 3, 1)).astype("int32")]
+    qmodel = kq.quantize(model, "int8", data)
+    ship(qmodel, tmp_path, data)
+    assert_near_float(model, qmodel, data)
+
+
+ONES = np.ones((1, 6, 8), "float32")
+UNPICKED = {
+    "sizes": (
+        lambda x, ids: ops.take_along_axis(x, ids[:, :1], axis=-1),
+        r"Repeat the places, `ops.repeat\(places, n, axis\)`",
+    ),
+    "constants": (lambda x, ids: ops.take_along_axis(ONES, ids, axis=1), r"`ops.take\(table, places, axis=0\)`"),
+    "batch": (lambda x, ids: ops.take_along_axis(x, ids, axis=0), "takes along the batch.*Take along another axis"),
+}
+
+
+@pytest.mark.parametrize("name", UNPICKED)
+def test_places_that_do_not_fit_are_an_error_with_the_way_out(name):
+    x, ids = keras.Input((6, 8)), keras.Input((6, 8), dtype="int32")
+    pick, said = UNPICKED[name]
+    model = keras.Model([x, ids], [x, pick(L.Dense(8)(x), ids)])
+    with pytest.raises(kq.UnsupportedLayerError, match=rf"Operation 'take_along_axis\w*' .*{said}"):
+        kq.quantize(model)

@@ -36,6 +36,12 @@ def squeezed():
     return keras.Model(inputs, L.Softmax()(L.Conv2D(5, 1)(L.Multiply()([x, gates]))))
 
 
+def largest():
+    x = inputs = keras.Input((None, None, 3))
+    branches = [L.Conv2D(4, size, padding="same")(x) for size in (1, 3, 5)]
+    return keras.Model(inputs, L.Minimum()([L.Maximum()(branches), branches[0]]))
+
+
 class Mean(L.Layer):
     """Divides by a number that it computes of the size."""
 
@@ -87,6 +93,7 @@ RESIZABLE = {
     "squeezed": (squeezed, (16, 24, 3), (None, None, 3), [(13, 21, 3), (32, 49, 3)]),
     "reshaped": (reshaped, (16, 24, 3), (None, None, 3), [(13, 21, 3), (40, 48, 3)]),
     "own build": (own_build, (12, 12, 3), (None, None, 3), [(20, 14, 3), (9, 33, 3)]),
+    "largest": (largest, (16, 24, 3), (None, None, 3), [(13, 21, 3), (40, 48, 3)]),
     "one side": (open_image, (16, 24, 3), (None, 24, 3), [(26, 24, 3), (40, 24, 3)]),
     "signal": (open_signal, (64,), (None,), [(100,), (33,)]),
     "tokens": (open_tokens, (16, 24, 3), (None, None, 3), [(32, 20, 3), (8, 12, 3)]),

@@ -159,6 +159,14 @@ def test_training_learns_in_every_precision_and_ships(policy, tmp_path):
     ship(qmodel, tmp_path, x)
 
 
+def test_dynamic_weights_between_two_steps_ship(tmp_path):
+    model = sequential(L.Dense(16), shape=(64,))
+    kernel = np.random.default_rng(0).integers(-7, 7, (64, 16)).astype("float32") + np.float32(0.5)
+    kernel[0] = 7.0
+    model.layers[-1].kernel.assign(kernel)
+    ship(kq.quantize(model, "dynamic_int4"), tmp_path, images(64, (64,)))
+
+
 @pytest.mark.parametrize("policy", ["int4", slow("w2a8"), slow("w3a6")])
 def test_few_bits_on_an_odd_number_of_inputs_hold_a_weight_a_byte_and_the_report_says_so(policy, tmp_path):
     model = shake(

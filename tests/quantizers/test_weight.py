@@ -17,6 +17,17 @@ def test_weights_land_on_the_nearest_level_of_their_channel(seed, bits):
     assert np.all(np.abs(seen - kernel) <= scale * 0.5001)
 
 
+def test_weights_between_two_steps_are_rounded_alike_in_graphs():
+    import tensorflow as tf
+
+    kernel = np.random.default_rng(0).integers(-7, 7, (16, 16)).astype("float32") + np.float32(0.5)
+    kernel[0], quantizer = 7.0, AbsMax(4)
+    wanted, kernel = np.clip(np.rint(kernel), -7, 7), tf.Variable(kernel)
+    for function in (lambda: quantizer.fake_quant(kernel, (0,)), lambda: quantizer.integers(kernel, (0,))):
+        for compiled in (False, True):
+            np.testing.assert_array_equal(tf.function(function, jit_compile=compiled)(), wanted)
+
+
 def test_gradient_passes_straight_through():
     import tensorflow as tf
 
