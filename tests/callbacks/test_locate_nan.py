@@ -14,7 +14,7 @@ BAD = np.arange(64) == 40
 
 @keras.saving.register_keras_serializable(package="tests")
 class Inverse(keras.layers.Layer):
-    """1 / (sum of the input): infinite for an input of zeros."""
+    """1 / (sum of the input): in float infinite for an input of zeros."""
 
     def call(self, x):
         return 1.0 / keras.ops.sum(x, axis=-1, keepdims=True)
@@ -44,9 +44,8 @@ def test_the_first_layer_whose_output_is_infinite_is_named():
     x = np.where(BAD[:, None, None, None], 0, X)
     # The third batch has the image of zeros.
     assert "while its input is finite" in fails(model, "output of layer 'inverse/.*in step 2 of epoch 0", x)
-    # On int8 the range clips what is infinite, and the gradient is none all the same.
-    assert "clips" in fails(qmodel, "Layer 'inverse.*in step 2 of epoch 0", x)
-    assert np.isfinite(qmodel.fit(X, Y, verbose=0).history["loss"]).all()
+    # On a grid nothing is.
+    assert np.isfinite(qmodel.fit(x, Y, verbose=0).history["loss"]).all()
 
 
 def test_weights_too_large_overflow_in_their_layer():

@@ -161,7 +161,8 @@ def test_signatures_share_their_weights_and_each_equals_predict(tmp_path):
     report = kq.export(qmodel, path, signatures={"small": (16, 16, 3), "large": (24, 32, 3)})
     assert report.bytes < 1.05 * one.bytes
     assert [r.partitions for r in report.signatures.values()] == [1, 1]
-    assert "large: 3 of 3 operators on XNNPACK" in str(report)
+    large = len(report.signatures["large"].operators)
+    assert f"large: {large} of {large} operators on XNNPACK" in str(report)
     data = {"small": images(3, (16, 16, 3)), "large": images(3, (24, 32, 3))}
     parity = kq.verify(qmodel, path, data, verbose=0)
     assert parity.equal and parity.samples == 6

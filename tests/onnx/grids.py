@@ -4,7 +4,15 @@ import numpy as np
 import onnx
 
 from keras_quant.graph import trace
-from keras_quant.layers import DynamicConv2D, DynamicDense, QuantLayer, QuantPad, QuantZeroPadding2D, QuantZeroPadding3D
+from keras_quant.layers import (
+    DynamicConv2D,
+    DynamicDense,
+    QuantConv2D,
+    QuantLayer,
+    QuantPad,
+    QuantZeroPadding2D,
+    QuantZeroPadding3D,
+)
 from keras_quant.layers.affine import QuantAffine
 from keras_quant.layers.conv import QuantTransposedConvolution
 from keras_quant.layers.weighted import QuantWeighted
@@ -126,6 +134,8 @@ def integers(tensor, data):
 def same_constant(ours, theirs, layer, part):
     (scale, zero, values), (wanted_scale, wanted_zero, wanted) = ours, theirs
     assert zero == 0 and np.all(wanted_zero == 0), (layer.name, part)
+    if isinstance(layer, QuantConv2D) and len(wanted) > layer.filters:
+        wanted_scale, wanted = of_one_column(wanted_scale, wanted, layer, part)
     if isinstance(layer, QuantTransposedConvolution):
         if layer.rank == 3:
             wanted_scale, wanted = of_one_image(wanted_scale, wanted, layer, part)
@@ -137,6 +147,19 @@ def same_constant(ours, theirs, layer, part):
         values = np.moveaxis(values, 1, -1)
     np.testing.assert_array_equal(scale, wanted_scale, layer.name)
     np.testing.assert_array_equal(values.reshape(wanted.shape), wanted, layer.name)
+
+
+def of_one_column(scale, wanted, layer, part):
+    """What a CONV_2D over blocks of columns holds for the first output of a block: the kernel as `(filters, h, w, c)`."""
+    outputs, width = len(scale) // layer.filters, layer.kernel_size[1]
+    assert outputs > 1 and np.array_equal(scale, np.tile(scale[: layer.filters], outputs))
+    first = wanted[: layer.filters]
+    if part == "bias":
+        assert np.array_equal(wanted, np.tile(first, outputs))
+        return scale[: layer.filters], first
+    first = first.reshape(*first.shape[:2], -1, layer.kernel.shape[2])
+    assert np.count_nonzero(first[:, :, :width]) * outputs == np.count_nonzero(wanted)
+    return scale[: layer.filters], first[:, :, :width]
 
 
 def of_one_image(scale, wanted, layer, part):
