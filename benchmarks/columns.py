@@ -2,8 +2,8 @@
 
     python benchmarks/columns.py [--threads 1] [--repeats 40]
 
-Single layers in int8 at batch 1 on LiteRT, beside TFLiteConverter's int8 file, which has the plain operators. Both files of a
-row run in turn; times are medians of processor time, ratios medians over the pairs of neighbouring runs.
+Single layers in int8 at batch 1 on LiteRT, beside TFLiteConverter's int8 file, which has the plain operators. Both files of
+a row run in turn; times are medians of processor time, ratios medians over the pairs of neighbouring runs.
 """
 
 import argparse

@@ -28,6 +28,10 @@ the outputs against the float model. `{COMMAND}` prints this table.
 | model | operators | partitions | outputs compared | differ | SQNR in dB | TFLiteConverter's |
 |---|---|---|---|---|---|---|
 """
+FNET = """
+FNet's Fourier transform makes the numbers of one place many times as large as all others. On one grid for a tensor, rounding the
+two transforms to 8 bits, and nothing else, leaves 21.7 dB. TFLiteConverter has no form of it at all.
+"""
 
 
 def measure(name, converter):
@@ -139,7 +143,7 @@ def main():
     if args.write_docs:
         rows = "".join(f"| {' | '.join(cells(result))} |\n" for result in results)
         left_out = "".join(f"- {name}: {reason}.\n" for name, reason in hub_models.LEFT_OUT.items())
-        DOCS.write_text(f"{HEAD}{rows}\nLeft out:\n\n{left_out}")
+        DOCS.write_text(f"{HEAD}{rows}{FNET}\nLeft out:\n\n{left_out}")
 
 
 if __name__ == "__main__":

@@ -422,7 +422,7 @@ def _deeplab_segmenter():
 
 
 def settle(model, seed=1):
-    """Weights as training leaves them: no vector at its first zeros or ones, no table or token smaller than what is beside it."""
+    """Weights as training leaves them: no vector all zeros or ones, no table or token smaller than what is beside it."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         if not weight.dtype.startswith("float"):
