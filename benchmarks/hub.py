@@ -29,8 +29,8 @@ the outputs against the float model. `{COMMAND}` prints this table.
 |---|---|---|---|---|---|---|
 """
 FNET = """
-FNet's Fourier transform makes the numbers of one place many times as large as all others. On one grid for a tensor, rounding the
-two transforms to 8 bits, and nothing else, leaves 21.7 dB. TFLiteConverter has no form of it at all.
+FNet's Fourier transform makes the numbers of one place many times as large as all others, which share a few steps of the
+grid then. TFLiteConverter cannot convert it.
 """
 
 
