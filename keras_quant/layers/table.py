@@ -1,5 +1,6 @@
 """Functions of one value: any of them has 256 results on int8, and those are a table."""
 
+import math
 import re
 
 import keras
@@ -75,14 +76,16 @@ def _functions():
 
 
 _FUNCTIONS = _functions()
-# Of positive numbers, and infinite at zero.
-_WITH_POLE = ("log", "log10", "log2", "rsqrt")
-
-
-def _where_finite(function, x, half):
-    """The numbers, or, where the function has a pole, those half a step further on, or else before."""
-    beside = ops.where(ops.isfinite(function(x + half)), x + half, x - half)
-    return ops.where(ops.isfinite(function(x)), x, beside)
+_NUMBERS = (-math.inf, math.inf)
+# Of functions that do not take all numbers, the least and the greatest one.
+_DOMAINS = {
+    **dict.fromkeys(("log", "log10", "log2", "rsqrt", "sqrt"), (0.0, math.inf)),
+    **dict.fromkeys(("arccos", "arcsin", "arctanh", "erfinv"), (-1.0, 1.0)),
+    **{"log1p": (-1.0, math.inf), "arccosh": (1.0, math.inf)},
+}
+# Functions that are infinite, or whose slopes alone are, at zero; and those that are at the ends of their domains.
+_AT_ZERO = ("cbrt", "reciprocal", "reciprocal_no_nan")
+_INFINITE = ("arctanh", "erfinv", "log", "log10", "log1p", "log2", "reciprocal", "rsqrt")
 
 
 class _Tabulated(QuantLayer):
@@ -90,23 +93,27 @@ class _Tabulated(QuantLayer):
 
     On tensors of thousands of values it is lowered to CAST, ADD and GATHER, which are built-in kernels.
 
-    A subclass gives `function`, and, where that is of positive numbers only, `begins`.
+    A subclass gives `function`, and, of one that does not take all numbers, the rest.
     """
 
-    # The least number that the function takes; `None` for a function of all numbers.
-    begins = None
-    # Whether it is infinite there.
-    begins_with_pole = False
+    # The least and the greatest number that the function takes.
+    domain = _NUMBERS
+    # Whether it, or its slope, is infinite at zero in between.
+    breaks_at_zero = False
+    # Whether it is the function that is infinite there or at the ends, rather than its slope.
+    is_infinite = False
 
     def function(self, x):
         """The real function, of a tensor of any float dtype."""
         raise NotImplementedError
 
     def on_grid(self, x):
-        """The function of numbers on a grid, some of which may have been rounded down to where it is not defined."""
-        least = ops.cast(self.begins or 0.0, x.dtype)
-        # Not -0, of which 1/x is another infinity.
-        return self.function(ops.where(x == 0 if self.begins is None else x <= least, least, x))
+        """The function of numbers on a grid, some of which may have been rounded to where it is not defined."""
+        least, most = (ops.cast(end, x.dtype) for end in self.domain)
+        if self.breaks_at_zero:
+            # Not -0, of which 1/x is another infinity.
+            x = ops.where(x == 0, ops.zeros_like(x), x)
+        return self.function(ops.where(x <= least, least, ops.where(x >= most, most, x)))
 
     def table(self, x, y):
         """The 256 int8 outputs for these `QuantParams` of input and output."""
@@ -122,18 +129,20 @@ class _Tabulated(QuantLayer):
         grid, as the table does, without a gradient. So the range keeps to what the other numbers come to.
         """
         quantizer = annotation(inputs).quantizer
-        if not quantizer.fake_quant_enabled:
+        is_whole = self.domain == _NUMBERS and not self.breaks_at_zero
+        if is_whole or not quantizer.fake_quant_enabled:
             return self.function(inputs)
-        half, exact = 0.5 * quantizer.params().scale, ops.stop_gradient(self.on_grid(inputs))
-        if self.begins is None:
-            near, is_pole = _where_finite(self.function, inputs, half), ~ops.isfinite(exact)
-        else:
-            near = ops.maximum(inputs, self.begins + half)
-            is_pole = (near > inputs) if self.begins_with_pole else None
+        near, exact = self._beside(inputs, 0.5 * quantizer.params().scale), ops.stop_gradient(self.on_grid(inputs))
         smooth = self.function(inputs + ops.stop_gradient(near - inputs))
-        if is_pole is None:
+        if not self.is_infinite:
             return smooth + (exact - ops.stop_gradient(smooth))
-        return ops.where(is_pole, backend.clip(exact, *self.output_quantizer.training_ends()), smooth)
+        return ops.where(near != inputs, backend.clip(exact, *self.output_quantizer.training_ends()), smooth)
+
+    def _beside(self, x, half):
+        """The numbers, or, in place of those where the function breaks, others half a step beside them."""
+        x = ops.where(x == 0, half, x) if self.breaks_at_zero else x
+        least, most = self.domain
+        return ops.minimum(ops.maximum(x, least + half), most - half)
 
     def integer_call(self, x, y):
         return integer.look_up(x, y, self.on_grid)
@@ -161,8 +170,8 @@ class QuantTable(_Tabulated, keras.layers.Layer):
         if function not in _FUNCTIONS:
             raise QuantizationError(f"`function` is one of {sorted(_FUNCTIONS)}. Received: function={function!r}")
         self.function_name, self.offset, self.arguments = function, offset, dict(arguments or {})
-        self.begins_with_pole = function in _WITH_POLE
-        self.begins = 0.0 - offset if function in (*_WITH_POLE, "sqrt") else None
+        self.domain = tuple(end - offset + 0.0 for end in _DOMAINS.get(function, _NUMBERS))
+        self.breaks_at_zero, self.is_infinite = function in _AT_ZERO, function in _INFINITE
 
     def function(self, x):
         return _FUNCTIONS[self.function_name](x + self.offset, **self.arguments)
@@ -184,8 +193,9 @@ class QuantPower(_Tabulated, keras.layers.Layer):
     def __init__(self, exponent, **kwargs):
         super().__init__(**kwargs)
         self.exponent = exponent
-        self.begins = None if float(exponent).is_integer() else 0.0
-        self.begins_with_pole = exponent < 0
+        is_integer = float(exponent).is_integer()
+        self.domain = _NUMBERS if is_integer else (0.0, math.inf)
+        self.breaks_at_zero, self.is_infinite = is_integer and exponent < 0, exponent < 0
 
     def function(self, x):
         return ops.power(x, ops.cast(self.exponent, x.dtype))

@@ -19,6 +19,9 @@ AT_ZERO = {
     "sqrt": lambda x: ops.sqrt(ops.square(x)),
     "power": lambda x: ops.power(ops.relu(x) + 1e-2, -0.5),
     "arctanh": lambda x: ops.arctanh(0.999 * ops.tanh(x)),
+    "arcsin": lambda x: ops.arcsin(0.999 * ops.tanh(x)),
+    "cbrt": lambda x: ops.cbrt(x) if hasattr(ops, "cbrt") else x,
+    "no_nan": lambda x: ops.divide_no_nan(1.0, ops.relu(x - 0.5)),
     "normalization": lambda x: L.LayerNormalization(epsilon=1e-12)(x * np.float32([[1, 1, 1, 1, 1, 1, 1, 20]])),
 }
 
