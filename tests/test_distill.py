@@ -41,6 +41,7 @@ def loss_of(distiller, y=Y, **options):
 
 
 @pytest.mark.lowest
+@pytest.mark.slow
 def test_it_learns_from_the_teacher_and_ships(tmp_path):
     teacher = float_model(network)
     teacher.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")

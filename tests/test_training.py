@@ -127,6 +127,7 @@ def test_moving_statistics_follow_keras():
     np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_class_and_sample_weights_count(qmodel):
     fit(compiled(qmodel), 1, class_weight={i: float(i == 3) for i in range(10)})
     predicted = qmodel.predict(X[TEST], verbose=0).argmax(-1)

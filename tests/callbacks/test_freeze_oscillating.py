@@ -108,6 +108,7 @@ def test_the_threshold_falls_along_half_a_cosine():
     np.testing.assert_allclose(seen.seen, 0.03 + 0.01 * np.cos(np.pi * np.arange(8) / 8), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_stay_frozen_in_the_next_fit_and_a_new_width_frees_them(tmp_path):
     qmodel = quantized(FEW_BITS, optimizer=keras.optimizers.SGD(0.3))
     freeze = FreezeOscillating(0.1, momentum=0.3)

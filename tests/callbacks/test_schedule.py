@@ -218,6 +218,7 @@ def test_fractions_need_to_know_the_steps():
     assert each.seen == [False, True]
 
 
+@pytest.mark.slow
 def test_resumed_training_goes_on_in_its_phase():
     def phases(*ranges):
         qmodel = quantized("int4")

@@ -56,6 +56,7 @@ def test_it_is_an_exponential_moving_average(policy, tmp_path):
     exact(qmodel, tmp_path)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without():
     paths = []
     for callbacks in ([], [WeightAverage(0.9)], [WeightAverage(0.9, swap_on_epoch=True)]):
@@ -91,6 +92,7 @@ def test_evaluation_outside_of_fit_changes_nothing():
 
 
 @pytest.mark.parametrize("policy", ["int4", FEW_BITS], ids=["abs_max", "lsq"])
+@pytest.mark.slow
 def test_frozen_weights_keep_their_integers(policy, tmp_path):
     qmodel = quantized(policy, optimizer=keras.optimizers.SGD(0.3))
     freeze = kq.callbacks.FreezeOscillating(0.1, momentum=0.3)

@@ -38,6 +38,7 @@ def test_the_report_has_the_ratio_before_and_after_each_method():
     assert set(frame[frame.method == "adaround"].path) == set(kernels(qmodel))
 
 
+@pytest.mark.slow
 def test_a_layer_that_one_method_has_rounded_is_left_alone_by_the_other():
     qmodel = quantized()
     report = kq.refine(qmodel, X, ["gptq", QUICK], verbose=0)

@@ -96,7 +96,7 @@ def test_a_learned_codebook_gets_the_sum_of_its_weights_gradients():
     np.testing.assert_allclose(of_levels, wanted, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", few([*SCALAR, "product"], "kmeans", "product"))
+@pytest.mark.parametrize("name", few([*SCALAR, "product"], "product"))
 def test_codebooks_ship(name, tmp_path):
     product = name == "product"
     qmodel = trained(kq.Policy("int3" if product else "int4", "int8", kernel_quantizer=name))

@@ -202,6 +202,7 @@ def test_soft_rounding_has_the_slope_of_the_soft_staircase_and_ends_a_straight_t
 
 @given(seeds)
 @settings(max_examples=10, deadline=None)
+@pytest.mark.slow
 def test_stochastic_rounding_is_right_on_average_and_rounds_to_neighbours(seed):
     kernel = np.random.default_rng(seed).uniform(-1, 1, (8, 4)).astype("float32")
     quantizer = quantizers.AbsMax(3, rounding="stochastic", seed=seed)

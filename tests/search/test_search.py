@@ -253,6 +253,7 @@ def test_a_search_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", few(["cut", "values", "shape", "other"], "values"))
+@pytest.mark.slow
 def test_a_damaged_cache_is_measured_anew_and_said_once(damage, model, tmp_path):
     path = tmp_path / "search.json"
     first = Search(model, (X, Y), ("int4", "int8"), cache=path, verbose=0).assign(0.9)
@@ -320,6 +321,7 @@ def test_layers_between_float_ones_are_in_float_as_well(search, tmp_path, model)
     assert not any(op.name in ("QUANTIZE", "ADD") and not op.is_float for op in report.operators)
 
 
+@pytest.mark.slow
 def test_assign_is_the_short_way(model):
     policies = kq.search.assign(model, X, 0.9, candidates=("int4", "int8"), verbose=0)
     assert isinstance(policies, kq.PolicyMap) and any(policy.name == "int4" for policy in policies.values())
