@@ -134,7 +134,10 @@ def integers(tensor, data):
 def same_constant(ours, theirs, layer, part):
     (scale, zero, values), (wanted_scale, wanted_zero, wanted) = ours, theirs
     assert zero == 0 and np.all(wanted_zero == 0), (layer.name, part)
-    if isinstance(layer, QuantConv2D) and len(wanted) > layer.filters:
+    in_columns = isinstance(layer, QuantConv2D) and (
+        len(wanted) > layer.filters or (part == "kernel" and wanted.shape[-1] > layer.kernel.shape[2])
+    )
+    if in_columns:
         wanted_scale, wanted = of_one_column(wanted_scale, wanted, layer, part)
     if isinstance(layer, QuantTransposedConvolution):
         if layer.rank == 3:
@@ -152,7 +155,7 @@ def same_constant(ours, theirs, layer, part):
 def of_one_column(scale, wanted, layer, part):
     """What a CONV_2D over blocks of columns holds for the first output of a block: the kernel as `(filters, h, w, c)`."""
     outputs, width = len(scale) // layer.filters, layer.kernel_size[1]
-    assert outputs > 1 and np.array_equal(scale, np.tile(scale[: layer.filters], outputs))
+    assert np.array_equal(scale, np.tile(scale[: layer.filters], outputs))
     first = wanted[: layer.filters]
     if part == "bias":
         assert np.array_equal(wanted, np.tile(first, outputs))
