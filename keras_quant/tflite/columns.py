@@ -11,7 +11,6 @@ The kernel of a block holds that of the layer once for each of the `b` outputs, 
 import dataclasses
 
 import numpy as np
-from keras import ops
 
 from keras_quant.tflite.lower import params_of
 from keras_quant.tflite.reshape import pad
@@ -111,16 +110,13 @@ def in_columns(lowering, x, output, height, width, outputs):
     return lowering.reshape(x, own, (*x.shape[1:-2], columns.count, columns.size * x.shape[-1]), "columns")
 
 
-def of_columns(weights, kernels, width, outputs):
-    """`FoldedWeights` over blocks.
+def kernel_of_columns(kernels, width, outputs):
+    """A kernel over blocks, `(h, taps, columns·c, outputs·f)`.
 
     Args:
-        weights: `FoldedWeights`.
-        kernels: its kernels `(h, w, c, f)`, for each part of the channels.
+        kernels: the layer's, `(h, w, c, f)`, for each part of the channels.
         width: `Axis`.
         outputs: of a block.
     """
     columns = _Columns(width, outputs)
-    kernel = np.concatenate([columns.kernel(ops.convert_to_numpy(part)) for part in kernels], axis=2)
-    every = {name: ops.tile(getattr(weights, name), outputs) for name in ("bias", "scale", "multiplier")}
-    return dataclasses.replace(weights, kernel=kernel, **every)
+    return np.concatenate([columns.kernel(part) for part in kernels], axis=2)

@@ -10,7 +10,7 @@ from keras import activations, ops
 
 from keras_quant.layers import QuantConv1D
 from keras_quant.layers.conv import QuantConvolution, QuantDepthwiseConvolution, QuantTransposedConvolution
-from keras_quant.tflite.columns import in_columns, of_columns, outputs_of_block
+from keras_quant.tflite.columns import in_columns, kernel_of_columns, outputs_of_block
 from keras_quant.tflite.depth_to_space import to_space
 from keras_quant.tflite.lower import lowers, params_of
 from keras_quant.tflite.phases import Phases
@@ -170,7 +170,7 @@ def _whole(lowering, layer, x, output, y, weights, fields):
     if layer.groups > 1 or lowering.resizable or x.kind != TensorType.INT8 or not outputs:
         return convolution(lowering, output, x, weights, y, layer.groups, **fields)
     x = in_columns(lowering, x, output, height, width, outputs)
-    weights = of_columns(weights, [_image_kernel(weights)], width, outputs)
+    weights = of_every_phase(weights, outputs, kernel_of_columns([_image_kernel(weights)], width, outputs))
     return over_columns(lowering, layer, output, x, weights, y, height)
 
 

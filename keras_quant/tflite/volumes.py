@@ -17,7 +17,7 @@ from keras_quant.layers import (
     QuantGlobalMaxPooling3D,
     QuantMaxPooling3D,
 )
-from keras_quant.tflite.columns import in_columns, of_columns, outputs_of_block
+from keras_quant.tflite.columns import in_columns, kernel_of_columns, outputs_of_block
 from keras_quant.tflite.conv import (
     Padding,
     convolve,
@@ -45,7 +45,8 @@ def conv_3d(lowering, layer, x, output):
     outputs = outputs_of_block(depth.taps * x.shape[-1], output.shape[-1], height, width)
     if outputs and layer.groups == 1 and layer.kernel_quantizer.stored_bits > 4 and not lowering.resizable:
         x = images(lowering, in_columns(lowering, x, output, height, width, outputs), output, depth)
-        weights = of_columns(weights, ops.convert_to_numpy(weights.kernel), width, outputs)
+        kernel = kernel_of_columns(ops.convert_to_numpy(weights.kernel), width, outputs)
+        weights = of_every_phase(weights, outputs, kernel)
         y = over_columns(lowering, layer, frames, x, weights, lowering.activation(frames), height)
         return lowering.reshape(y, output, output.shape)
     x = images(lowering, x, output, depth, layer.groups)
