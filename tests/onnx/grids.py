@@ -134,10 +134,8 @@ def integers(tensor, data):
 def same_constant(ours, theirs, layer, part):
     (scale, zero, values), (wanted_scale, wanted_zero, wanted) = ours, theirs
     assert zero == 0 and np.all(wanted_zero == 0), (layer.name, part)
-    in_columns = isinstance(layer, QuantConv2D) and (
-        len(wanted) > layer.filters or (part == "kernel" and wanted.shape[-1] > layer.kernel.shape[2])
-    )
-    if in_columns:
+    zeros = part == "kernel" and wanted.size > values.size
+    if isinstance(layer, QuantConv2D) and layer.groups == 1 and (zeros or len(wanted) > layer.filters):
         wanted_scale, wanted = of_one_column(wanted_scale, wanted, layer, part)
     if isinstance(layer, QuantTransposedConvolution):
         if layer.rank == 3:
