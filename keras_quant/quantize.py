@@ -81,6 +81,7 @@ def quantize(
     ends=None,
     calibration_method="mse",
     input_shape=None,
+    integer_only=False,
 ):
     """Swap a model's layers for quantization-aware ones.
 
@@ -99,6 +100,8 @@ def quantize(
         calibration_method: how ranges are chosen from `calibration_data`: `method` of `calibrate`.
         input_shape: size of the quantized model where the given one leaves it open, as `Input((None, None, 3))` does: a
             shape without batch, a list of them, or a dict by input name. By default that of `calibration_data`.
+        integer_only: whether all policies are, see `Policy`: for neural processing units and microcontrollers, which take
+            no float operator. What is in float by itself, such as a spectrogram, stays so.
 
     Returns:
         A new Functional `keras.Model` with the same weights, inputs, outputs and layer paths, not compiled.
@@ -112,13 +115,15 @@ def quantize(
     if fallback not in FALLBACKS:
         raise QuantizationError(f"`fallback` is one of {list(FALLBACKS)}. Received: fallback={fallback!r}")
     model, calibration_data = at_size(model, input_shape, calibration_data)
-    policies = as_map(policy)
-    graph = fused_graph(model, policies, fallback, ends)
+    policies, ends = as_map(policy), None if ends is None else as_map(ends)
+    if integer_only:
+        policies, ends = policies.integer_only(), None if ends is None else ends.integer_only()
+    graph = fused_graph(model, policies, fallback, None if ends is None else ends.default)
     qmodel, apart = place(graph, model.name, fallback), ()
     if calibration_data is not None and has_ranges(qmodel):
         method = ranges.get(calibration_method)
         qmodel, apart = _calibrated(qmodel, graph, fallback, calibration_data, calibration_steps, method)
-    origin = {"policies": policies.get_config(), "ends": None if ends is None else as_map(ends).get_config()}
+    origin = {"policies": policies.get_config(), "ends": None if ends is None else ends.get_config()}
     origin |= {"fallback": fallback, "apart": sorted(apart), "sized": graph.sized}
     qmodel.origin = json.dumps(origin)
     # What was traced holds itself by cycles. The training step, which is traced next, is to have its memory.

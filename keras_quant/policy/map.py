@@ -1,6 +1,7 @@
 """From the paths of layers to their policies."""
 
 import collections.abc
+import dataclasses
 import difflib
 import json
 import pathlib
@@ -73,6 +74,11 @@ class PolicyMap(collections.abc.MutableMapping):
             if key not in paths and not any(re.fullmatch(key, path) for path in paths):
                 near = difflib.get_close_matches(key, paths, 3, 0.4) or sorted(paths)[:3]
                 warnings.warn(f"Key '{key}' of the `PolicyMap` matches no layer. Near it are {near}.", stacklevel=4)
+
+    def integer_only(self):
+        """The same map with `integer_only` policies."""
+        of_integers = lambda policy: dataclasses.replace(policy, integer_only=True)
+        return PolicyMap({key: of_integers(policy) for key, policy in self.items()}, of_integers(self.default))
 
     def get_config(self):
         """Names, or dicts of arguments, by key, which `from_config` takes and JSON holds."""

@@ -27,12 +27,15 @@ class Policy:
         kernel_quantizer: name, config or object, see `quantizers.get`: how scales of weights are chosen. The width is that
             of `weights`, whatever the object has.
         output_quantizer: likewise, how ranges of activations are.
+        integer_only: whether the file holds integer kernels alone, as processors without floating point want it. By default
+            a softmax inside a model is float32 operators whose results are exact: XNNPACK runs them many times sooner.
     """
 
     weights: str = "int8"
     activations: str = "int8"
     kernel_quantizer: Any = None
     output_quantizer: Any = None
+    integer_only: bool = False
 
     def __post_init__(self):
         if self.activations in FLOATS or self.weights in FLOATS:
@@ -44,7 +47,10 @@ class Policy:
                 f"`weights` is one of {[*NARROW, *FLOATS]}; `activations` is one of {[*NARROW, 'int16', 'dynamic']}, or the "
                 f"same float type as the weights. Received: weights={self.weights!r}, activations={self.activations!r}"
             )
-
+        if self.integer_only and self.computes_in_float:
+            raise QuantizationError(
+                f"A policy that computes in float is not `integer_only`. Leave that out. Received: policy='{self.name}'"
+            )
         for role, takes in (
             (quantizers.KERNEL, self.weights not in FLOATS),
             (quantizers.OUTPUT, not self.computes_in_float),
@@ -77,7 +83,7 @@ class Policy:
     @property
     def config(self):
         """What `get` makes it from, and JSON holds: its name, or a dict of the arguments where a quantizer is given."""
-        if self.kernel_quantizer is None and self.output_quantizer is None:
+        if self == get(self.name):
             return self.name
         return dataclasses.asdict(self)
 
@@ -127,6 +133,7 @@ class Policy:
         own = [
             f"{role}={_name(getattr(self, role))}" for role in (quantizers.KERNEL, quantizers.OUTPUT) if getattr(self, role)
         ]
+        own += ["integers only"] * self.integer_only
         return f"{self.name} ({', '.join(own)})" if own else self.name
 
 

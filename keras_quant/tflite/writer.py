@@ -199,12 +199,34 @@ class Writer:
         Returns:
             They, as dicts from names to indices of tensors.
         """
+        self.skip_reshapes()
         self.drop_unread_operators(outputs)
         inputs, outputs = ({name: t.index for name, t in tensors.items()} for tensors in (inputs, outputs))
         place = self._drop_unread_tensors({*inputs.values(), *outputs.values()})
         inputs, outputs = ({name: place[index] for name, index in tensors.items()} for tensors in (inputs, outputs))
         self.graph.inputs, self.graph.outputs = list(inputs.values()), list(outputs.values())
         return inputs, outputs
+
+    def skip_reshapes(self):
+        """Let a RESHAPE of what another one made read what that one reads, and others what two that cancel have read.
+
+        Each copies its tensor. Those that nothing reads any more fall away.
+        """
+        reshapes = {index for (code, _), index in self.codes.items() if code == BuiltinOperator.RESHAPE}
+        sources, same = {}, {}
+        for operator in self.graph.operators:
+            operator.inputs = [same.get(index, index) for index in operator.inputs]
+            if operator.opcodeIndex in reshapes:
+                source, made = operator.inputs[0], operator.outputs[0]
+                operator.inputs[0] = sources[made] = source = sources.get(source, source)
+                if self._alike(source, made):
+                    same[made] = source
+
+    def _alike(self, *indices):
+        """Whether tensors have one shape, at every size that the runtime may give them."""
+        first, second = (self.graph.tensors[index] for index in indices)
+        opened = [t.shapeSignature is not None and -1 in list(t.shapeSignature)[1:] for t in (first, second)]
+        return list(first.shape) == list(second.shape) and not any(opened)
 
     def drop_unread_operators(self, outputs):
         """Leave out operators whose results nothing reads; `outputs` as of `finish`."""
