@@ -137,7 +137,7 @@ def _sampling_step(graph, observed):
         values = graph.run(inputs, lambda *call: in_float(*picking_safely(*call, picked)))
         return [_summarize(_measured(node, values[node.output])) for node in observed], picked
 
-    return backend.compiled(step)
+    return backend.compiled_for_batches(step)
 
 
 def _measured(node, outputs):

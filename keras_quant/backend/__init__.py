@@ -36,6 +36,7 @@ from keras_quant.backend.fake_quant import (
 from keras_quant.backend.functions import (
     assigning,
     compiled,
+    compiled_for_batches,
     first_time,
     gradients_of,
     hessian_traces,

@@ -7,9 +7,23 @@ import tensorflow as tf
 
 
 def compiled(function):
-    """`function` as a graph, traced once for all batch sizes."""
+    """`function` as a graph."""
     # Each counts its own traces: TensorFlow counts by code, and would warn of many models in one process.
     return tf.function(functools.partial(function), reduce_retracing=True, autograph=False)
+
+
+def compiled_for_batches(function):
+    """`function` of tensors that begin with the batch, as a graph, which is traced once for batches of all sizes."""
+    graphs = {}
+
+    def call(*batches):
+        specs = keras.tree.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), batches)
+        key = str(specs)
+        if key not in graphs:
+            graphs[key] = tf.function(functools.partial(function), input_signature=specs, autograph=False)
+        return graphs[key](*batches)
+
+    return call
 
 
 def assigning(variables):

@@ -45,47 +45,46 @@ def is_repeated(x):
 @contextlib.contextmanager
 def repeating_views():
     """Let functions of Keras, layers and operators make views of one sample."""
-    inside = []
-    swaps = [(module, name, _making_views(f, name, inside)) for module, name, f in _functions()]
+    swaps = [(module, name, _making_views(getattr(module, name), name)) for module, name in _functions()]
     tensor, call = type(keras.ops.convert_to_tensor(0.0)), keras.layers.Layer.__call__
     for name in (f"__{operator}__" for operator in _OPERATORS):
         swaps.append((tensor, name, _leaving(getattr(tensor, name))))
     swaps.append((keras.layers.Layer, "__call__", lambda layer, *a, **k: _called_on_views(call, layer, a, k)))
-    with contextlib.ExitStack() as stack:
-        for owner, name, replacement in swaps:
-            stack.enter_context(_patched(owner, name, replacement))
-        yield
-
-
-def _functions():
-    for module in (backend.numpy, backend.nn, backend.math):
-        for name, function in list(vars(module).items()):
-            if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_"):
-                yield module, name, function
-    for name in _CORE:
-        yield backend.core, name, getattr(backend.core, name)
-
-
-@contextlib.contextmanager
-def _patched(owner, name, replacement):
-    own, before = name in vars(owner), getattr(owner, name)
-    setattr(owner, name, replacement)
+    before = [(owner, name, name in vars(owner), getattr(owner, name)) for owner, name, _ in swaps]
     try:
+        for owner, name, replacement in swaps:
+            setattr(owner, name, replacement)
         yield
     finally:
-        setattr(owner, name, before) if own else delattr(owner, name)
+        for owner, name, own, value in before:
+            setattr(owner, name, value) if own else delattr(owner, name)
 
 
-def _making_views(function, name, inside):
+@functools.cache
+def _functions():
+    found = [(backend.core, name) for name in _CORE]
+    for module in (backend.numpy, backend.nn, backend.math):
+        own = lambda f, module=module: inspect.isfunction(f) and f.__module__ == module.__name__
+        found += [(module, name) for name, f in vars(module).items() if own(f) and not name.startswith("_")]
+    return found
+
+
+# The function that is at work: what it calls in its turn makes no views.
+_INSIDE = []
+
+
+# There are hundreds, and a model has as many layers.
+@functools.cache
+def _making_views(function, name):
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        if inside or in_symbolic_scope():
+        if _INSIDE or in_symbolic_scope():
             return function(*args, **kwargs)
-        inside.append(name)
+        _INSIDE.append(name)
         try:
             return _made(function, args, kwargs, name in _SIZED)
         finally:
-            inside.pop()
+            _INSIDE.pop()
 
     return wrapper
 

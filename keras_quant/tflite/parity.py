@@ -258,7 +258,7 @@ def keras_side(qmodel, graph, paths, given):
         outputs = [values[value] for value in tree.flatten(graph.outputs)]
         return outputs, [_integers(values[wanted[path]]) for path in paths]
 
-    return backend.compiled(step)
+    return backend.compiled_for_batches(step)
 
 
 def _computed(node, args, kwargs, given):
