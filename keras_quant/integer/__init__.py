@@ -30,7 +30,7 @@ from keras_quant.integer.params import Quantized, QuantParams, activation_range,
 from keras_quant.integer.pooling import mean, sum, window_sums
 from keras_quant.integer.relu import leaky_relu, requantize
 from keras_quant.integer.resize import nearest_indices, resize_bilinear, resize_nearest
-from keras_quant.integer.softmax import softmax
+from keras_quant.integer.softmax import exact_softmax, softmax
 from keras_quant.integer.table import look_up, tabulate
 from keras_quant.integer.weights import FoldedWeights, fold
 
@@ -44,6 +44,7 @@ __all__ = [
     "conv_2d",
     "depthwise_conv_2d",
     "elu",
+    "exact_softmax",
     "fold",
     "fully_connected",
     "gelu",

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_quant import backend, integer
 from keras_quant.errors import UnsupportedLayerError
+from keras_quant.integer.softmax import MOST_TERMS
 from keras_quant.layers.affine import QuantHardSigmoid
 from keras_quant.layers.base import (
     EndsInProduct,
@@ -93,7 +94,8 @@ class QuantSoftmax(_FromLogits, keras.layers.Softmax):
 class QuantInnerSoftmax(QuantSoftmax):
     """A softmax that the model goes on computing with, as attention does: its grid ends at the largest probability seen.
 
-    The steps of the fixed grid are 1/256, and no more than that is what each of 256 tokens has.
+    The steps of the fixed grid are 1/256, and no more than that is what each of 256 tokens has. Exponentials have 8 bits, so
+    that float32 adds them exactly on XNNPACK; with a policy that is `integer_only` it is SOFTMAX instead.
 
     Args: those of `keras.layers.Softmax`, and `output_quantizer`.
     """
@@ -103,6 +105,14 @@ class QuantInnerSoftmax(QuantSoftmax):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.output_quantizer.bounds = (0.0, 1.0)
+
+    def is_builtin(self, terms):
+        """Whether it is the built-in kernel that computes rows of so many terms."""
+        return self.policy.integer_only or terms > MOST_TERMS
+
+    def integer_call(self, x, y):
+        builtin = self.is_builtin(x.integers.shape[-1])
+        return integer.softmax(x, y) if builtin else integer.exact_softmax(x, y)
 
 
 class _Gated(EndsInProduct):

@@ -25,7 +25,7 @@ class QuantDotProductAttention(QuantComposite, keras.layers.Layer):
         super().__init__(**kwargs)
         self.scale = scale
         self.scores = QuantEinsum("btnh,bsnh->bnts", name=f"{self.name}_scores")
-        self.softmax = QuantInnerSoftmax(name=f"{self.name}_softmax")
+        self.softmax = QuantInnerSoftmax(policy=self.policy, name=f"{self.name}_softmax")
         self.weighted = QuantEinsum("bnts,bsnh->btnh", output_quantizer=output_quantizer, name=f"{self.name}_weighted")
 
     def build_parts(self, input_shape):

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_quant.integer import Quantized, QuantParams
+from keras_quant.integer.softmax import LARGEST_TERM
 from keras_quant.layers import (
     QuantAbsolute,
     QuantAdd,
@@ -31,6 +32,7 @@ from keras_quant.layers.table import _Tabulated
 from keras_quant.onnx.builder import DTYPES
 from keras_quant.onnx.lower import lowers
 from keras_quant.onnx.lowering import Made
+from keras_quant.onnx.pooling import reduced
 
 _BINARY = {
     QuantAdd: "Add",
@@ -102,9 +104,21 @@ def relu(lowering, layer, x, output):
     return Made(lowering.node("Relu", [lowering.real(x)]), x.first)
 
 
-@lowers(QuantSoftmax, QuantInnerSoftmax)
+@lowers(QuantSoftmax)
 def softmax(lowering, layer, x, output):
     return Made(lowering.node("Softmax", [lowering.real(x, False)], axis=-1))
+
+
+@lowers(QuantInnerSoftmax)
+def inner_softmax(lowering, layer, x, output):
+    """Exponentials of 8 bits, as `integer.exact_softmax` has them."""
+    if layer.is_builtin(x.shape[-1]):
+        return softmax(lowering, layer, x, output)
+    x, last = lowering.real(x, False), [len(x.shape)]
+    below = lowering.node("Sub", [x, reduced(lowering, "ReduceMax", x, last)])
+    steps = lowering.constant("largest_term", np.float32(LARGEST_TERM))
+    terms = lowering.node("Round", [lowering.node("Mul", [lowering.node("Exp", [below]), steps])])
+    return Made(lowering.node("Div", [terms, reduced(lowering, "ReduceSum", terms, last)]))
 
 
 @lowers(QuantGELU)

@@ -24,6 +24,7 @@ from keras_quant.tflite import (  # noqa: F401
     reduce,
     relu,
     reshape,
+    softmax,
     table,
     upsampling,
     volumes,
