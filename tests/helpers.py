@@ -20,7 +20,7 @@ def few(cases, *fast):
     return [case if case in fast else slow(case) for case in cases]
 
 
-def images(count=40, shape=SHAPE, seed=1):
+def images(count=32, shape=SHAPE, seed=1):
     return np.random.default_rng(seed).standard_normal((count, *shape)).astype("float32")
 
 

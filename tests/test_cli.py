@@ -148,7 +148,7 @@ def test_quantize_export_verify_inspect(files, capfd):
         arguments = ("verify", files / "q.keras", files / "q.tflite", "--data", files / data, "--intermediates")
         status, out, err = in_process(capfd, *arguments)
         assert (status, err) == (0, "")
-        assert "0 of 120 outputs differ" in out and "(40 samples)" in out
+        assert "0 of 96 outputs differ" in out and "(32 samples)" in out
     status, out, err = in_process(capfd, "inspect", files / "q.tflite")
     assert (status, err) == (0, "")
     assert all(text in out for text in ("CONV_2D", "FULLY_CONNECTED", "XNNPACK", "conv", "4×3×3×6, 4 scales"))
@@ -164,7 +164,7 @@ def test_inspect_measures_sorts_and_writes_a_page(files, capfd, tmp_path):
     options = ("--data", files / "x.npy", "--sort", "bytes", "--html", tmp_path / "r.html")
     status, out, err = in_process(capfd, "inspect", files / "q.keras", *options)
     assert (status, err) == (0, "")
-    assert all(text in out for text in ("SQNR alone", "clipped", "on 40 samples", "XNNPACK", "r.html: written"))
+    assert all(text in out for text in ("SQNR alone", "clipped", "on 32 samples", "XNNPACK", "r.html: written"))
     rows = [line.split("│") for line in out.splitlines() if line.startswith("│")]
     assert rows[0][2].strip() == "logits" and int(rows[0][7].replace(",", "")) == 1200 + 12
     assert "Error by layer" in (tmp_path / "r.html").read_text()
@@ -200,7 +200,7 @@ def test_export_verify_inspect_onnx(files, capfd):
     assert (status, err) == (0, "") and "in float on ONNX Runtime" not in out
     arguments = ("verify", files / "q.keras", files / "q.onnx", "--data", files / "x.npy", "--intermediates")
     status, out, err = in_process(capfd, *arguments)
-    assert (status, err) == (0, "") and "0 of 120 outputs differ" in out and "(40 samples)" in out
+    assert (status, err) == (0, "") and "0 of 96 outputs differ" in out and "(32 samples)" in out
     status, out, err = in_process(capfd, "inspect", files / "q.onnx")
     assert (status, err) == (0, "")
     wanted = ("QLinearConv", "QGemm", "conv/kernel", "4×6×3×3", "uint8", "batch×12×12×6")
@@ -244,7 +244,7 @@ def test_verify_on_arm(files, capfd, tmp_path, monkeypatch):
     arguments = ("verify", files / "q.keras", files / "arm.tflite", "--data", files / "x.npy", "--target", "aarch64")
     status, out, err = in_process(capfd, *arguments)
     if status == 0:  # where the emulator is set up
-        assert "0 of 120 outputs differ" in out and err == ""
+        assert "0 of 96 outputs differ" in out and err == ""
     monkeypatch.setenv("KERAS_QUANT_AARCH64", str(tmp_path))
     assert "aarch64/setup.sh` on x86-64 Debian" in fails_in_process(capfd, *arguments)
 

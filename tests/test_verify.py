@@ -10,7 +10,7 @@ import keras_quant as kq
 from tests.helpers import images, sequential
 
 L = keras.layers
-X = images()
+X = images(40)
 
 
 @pytest.fixture

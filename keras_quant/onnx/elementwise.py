@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_quant.integer import Quantized, QuantParams
-from keras_quant.integer.softmax import LARGEST_TERM
+from keras_quant.integer.softmax import exponentials
 from keras_quant.layers import (
     QuantAbsolute,
     QuantAdd,
@@ -114,9 +114,10 @@ def inner_softmax(lowering, layer, x, output):
     """Exponentials of 8 bits, as `integer.exact_softmax` has them."""
     if layer.is_builtin(x.shape[-1]):
         return softmax(lowering, layer, x, output)
-    x, last = lowering.real(x, False), [len(x.shape)]
+    (grid, _), last = exponentials(x.shape[-1]), [len(x.shape)]
+    x = lowering.real(x, False)
     below = lowering.node("Sub", [x, reduced(lowering, "ReduceMax", x, last)])
-    steps = lowering.constant("largest_term", np.float32(LARGEST_TERM))
+    steps = lowering.constant("steps", 1.0 / grid.scale)
     terms = lowering.node("Round", [lowering.node("Mul", [lowering.node("Exp", [below]), steps])])
     return Made(lowering.node("Div", [terms, reduced(lowering, "ReduceSum", terms, last)]))
 

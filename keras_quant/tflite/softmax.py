@@ -5,14 +5,12 @@ import dataclasses
 import numpy as np
 
 from keras_quant.integer import QuantParams
-from keras_quant.integer.softmax import LARGEST_TERM, TERMS
+from keras_quant.integer.params import INT8_MAX, INT8_MIN
+from keras_quant.integer.softmax import exponentials
 from keras_quant.layers import QuantInnerSoftmax, QuantSoftmax
 from keras_quant.tflite.float_elementwise import binary
 from keras_quant.tflite.lower import lowers, params_of
 from keras_quant.tflite.writer import TensorType
-
-# Added to a number below 2^22 it leaves an integer: float32 has no fractions there.
-ROUNDING = np.float32(1.5 * 2**23)
 
 
 @lowers(QuantSoftmax)
@@ -32,27 +30,34 @@ def softmax(lowering, layer, x, output):
 
 @lowers(QuantInnerSoftmax)
 def inner_softmax(lowering, layer, x, output):
-    """Exponentials by ELU, on a grid of 1/255; as integers they add up exactly, in any order.
+    """Exponentials by ELU, on a grid on which float32 adds them up exactly, in any order.
 
-    REDUCE_MAX ► SUB ► ELU ► DEQUANTIZE ► MUL 255 ► ADD, SUB: rounded ► SUM ► DIV ► QUANTIZE
+    REDUCE_MAX ► SUB ► ELU ► ADD 1 ► DEQUANTIZE ► MUL by 1 / SUM ► QUANTIZE
     """
-    terms = x.shape[-1]
-    if layer.is_builtin(terms):
+    if layer.is_builtin(x.shape[-1]):
         return softmax(lowering, layer, x, output)
     row = (*x.shape[1:-1], 1)
     axis = lowering.ints(output, "axis", [len(x.shape) - 1])
-    grid = QuantParams(x.scale, TERMS.zero_point)
-    top = lowering.activation(output, "largest", row, params_of(x))
-    lowering.operator("REDUCE_MAX", [x, axis], top, 2, (1, 14, 0), "ReducerOptions", keepDims=True)
-    below = lowering.activation(output, "below", params=grid)
-    lowering.operator("SUB", [x, top], below, 2, (1, 14, 0), "SubOptions")
-    table = lowering.activation(output, "exponentials", params=TERMS)
-    lowering.operator("ELU", [below], table, 1, (1, 14, 0))
+    largest = lowering.activation(output, "largest", row, params_of(x))
+    lowering.operator("REDUCE_MAX", [x, axis], largest, 2, (1, 14, 0), "ReducerOptions", keepDims=True)
+    below = lowering.activation(output, "below", params=QuantParams(x.scale, INT8_MAX))
+    lowering.operator("SUB", [x, largest], below, 2, (1, 14, 0), "SubOptions")
+    terms = _exponentials(lowering, below, output)
 
     real = dataclasses.replace(output, params=None)
-    scaled = binary(lowering, "MUL", lowering.real(table), LARGEST_TERM, real, "scaled")
-    moved = binary(lowering, "ADD", scaled, ROUNDING + LARGEST_TERM, real, "moved")
-    exponentials = binary(lowering, "SUB", moved, ROUNDING, real, "integers")
-    total = lowering.activation(real, "total", row)
-    lowering.operator("SUM", [exponentials, axis], total, 1, (1, 5, 0), "ReducerOptions", keepDims=True)
-    return lowering.quantized(binary(lowering, "DIV", exponentials, total, real, "share"), lowering.activation(output))
+    total = lowering.activation(dataclasses.replace(real, shape=row), "total")
+    lowering.operator("SUM", [terms, axis], total, 1, (1, 5, 0), "ReducerOptions", keepDims=True)
+    inverse = binary(lowering, "DIV", 1.0, total, dataclasses.replace(real, shape=row), "inverse")
+    return lowering.quantized(binary(lowering, "MUL", terms, inverse, real, "share"), lowering.activation(output))
+
+
+def _exponentials(lowering, x, output):
+    """The real exponentials of numbers up to 0."""
+    grid, one = exponentials(x.shape[-1])
+    less = lowering.activation(output, "less_1", params=grid)
+    lowering.operator("ELU", [x], less, 1, (1, 14, 0))
+    # Integers from -K to 0 become those from 0 to K.
+    whole = lowering.activation(output, "exponentials", params=QuantParams(grid.scale, INT8_MIN))
+    number = lowering.writer.constant(f"{output.name}/one", np.int8([INT8_MAX]), grid.scale, zero_point=INT8_MAX - one)
+    lowering.operator("ADD", [less, number], whole, 2, (1, 14, 0), "AddOptions")
+    return lowering.real(whole)

@@ -115,7 +115,8 @@ def test_softmax_over_any_axes_ships(name, tmp_path):
     build = SOFTMAXES[name]
     model = functional((lambda x: build(x, x)) if "attention" in name else build, (6, 5, 4))
     _, report = quantize_and_ship(model, tmp_path)
-    assert {operator.name for operator in report.off_xnnpack} == {"SOFTMAX", "QUANTIZE"}
+    off_xnnpack = {operator.name for operator in report.off_xnnpack}
+    assert off_xnnpack == (set() if "attention" in name else {"SOFTMAX", "QUANTIZE"})
 
 
 def test_a_softmax_over_the_batch_is_refused():

@@ -34,7 +34,7 @@ def test_a_network_with_resizing_trains_saves_and_ships(tmp_path):
     x = images()
     qmodel = kq.quantize(model, "int8", x)
     qmodel.compile("sgd", "mse")
-    qmodel.fit(x, np.ones((40, 4, 5, 3)), verbose=0)
+    qmodel.fit(x, np.ones((len(x), 4, 5, 3)), verbose=0)
     qmodel.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again.predict(x, verbose=0), qmodel.predict(x, verbose=0))

@@ -76,6 +76,8 @@ ON_XNNPACK = {
     "resizing_by_matrices": lambda: sequential(L.Resizing(7, 20, "bicubic")),
     "power": lambda: functional(lambda x: ops.power(ops.relu(x), 1.5)),
     "division_by_a_tensor": lambda: functional(lambda x: x / (ops.abs(x) + 1.0)),
+    "attention": lambda: functional(lambda x: x + L.MultiHeadAttention(2, 4)(x, x), WORDS),
+    "attention_with_dropout": lambda: functional(lambda x: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x), WORDS),
     "layer_normalization": lambda: sequential(L.Conv2D(8, 3), L.LayerNormalization(), L.Conv2D(3, 1)),
     "layer_normalization_of_all": lambda: sequential(L.LayerNormalization(axis=[1, 2, 3])),
     "layer_normalization_of_vectors": lambda: sequential(L.Flatten(), L.Dense(9), L.LayerNormalization(scale=False)),
@@ -363,11 +365,6 @@ OFF_XNNPACK = {
     "resizing_nearest_odd": (lambda: sequential(L.Resizing(37, 41, "nearest"), L.Resizing(36, 35, "nearest")), NEAREST),
     "gelu": (lambda: sequential(L.Conv2D(4, 1, activation="gelu")), ["GELU"]),
     "gelu_approximate": (lambda: functional(keras.ops.gelu), ["GELU"]),
-    "attention": (lambda: functional(lambda x: x + L.MultiHeadAttention(2, 4)(x, x), WORDS), ["SOFTMAX", "QUANTIZE"]),
-    "attention_with_dropout": (
-        lambda: functional(lambda x: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x), WORDS),
-        ["SOFTMAX", "QUANTIZE"],
-    ),
     "where": (lambda: masked(lambda x, m: ops.where(m[:, :, None], x, x * 0.5)), ["GREATER", "RESHAPE", "SELECT_V2"]),
     "where_constants": (
         lambda: masked(lambda x, m: ops.where(np.eye(10, 8) > 0, 0.25, ops.where(m[:, :, None], x, -0.5))),
@@ -381,15 +378,15 @@ OFF_XNNPACK = {
     "integers": (lambda: functional(of_integers, WORDS), INTEGERS),
     "attention_causal": (
         lambda: functional(lambda x: L.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True), WORDS),
-        ["SELECT_V2", "SOFTMAX", "QUANTIZE"],
+        ["SELECT_V2"],
     ),
     "attention_masked": (
         lambda: masked(lambda x, m: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x, attention_mask=m[:, None, :])),
-        ["GREATER", "RESHAPE", "RESHAPE", "SELECT_V2", "SOFTMAX", "QUANTIZE", "SELECT_V2"],
+        ["GREATER", "RESHAPE", "SELECT_V2", "SELECT_V2"],
     ),
     "attention_with_added_mask": (
         lambda: masked(added_mask),
-        ["GREATER", "RESHAPE", "LOGICAL_AND", "SELECT_V2", "SOFTMAX", "QUANTIZE"],
+        ["GREATER", "RESHAPE", "LOGICAL_AND", "SELECT_V2"],
     ),
     "softplus_of_many": (lambda: sequential(L.UpSampling2D(3), L.Conv2D(4, 1, activation="softplus")), TABLE),
     "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX", "QUANTIZE"]),

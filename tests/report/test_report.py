@@ -164,7 +164,7 @@ def test_a_layer_called_twice_has_one_line():
 def test_every_policy_reports(policy, tmp_path):
     model = sequential(L.Conv2D(8, 3, name="conv"), L.ReLU(), L.Flatten(), L.Dense(4, name="dense"))
     report = kq.report(quantized(model, policy), images())
-    assert not report.notes and report.samples == 40
+    assert not report.notes and report.samples == 32
     dense = line(report, "dense")
     assert dense.policy == policy and dense.bytes and dense.macs == 3200 and dense.low < 0 < dense.high
     if policy == "float32":
