@@ -3,9 +3,9 @@
     python benchmarks/transformers.py [--size small deit bert] [--threads 1 2] [--repeats 30] [--steps]
 
 Encoders in the manner of ViT: layer normalization, attention, layer normalization, GELU between two Dense layers. Batch 1
-on LiteRT; the files of a size run in turn, times are medians of processor time, ratios medians over the pairs of neighbouring
-runs. SQNR is that of the logits against the float model on 32 samples. With `--steps` a training step at batch 32 and the
-first calls of `predict` and `fit` as well, each contestant in a process of its own.
+on LiteRT; the files of a size run in turn, times are medians of processor time, ratios medians over the pairs of
+neighbouring runs. SQNR is that of the logits against the float model on 32 samples. With `--steps` a training step at batch
+32 and the first calls of `predict` and `fit` as well, each contestant in a process of its own.
 """
 
 import argparse

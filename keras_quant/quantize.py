@@ -31,6 +31,7 @@ from keras_quant.graph import (
     ranges_apart,
     scale_inner_softmaxes,
     settle_halves,
+    symmetric_right_sides,
     trace,
     warn_of_ranges_apart,
     with_float_ends,
@@ -67,6 +68,7 @@ PASSES = (
     merge_rescalings,
     fuse_input_scales,
     scale_inner_softmaxes,
+    symmetric_right_sides,
 )
 FALLBACKS = (None, "float")
 

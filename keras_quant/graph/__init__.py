@@ -20,6 +20,7 @@ from keras_quant.graph.place import place
 from keras_quant.graph.products import lift_products
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
 from keras_quant.graph.softmax import scale_inner_softmaxes
+from keras_quant.graph.symmetric import symmetric_right_sides
 from keras_quant.graph.tables import lift_tables
 from keras_quant.graph.trace import trace
 from keras_quant.graph.weights import join_biases, lift_weights
@@ -51,6 +52,7 @@ __all__ = [
     "place",
     "ranges_apart",
     "scale_inner_softmaxes",
+    "symmetric_right_sides",
     "settle_halves",
     "trace",
     "warn_of_ranges_apart",

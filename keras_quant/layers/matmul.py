@@ -7,40 +7,63 @@ from keras import ops
 
 from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
+from keras_quant.layers.annotation import annotation
 from keras_quant.layers.base import EndsInProduct, QuantComposite, Quantize, QuantLayer
 from keras_quant.layers.registry import computes
 from keras_quant.layers.reshape import QuantPermute, QuantReshape
 
 
+class _Transposing:
+    """Mixin before the layers of this file.
+
+    Args:
+        transpose_b: whether the second operand is `(..., n, k)`.
+    """
+
+    def __init__(self, *args, transpose_b=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.transpose_b = transpose_b
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, "transpose_b": True} if self.transpose_b else config
+
+
 @keras.saving.register_keras_serializable(package="keras_quant")
-class _BatchMatmul(QuantLayer, keras.layers.Layer):
+class _BatchMatmul(_Transposing, QuantLayer, keras.layers.Layer):
     """BATCH_MATMUL of `(..., m, k)` and `(..., k, n)`; the second lies on a symmetric grid."""
 
     def float_call(self, inputs):
-        return ops.matmul(*inputs)
+        a, b = inputs
+        return ops.matmul(a, ops.swapaxes(b, -1, -2) if self.transpose_b else b)
 
     def integer_call(self, inputs, y):
-        return integer.batch_matmul(*inputs, y)
+        a, b = inputs
+        if self.transpose_b:
+            b = integer.Quantized(ops.swapaxes(b.integers, -1, -2), b.params)
+        return integer.batch_matmul(a, b, y)
 
     def compute_output_shape(self, input_shape):
         a, b = input_shape
-        return (*a[:-1], b[-1])
+        return (*a[:-1], b[-2] if self.transpose_b else b[-1])
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
-class QuantMatmul(EndsInProduct, keras.layers.Layer):
+class QuantMatmul(_Transposing, EndsInProduct, keras.layers.Layer):
     """`keras.ops.matmul` of two tensors with equal leading dimensions on int8; lowered to QUANTIZE and BATCH_MATMUL.
 
-    The kernel wants zero point 0 on the right, so that side is moved onto a symmetric grid.
+    The kernel wants zero point 0 on the right, so that side is moved onto a symmetric grid where it is not on one already.
 
     Args:
         output_quantizer: name, config or object, see `quantizers.get`.
+        transpose_b: whether the second operand has its last two dimensions exchanged.
     """
 
-    def __init__(self, output_quantizer="moving_average", **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, output_quantizer="moving_average", transpose_b=False, **kwargs):
+        super().__init__(transpose_b=transpose_b, **kwargs)
         self.right = Quantize(output_quantizer="symmetric", name=f"{self.name}_right")
-        self.product = _BatchMatmul(output_quantizer=output_quantizer, name=f"{self.name}_product")
+        transposed = {"transpose_b": True} if transpose_b else {}
+        self.product = _BatchMatmul(output_quantizer=output_quantizer, name=f"{self.name}_product", **transposed)
 
     def build_parts(self, input_shape):
         a, b = input_shape
@@ -54,7 +77,9 @@ class QuantMatmul(EndsInProduct, keras.layers.Layer):
 
     def compose(self, inputs, training=None):
         a, b = inputs
-        return self.product([a, self.right(b, training=training)], training=training)
+        on_grid = annotation(b).quantizer
+        symmetric = on_grid.symmetric and on_grid.type.storage == "int8"
+        return self.product([a, b if symmetric else self.right(b, training=training)], training=training)
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
@@ -69,21 +94,24 @@ class QuantEinsum(QuantComposite, keras.layers.Layer):
     def __init__(self, subscripts, output_quantizer="moving_average", **kwargs):
         super().__init__(**kwargs)
         self.subscripts = subscripts
-        self.matmul = QuantMatmul(output_quantizer=output_quantizer, name=f"{self.name}_matmul")
+        left, right, result = self._labels()
+        # The kernel reads rows of either side; a transpose would copy them byte by byte.
+        summed, columns = self._summed_and_columns(left, right, result)
+        transposed = {"transpose_b": True} if right[-len(summed) :] == "".join(summed) and columns else {}
+        self.matmul = QuantMatmul(output_quantizer=output_quantizer, name=f"{self.name}_matmul", **transposed)
 
     def build_parts(self, input_shape):
         left, right, result = self._labels()
         sizes = {**dict(zip(left, input_shape[0])), **dict(zip(right, input_shape[1]))}
-        shared = [label for label in left if label in right]
-        batch = [label for label in shared if label in result]
-        summed = [label for label in shared if label not in result]
+        batch = [label for label in left if label in right and label in result]
+        summed, columns = self._summed_and_columns(left, right, result)
         rows = [label for label in left if label not in right]
-        columns = [label for label in right if label not in left]
         size = lambda labels: math.prod(sizes[label] for label in labels)
         folded = [sizes[label] for label in batch[1:]]
         self.left, self.right, self.result = [], [], []
         self._move(self.left, "left", left, batch + rows + summed, [*folded, size(rows), size(summed)])
-        self._move(self.right, "right", right, batch + summed + columns, [*folded, size(summed), size(columns)])
+        first, last = (columns, summed) if self.matmul.transpose_b else (summed, columns)
+        self._move(self.right, "right", right, batch + first + last, [*folded, size(first), size(last)])
         made = batch + rows + columns
         self.result.append(QuantReshape([sizes[label] for label in made[1:]], name=f"{self.name}_result"))
         if made != list(result):
@@ -104,6 +132,11 @@ class QuantEinsum(QuantComposite, keras.layers.Layer):
                 f"both have. Received: subscripts={self.subscripts!r}"
             )
         return left, right, result
+
+    @staticmethod
+    def _summed_and_columns(left, right, result):
+        summed = [label for label in left if label in right and label not in result]
+        return summed, [label for label in right if label not in left]
 
     def _move(self, chain, side, labels, wanted, shape):
         """Add the layers that bring `labels` into the order `wanted` and the dimensions `shape`."""

@@ -169,4 +169,8 @@ def _with_constant(lowering, layer, x, output, operator):
 
 @lowers(_BatchMatmul)
 def matmul(lowering, layer, inputs, output):
-    return Made(lowering.node("MatMul", [lowering.real(x, False) for x in inputs]))
+    a, b = (lowering.real(x, False) for x in inputs)
+    if layer.transpose_b:
+        rank = len(inputs[1].shape) + 1
+        b = lowering.node("Transpose", [b], perm=[*range(rank - 2), rank - 1, rank - 2])
+    return Made(lowering.node("MatMul", [a, b]))

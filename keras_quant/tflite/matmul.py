@@ -7,5 +7,5 @@ from keras_quant.tflite.lower import lowers
 @lowers(_BatchMatmul)
 def batch_matmul(lowering, layer, inputs, output):
     y = lowering.activation(output)
-    lowering.operator("BATCH_MATMUL", inputs, y, 2, (2, 3, 0), "BatchMatMulOptions", adjX=False, adjY=False)
+    lowering.operator("BATCH_MATMUL", inputs, y, 2, (2, 3, 0), "BatchMatMulOptions", adjX=False, adjY=layer.transpose_b)
     return y
