@@ -29,9 +29,9 @@ def standardize(lowering, layer, x, output):
     c = lowering.real(_relabelled(lowering, x, output, layout.shape, unit))
     variance = steps.sum(steps.binary("MUL", c, c, "square"), 2, "squares")
     if layer.statistic == "mean":
-        variance = steps.on_rows("DIV", variance, layout.count, "mean_square")
+        variance = steps.mean(variance, "mean_square")
     if layer.center:
-        mean = steps.on_rows("DIV", steps.sum(c, 1, "sum"), layout.count, "mean")
+        mean = steps.mean(steps.sum(c, 1, "sum"), "mean")
         c = steps.binary("SUB", c, mean, "centered")
         variance = steps.on_rows("SUB", variance, steps.on_rows("MUL", mean, mean, "squared_mean"), "difference")
         variance = steps.on_rows("MAXIMUM", variance, 0.0, "variance")
@@ -197,6 +197,13 @@ class _Steps:
         low = self.binary("SUB", partial, high, f"{part}_low", shape)
         high, low = (self._reduced(t, layout.summed(), f"{part}_{n}_sum") for t, n in ((high, "high"), (low, "low")))
         return self.on_rows("ADD", high, low, part)
+
+    def mean(self, total, part):
+        """Of a sum, rounded once.
+
+        XNNPACK of LiteRT 2.1 makes one operator of SUM and DIV by a constant, which multiplies by the reciprocal.
+        """
+        return self.on_rows("DIV", self.on_rows("ADD", total, total, f"{part}_doubled"), 2 * self.layout.count, part)
 
     def _without(self, axes):
         return tuple(1 if axis in axes else size for axis, size in enumerate(self.layout.shape, 1))
