@@ -58,7 +58,6 @@ from keras_quant.layers.normalization import (
     QuantGroupNormalization,
     QuantLayerNormalization,
     QuantRMSNormalization,
-    QuantStandardize,
     QuantUnitNormalization,
 )
 from keras_quant.layers.one_hot import QuantOneHot
@@ -107,6 +106,7 @@ from keras_quant.layers.resizing import QuantCenterCrop, QuantResize, QuantResiz
 from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, QuantZeroPadding1D
 from keras_quant.layers.slice import QuantSlice
 from keras_quant.layers.spectrogram import MelSpectrogram
+from keras_quant.layers.standardize import QuantExactStandardize, QuantStandardize
 from keras_quant.layers.table import QuantPower, QuantTable
 from keras_quant.layers.top_k import QuantTopK
 from keras_quant.layers.upsampling import QuantUpSampling2D, QuantUpSampling3D

@@ -1,7 +1,7 @@
 """Normalizations by statistics of the input itself: layer, group, root mean square, unit.
 
-No int8 kernel does any of them. They are taken apart into MEAN, SUB and MUL on XNNPACK and one table of 1/√v on the small
-tensor of variances.
+Each is one operation of float32 operators whose results are exact, or where the policy wants integers only a standardization
+and an affine layer of integer kernels.
 """
 
 import math
@@ -9,97 +9,64 @@ import math
 import keras
 
 from keras_quant.errors import UnsupportedLayerError
-from keras_quant.layers.add import QuantSubtract
 from keras_quant.layers.affine import QuantScaleShift
 from keras_quant.layers.base import QuantComposite
 from keras_quant.layers.constant import QuantAddConstant, QuantMultiplyConstant
-from keras_quant.layers.multiply import QuantMultiply, QuantSquare
-from keras_quant.layers.reduce import QuantMean, QuantSum
 from keras_quant.layers.registry import quantizes
 from keras_quant.layers.reshape import QuantReshape
-from keras_quant.layers.table import QuantTable
+from keras_quant.layers.standardize import QuantExactStandardize, QuantStandardize
 
 # Scale first, as the Keras layers have their weights.
 _AFFINE_WEIGHTS = ("scale", "offset", "constant")
 
 
-class _SameShape(QuantComposite):
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    @property
-    def output_quantizer(self):
-        return self.last_part.output_quantizer
-
-
-@keras.saving.register_keras_serializable(package="keras_quant")
-class QuantStandardize(_SameShape, keras.layers.Layer):
-    """`(x - mean) / √(variance + epsilon)` over some axes, the batch not among them.
-
-    Args:
-        axis: integers.
-        epsilon: float.
-        center: whether to subtract the mean.
-        statistic: "mean" or "sum": what is taken of the squares.
-    """
-
-    def __init__(self, axis, epsilon=1e-3, center=True, statistic="mean", **kwargs):
-        super().__init__(**kwargs)
-        self.axis, self.epsilon, self.center, self.statistic = axis, epsilon, center, statistic
-        reduction = QuantSum if statistic == "sum" else QuantMean
-        self.mean = QuantMean(axis, keepdims=True, name=f"{self.name}_mean") if center else None
-        self.centered = QuantSubtract(name=f"{self.name}_centered") if center else None
-        self.square = QuantSquare(name=f"{self.name}_square")
-        self.variance = reduction(axis, keepdims=True, name=f"{self.name}_variance")
-        self.inverse = QuantTable("rsqrt", offset=epsilon, name=f"{self.name}_rsqrt")
-        self.last_part_ = QuantMultiply(name=f"{self.name}_normalized")
-
-    @property
-    def last_part(self):
-        return self.last_part_
-
-    def build_parts(self, input_shape):
-        self.variance.build(input_shape)
-        small = self.variance.compute_output_shape(input_shape)
-        if self.center:
-            self.mean.build(input_shape)
-            self.centered.build([input_shape, small])
-        self.square.build(input_shape)
-        self.inverse.build(small)
-        self.last_part.build([input_shape, small])
-
-    def compose(self, inputs, training=None):
-        if self.center:
-            inputs = self.centered([inputs, self.mean(inputs, training=training)], training=training)
-        variance = self.variance(self.square(inputs, training=training), training=training)
-        return self.last_part([inputs, self.inverse(variance, training=training)], training=training)
-
-    def get_config(self):
-        own = {"axis": self.axis, "epsilon": self.epsilon, "center": self.center, "statistic": self.statistic}
-        return {**super().get_config(), **own}
-
-
-class _Affine(_SameShape):
+class _Affine(QuantComposite):
     """Mixin: a standardization, then a trainable scale and offset, where the float layer has them."""
 
     # Whether the float layer has a scale, an offset.
     has_scale_and_offset = (False, False)
+    # The arguments of `QuantStandardize` besides axes and epsilon.
+    statistics = {}
 
     def axes(self, rank):
         """The axes that statistics are taken over, and along which scale and offset vary."""
         axes = self.axis if isinstance(self.axis, (list, tuple)) else [self.axis]
         return sorted(axis % rank for axis in axes)
 
-    def standardization(self, axes, **arguments):
-        """The `QuantStandardize` over these axes."""
-        return QuantStandardize(axes, self.epsilon, name=f"{self.name}_standardize", **arguments)
-
-    def build_standardization(self, input_shape):
-        self.standardize = self.standardization(self.axes(len(input_shape)))
-        self.standardize.build(input_shape)
+    def groups_of(self, input_shape):
+        """Into how many groups the channels fall, or `None`."""
+        return None
 
     def build_parts(self, input_shape):
-        self.build_standardization(input_shape)
+        self.affine = []
+        if self.policy.integer_only:
+            self._build_of_integers(input_shape)
+            return
+        scale, offset = self.has_scale_and_offset
+        self.standardize = QuantExactStandardize(
+            self.axes(len(input_shape)),
+            self.epsilon,
+            groups=self.groups_of(input_shape),
+            use_scale=bool(scale),
+            use_offset=bool(offset),
+            policy=self.policy,
+            name=f"{self.name}_normalized",
+            **self.statistics,
+        )
+        self.standardize.build(input_shape)
+
+    def _build_of_integers(self, input_shape):
+        groups, axes, shape = self.groups_of(input_shape), self.axes(len(input_shape)), input_shape
+        self.split = self.join = None
+        if groups is not None:
+            grouped = (math.prod(shape[1:-1]), groups, shape[-1] // groups)
+            self.split = QuantReshape(grouped, name=f"{self.name}_split")
+            self.join = QuantReshape(input_shape[1:], name=f"{self.name}_join")
+            self.split.build(input_shape)
+            axes, shape = [1, 3], (None, *grouped)
+            self.join.build(shape)
+        self.standardize = QuantStandardize(axes, self.epsilon, name=f"{self.name}_standardize", **self.statistics)
+        self.standardize.build(shape)
         self.affine = self._affine_layers(input_shape)
         for layer in self.affine:
             layer.build(input_shape)
@@ -118,20 +85,27 @@ class _Affine(_SameShape):
 
     @property
     def last_part(self):
-        return (self.affine or [self.standardize.last_part])[-1]
+        return self.affine[-1] if self.affine else self.standardize.last_part
 
-    def standardized(self, inputs, training=None):
-        return self.standardize(inputs, training=training)
+    @property
+    def output_quantizer(self):
+        return self.last_part.output_quantizer
 
     def compose(self, inputs, training=None):
-        outputs = self.standardized(inputs, training)
-        for layer in self.affine:
-            outputs = layer(outputs, training=training)
-        return outputs
+        parts = [self.standardize, *self.affine]
+        if self.policy.integer_only and self.split is not None:
+            parts = [self.split, self.standardize, self.join, *self.affine]
+        for layer in parts:
+            inputs = layer(inputs, training=training)
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def copy_weights(self, layer):
         """Take scale and offset of the float layer."""
-        own = [weight for part in self.affine for weight in part.weights if weight.name in _AFFINE_WEIGHTS]
+        parts = [self.standardize, *self.affine]
+        own = [weight for part in parts for weight in part.weights if weight.name in _AFFINE_WEIGHTS]
         for weight, value in zip(own, layer.weights):
             weight.assign(keras.ops.reshape(value, weight.shape))
 
@@ -140,13 +114,13 @@ class _Affine(_SameShape):
 class QuantLayerNormalization(_Affine, keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` on int8. Args: those of `keras.layers.LayerNormalization`, but `rms_scaling`."""
 
-    def build_standardization(self, input_shape):
+    def build_parts(self, input_shape):
         if getattr(self, "rms_scaling", False):
             raise UnsupportedLayerError(
                 f"Layer '{self.name}' has `rms_scaling`, which divides by the deviation and keeps the mean. "
                 "Use `keras.layers.RMSNormalization`."
             )
-        super().build_standardization(input_shape)
+        super().build_parts(input_shape)
 
     @property
     def has_scale_and_offset(self):
@@ -157,24 +131,15 @@ class QuantLayerNormalization(_Affine, keras.layers.LayerNormalization):
 class QuantGroupNormalization(_Affine, keras.layers.GroupNormalization):
     """`keras.layers.GroupNormalization` over the last axis on int8. Args: those of `keras.layers.GroupNormalization`."""
 
-    def build_standardization(self, input_shape):
+    def build_parts(self, input_shape):
         if self.axes(len(input_shape)) != [len(input_shape) - 1]:
             raise UnsupportedLayerError(
                 f"Layer '{self.name}' has its groups along axis {self.axis}; on int8 they lie along the last. Use `axis=-1`."
             )
-        channels = input_shape[-1]
-        groups = channels if self.groups == -1 else self.groups
-        grouped = (math.prod(input_shape[1:-1]), groups, channels // groups)
-        self.split = QuantReshape(grouped, name=f"{self.name}_split")
-        self.join = QuantReshape(input_shape[1:], name=f"{self.name}_join")
-        self.standardize = self.standardization([1, 3])
-        self.split.build(input_shape)
-        self.standardize.build((None, *grouped))
-        self.join.build((None, *grouped))
+        super().build_parts(input_shape)
 
-    def standardized(self, inputs, training=None):
-        outputs = self.standardize(self.split(inputs, training=training), training=training)
-        return self.join(outputs, training=training)
+    def groups_of(self, input_shape):
+        return input_shape[-1] if self.groups == -1 else self.groups
 
     @property
     def has_scale_and_offset(self):
@@ -190,9 +155,7 @@ class QuantRMSNormalization(_Affine, _RMSNormalization or keras.layers.Layer):
     """`keras.layers.RMSNormalization` on int8. Args: those of `keras.layers.RMSNormalization`."""
 
     has_scale_and_offset = (True, False)
-
-    def standardization(self, axes):
-        return super().standardization(axes, center=False)
+    statistics = {"center": False}
 
 
 @quantizes(keras.layers.UnitNormalization)
@@ -200,6 +163,4 @@ class QuantUnitNormalization(_Affine, keras.layers.UnitNormalization):
     """`keras.layers.UnitNormalization` on int8. Args: those of `keras.layers.UnitNormalization`."""
 
     epsilon = 1e-12
-
-    def standardization(self, axes):
-        return super().standardization(axes, center=False, statistic="sum")
+    statistics = {"center": False, "statistic": "sum"}

@@ -1,3 +1,3 @@
 """All lowering rules, registered by import."""
 
-from keras_quant.onnx import conv, conv_transpose, dynamic, elementwise, integers, masks, movement, pooling  # noqa: F401
+from keras_quant.onnx import conv, conv_transpose, dynamic, elementwise, integers, masks, movement, normalization, pooling  # noqa: F401

@@ -20,6 +20,7 @@ from keras_quant.tflite import (  # noqa: F401
     matmul,
     maximum,
     multiply,
+    normalization,
     pooling,
     reduce,
     relu,

@@ -223,8 +223,10 @@ class Writer:
                     same[made] = source
 
     def _alike(self, *indices):
-        """Whether tensors have one shape, at every size that the runtime may give them."""
+        """Whether tensors have one shape, at every size that the runtime may give them, and one grid."""
         first, second = (self.graph.tensors[index] for index in indices)
+        if _grid(first) != _grid(second):
+            return False
         opened = [t.shapeSignature is not None and -1 in list(t.shapeSignature)[1:] for t in (first, second)]
         return list(first.shape) == list(second.shape) and not any(opened)
 
@@ -256,6 +258,11 @@ class Writer:
             tensor.buffer = position[tensor.buffer]
         self.buffers = [self.buffers[index] for index in buffers]
         return place
+
+
+def _grid(tensor):
+    q = tensor.quantization
+    return None if q is None or q.scale is None else (q.scale.tolist(), q.zeroPoint.tolist())
 
 
 def _has_groups(tensor):

@@ -53,6 +53,7 @@ ARGUMENTS = {
     "QuantGroupNormalization": {"groups": 2},
     "QuantPower": {"exponent": 3.0},
     "QuantStandardize": {"axis": [3]},
+    "QuantExactStandardize": {"axis": [3], "groups": 2, "use_scale": True},
     "QuantStochasticDepth": {"drop_path_rate": 0.5},
     "QuantTable": {"function": "softplus", "offset": 0.5},
     "QuantTopK": {"k": 3},

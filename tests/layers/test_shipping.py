@@ -78,11 +78,6 @@ ON_XNNPACK = {
     "division_by_a_tensor": lambda: functional(lambda x: x / (ops.abs(x) + 1.0)),
     "attention": lambda: functional(lambda x: x + L.MultiHeadAttention(2, 4)(x, x), WORDS),
     "attention_with_dropout": lambda: functional(lambda x: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x), WORDS),
-    "layer_normalization": lambda: sequential(L.Conv2D(8, 3), L.LayerNormalization(), L.Conv2D(3, 1)),
-    "layer_normalization_of_all": lambda: sequential(L.LayerNormalization(axis=[1, 2, 3])),
-    "layer_normalization_of_vectors": lambda: sequential(L.Flatten(), L.Dense(9), L.LayerNormalization(scale=False)),
-    "group_normalization": lambda: sequential(L.Conv2D(8, 3), L.GroupNormalization(2), L.Conv2D(3, 1)),
-    "unit_normalization": lambda: sequential(L.UnitNormalization()),
     "add": lambda: functional(lambda x: L.ReLU()(L.Add()([x, L.Conv2D(6, 1)(x)]))),
     "add_three": lambda: functional(lambda x: L.Add()([x, L.Conv2D(6, 1)(x), L.ReLU()(x)])),
     "add_broadcast": lambda: functional(lambda x: L.Add()([x, L.GlobalAveragePooling2D(keepdims=True)(x)])),
@@ -289,9 +284,6 @@ VOLUMES = {
     "movement_of_volumes": lambda: functional(
         lambda x: L.Concatenate(axis=1)([L.Permute((1, 3, 2, 4))(x), L.Add()([x, L.Conv3D(1, 1)(x)])])[:, 1:, ::2], VOLUME
     ),
-    "normalizations_of_volumes": lambda: volume(
-        L.LayerNormalization(), L.Conv3D(4, 1), L.GroupNormalization(2), L.PReLU("uniform", shared_axes=[1, 2, 3])
-    ),
 }
 ON_XNNPACK |= VOLUMES
 
@@ -358,7 +350,20 @@ INTEGERS = (
     "ARG_MIN ONE_HOT TOPK_V2"
 ).split()
 NEAREST = ["RESIZE_NEAREST_NEIGHBOR"]
+# The same integers on another grid, which DEQUANTIZE reads as they are.
+GRID = ["RESHAPE"]
 OFF_XNNPACK = {
+    "normalizations_of_volumes": (
+        lambda: volume(
+            L.LayerNormalization(), L.Conv3D(4, 1), L.GroupNormalization(2), L.PReLU("uniform", shared_axes=[1, 2, 3])
+        ),
+        GRID * 2,
+    ),
+    "layer_normalization": (lambda: sequential(L.Conv2D(8, 3), L.LayerNormalization(), L.Conv2D(3, 1)), GRID),
+    "layer_normalization_of_all": (lambda: sequential(L.LayerNormalization(axis=[1, 2, 3])), GRID),
+    "layer_normalization_of_vectors": (lambda: sequential(L.Flatten(), L.Dense(9), L.LayerNormalization(scale=False)), GRID),
+    "group_normalization": (lambda: sequential(L.Conv2D(8, 3), L.GroupNormalization(2), L.Conv2D(3, 1)), GRID),
+    "unit_normalization": (lambda: sequential(L.UnitNormalization()), GRID),
     "flip_channels": (lambda: functional(lambda x: ops.flip(x, -1)), ["REVERSE_V2"]),
     "take_channels": (lambda: functional(lambda x: ops.take(x, [5, 3, 0], axis=-1)), ["GATHER"]),
     "take_at_random": (lambda: functional(lambda x: ops.take(ops.reshape(x, (-1, 864)), SHUFFLED, axis=1)), ["GATHER"]),
@@ -403,7 +408,7 @@ VARIANTS = """log_sum_exp running_sums_and_products tables_with_parameters resiz
     depthwise1d_normalized separable1d separable1d_normalized transpose_dilated transpose_normalized
     transpose_output_padding transpose_same transpose_small_kernel transpose_valid transpose1d_dilated
     transpose1d_output_padding transpose1d_same transpose1d_valid bn_after_activation bn_alone_on_vectors
-    bn_without_gain layer_normalization_of_all average_pooling1d average_pooling1d_of_all
+    bn_without_gain average_pooling1d average_pooling1d_of_all
     global_average_pooling1d global_pooling1d_joined max_pooling1d pooling1d_operations pooling_operations
     upsampling1d upsampling_nearest_large resizing_cropped resizing_nearest_down padding_and_cropping1d selu
     softplus mish hard_tanh prelu_of_little_below_zero concatenate_rows stack_one stack_unstacked unstack

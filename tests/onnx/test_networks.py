@@ -44,6 +44,7 @@ FAST = (
     "upsampling_bilinear",
     "movement",
     "arithmetic_with_arrays",
+    "group_normalization",
     "matmul",
     "conv1d_causal",
     "gelu",

@@ -84,6 +84,7 @@ def single_operators(name, path, x):
 
 
 def differences(ours, theirs):
-    """How many elements differ, of how many, by how many steps at most."""
-    steps = [np.abs(a.astype(int) - b.astype(int)) for a, b in zip(ours, theirs, strict=True)]
+    """How many elements differ, of how many, by how many steps at most; real numbers that differ at all by one."""
+    apart = lambda a, b: a != b if a.dtype == np.float32 else np.abs(a.astype(int) - b.astype(int))
+    steps = [apart(a, b) for a, b in zip(ours, theirs, strict=True)]
     return sum(map(np.count_nonzero, steps)), sum(s.size for s in steps), max(int(s.max(initial=0)) for s in steps)

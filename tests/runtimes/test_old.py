@@ -98,6 +98,14 @@ def test_networks_compute_the_same_on_the_oldest_and_the_newest_litert(runtime, 
 
 
 @pytest.mark.slow
+def test_means_are_rounded_once_where_sum_and_div_would_be_one_operator(shipped_networks, tmp_path):
+    """LiteRT 2.1.0 makes one of SUM and DIV by a constant, which multiplies by the reciprocal."""
+    files = [whole(name, path, x) for name, (_, path, x) in shipped_networks.items() if "normalization" in name]
+    for file, outputs in zip(files, run(python_with("ai-edge-litert==2.1.0"), files, tmp_path)):
+        assert differences(file.outputs, outputs)[0] == 0, file.name
+
+
+@pytest.mark.slow
 def test_the_first_litert_with_scales_by_group_computes_the_same(tmp_path):
     policy = kq.Policy("int4", "dynamic", kernel_quantizer=kq.quantizers.AbsMax(granularity="group", group_size=32))
     x = images(SAMPLES, (96,))

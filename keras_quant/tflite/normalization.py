@@ -1,0 +1,218 @@
+"""Rule for standardizations: DEQUANTIZE, float32 operators whose results are exact, QUANTIZE."""
+
+import dataclasses
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_quant.errors import ExportError
+from keras_quant.integer.normalization import heron, scaled_epsilon
+from keras_quant.layers.standardize import QuantExactStandardize
+from keras_quant.tflite.float_elementwise import binary
+from keras_quant.tflite.lower import lowers
+
+# Sums of integers below this are exact in float32.
+_EXACT = 2**24
+# Where partial sums are parted into a high and a low integer, whose sums are exact for so many of them.
+_LOW, _PARTIAL_SUMS = 2**12, 2**12
+
+
+@lowers(QuantExactStandardize)
+def standardize(lowering, layer, x, output):
+    """`integer.standardize` on `x` taken for a tensor of scale `unit`."""
+    unit, farthest = _power_of_two(x.scale), max(127 - x.zero_point, 128 + x.zero_point)
+    layout = _Layout.of(lowering, layer, farthest)
+    steps = _Steps(lowering, output, layout, unit, farthest)
+    small = scaled_epsilon(layer.epsilon, x.scale)
+    start, factors = heron(layout.count, layer.center, layer.statistic, small)
+    c = lowering.real(_relabelled(lowering, x, output, layout.shape, unit))
+    variance = steps.sum(steps.binary("MUL", c, c, "square"), 2, "squares")
+    if layer.statistic == "mean":
+        variance = steps.mean(variance, "mean_square")
+    if layer.center:
+        mean = steps.mean(steps.sum(c, 1, "sum"), "mean")
+        c = steps.binary("SUB", c, mean, "centered")
+        variance = steps.on_rows("SUB", variance, steps.on_rows("MUL", mean, mean, "squared_mean"), "difference")
+        variance = steps.on_rows("MAXIMUM", variance, 0.0, "variance")
+    variance = steps.on_rows("ADD", variance, _number(small) * unit**2, "raised")
+    root = _number(start) * unit
+    for factor in factors:
+        root = steps.on_rows("ADD", steps.on_rows("DIV", variance, root, "quotient"), root, "twice")
+        root = steps.on_rows("MUL", root, factor, "root")
+    made = steps.binary("MUL", c, steps.on_rows("DIV", 1.0, root, "inverse"), "standardized")
+    for name, operand in zip(("MUL", "ADD"), layer.gain_and_shift()):
+        if operand is not None:
+            operand = ops.convert_to_numpy(operand).reshape(layout.along(layer.along))
+            made = steps.binary(name, made, operand, "scaled" if name == "MUL" else "shifted")
+    if layout.shape == tuple(output.shape):
+        return lowering.quantized(made, lowering.activation(output))
+    y = lowering.quantized(made, lowering.activation(output, "apart", layout.shape))
+    return lowering.reshape(y, output, output.shape, into=lowering.activation(output))
+
+
+def _number(value):
+    return np.float32(ops.convert_to_numpy(value))
+
+
+def _power_of_two(scale):
+    return np.float32(2.0 ** np.clip(np.rint(np.log2(np.float64(scale))), -30, 30))
+
+
+def _relabelled(lowering, x, output, shape, unit):
+    """The same integers on a grid of scale `unit`: those of another scale would not stay integers by DEQUANTIZE.
+
+    A standardization does not mind the scale, but for `epsilon`, which is told. A power of two keeps all sums exact and is
+    never far from the true scale: an interpreter that goes by real numbers still finds the same function. RESHAPE copies
+    without a look at scales and takes a seventh of the time of MUL, which has no sizes.
+    """
+    name = f"{output.name}/integers"
+    y = lowering.writer.activation(name, shape, unit, x.zero_point, rows=output.rows)
+    if lowering.resizable:
+        one = lowering.writer.constant(f"{output.name}/one", np.ones(1, np.int8), unit / x.scale)
+        lowering.operator("MUL", [x, one], y, 3, (1, 15, 0), "MulOptions")
+        return y
+    first = -1 if lowering.writer.batch_size is None else y.shape[0]
+    wanted = lowering.ints(output, "integers_shape", [first, *shape])
+    lowering.operator("RESHAPE", [x, wanted], y, 1, (1, 5, 0), "ReshapeOptions", newShape=[first, *shape])
+    return y
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axis:
+    """Neighbouring axes of a layer that are all summed over, or none of them, as one.
+
+    Attributes:
+        size: their product.
+        summed: whether they are.
+        each: how many of its values are summed up at once, if it is; `size` if it is not.
+    """
+
+    size: int
+    summed: bool
+    each: int
+
+    @property
+    def sizes(self):
+        """As the file has them: one axis or two."""
+        return (self.size,) if self.each == self.size else (self.size // self.each, self.each)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """How values lie in the file: axes are split where the sum of squares of all values would not be exact.
+
+    Attributes:
+        axes: `_Axis`, a tuple of them.
+        places: for each axis of the layer, its place among them.
+    """
+
+    axes: tuple
+    places: tuple
+
+    @classmethod
+    def of(cls, lowering, layer, farthest):
+        """The layout of a layer whose integers are at most `farthest` from the zero point."""
+        sizes, kinds, places = [], [], []
+        for axis, size in enumerate(layer.whole, 1):
+            summed = axis in layer.axes
+            # A file without sizes has no RESHAPE.
+            if kinds[-1:] == [summed] and not lowering.resizable:
+                sizes[-1] *= size
+            else:
+                sizes, kinds = [*sizes, size], [*kinds, summed]
+            places.append(len(sizes) - 1)
+        room, axes = _EXACT // farthest**2, []
+        count = math.prod(size for size, summed in zip(sizes, kinds) if summed)
+        for size, summed in zip(sizes[::-1], kinds[::-1]):
+            divisor = size if not summed or count <= room else 1 if lowering.resizable else _divisor(size, room)
+            axes.insert(0, _Axis(size, summed, divisor))
+            room = room // divisor if summed and count > room else room
+        layout = cls(tuple(axes), tuple(places))
+        if math.prod(axis.size // axis.each for axis in axes) > _PARTIAL_SUMS:
+            raise ExportError(
+                f"Layer '{lowering.path}' takes means of {count} values, whose sum float32 does not hold exactly. Give it a "
+                "policy that is `integer_only`."
+            )
+        return layout
+
+    @property
+    def count(self):
+        """How many values have one mean."""
+        return math.prod(axis.size for axis in self.axes if axis.summed)
+
+    @property
+    def shape(self):
+        """Without the batch."""
+        return tuple(size for axis in self.axes for size in axis.sizes)
+
+    def along(self, sizes):
+        """The shape of an array that has these sizes along the layer's axes, each 1 or whole."""
+        joined = [math.prod(s for s, place in zip(sizes, self.places) if place == own) for own in range(len(self.axes))]
+        pairs = [axis.sizes if size == axis.size else [1] * len(axis.sizes) for axis, size in zip(self.axes, joined)]
+        return 1, *(size for pair in pairs for size in pair)
+
+    def summed(self, whole=True):
+        """The axes of the file, the batch counted, that are summed over; without `whole`, to partial sums."""
+        places, first = [], 1
+        for axis in self.axes:
+            last = first + len(axis.sizes)
+            places += [*range(first if whole else last - 1, last)] if axis.summed else []
+            first = last
+        return places
+
+
+def _divisor(size, most):
+    """The largest one that is not above `most`."""
+    return next(d for d in range(min(size, max(most, 1)), 0, -1) if size % d == 0)
+
+
+class _Steps:
+    """Float32 operators of one layer, on values and on rows."""
+
+    def __init__(self, lowering, output, layout, unit, farthest):
+        self.lowering, self.layout, self.unit, self.farthest = lowering, layout, unit, farthest
+        self.output = dataclasses.replace(output, params=None, dtype="float32")
+
+    def binary(self, name, a, b, part, shape=None):
+        """An operator on tensors of the layout's shape or another."""
+        output = dataclasses.replace(self.output, shape=self.layout.shape if shape is None else shape)
+        return binary(self.lowering, name, a, b, output, part)
+
+    def on_rows(self, name, a, b, part):
+        """An operator on one value a row."""
+        return self.binary(name, a, b, part, self._without(self.layout.summed()))
+
+    def sum(self, x, power, part):
+        """Of a tensor of multiples of `unit**power`, rounded to float32 once."""
+        layout = self.layout
+        if layout.count * self.farthest**power < _EXACT:
+            return self._reduced(x, layout.summed(), part)
+        inner = layout.summed(whole=False)
+        partial = self._reduced(x, inner, f"{part}_partial")
+        # Adding and taking off a number so large leaves a multiple of `_LOW`.
+        large, shape = np.float32(1.5 * 2**23 * _LOW) * self.unit**power, self._without(inner)
+        high = self.binary("ADD", partial, large, f"{part}_raised", shape)
+        high = self.binary("SUB", high, large, f"{part}_high", shape)
+        low = self.binary("SUB", partial, high, f"{part}_low", shape)
+        high, low = (self._reduced(t, layout.summed(), f"{part}_{n}_sum") for t, n in ((high, "high"), (low, "low")))
+        return self.on_rows("ADD", high, low, part)
+
+    def mean(self, total, part):
+        """Of a sum, rounded once.
+
+        XNNPACK of LiteRT 2.1 makes one operator of SUM and DIV by a constant, which multiplies by the reciprocal.
+        """
+        return self.on_rows("DIV", self.on_rows("ADD", total, total, f"{part}_doubled"), 2 * self.layout.count, part)
+
+    def _without(self, axes):
+        return tuple(1 if axis in axes else size for axis, size in enumerate(self.layout.shape, 1))
+
+    def _reduced(self, x, axes, part):
+        shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape[1:], 1))
+        if shape == x.shape[1:]:
+            return x
+        y = self.lowering.activation(self.output, part, shape)
+        operands = [x, self.lowering.ints(self.output, "axes", axes)]
+        self.lowering.operator("SUM", operands, y, 1, (1, 6, 0), "ReducerOptions", keepDims=True)
+        return y
