@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 from keras import tree
+from keras.src.ops import numpy as knp
 
 from keras_quant import layers
 from keras_quant.graph.fuse import join_pairs, layer_class, wants_another_policy
@@ -50,8 +51,10 @@ def fuse_input_scales(graph):
 
         rescaling(1/255) → zero_padding → conv2d      ⟹      zero_padding → conv2d(input_scale=1/255)
 
-    Only where nothing else reads the rescaled tensor, and both layers are called once.
+    So do one and the product of two tensors, whichever comes first: attention divides by √d. Only where nothing else reads
+    the rescaled tensor, and both layers are called once.
     """
+    graph = join_pairs(graph, _product_with_scale)
     readers, calls = graph.consumers(), graph.calls()
     scales, sources, absorbed = {}, {}, set()
     for node in graph.nodes:
@@ -63,16 +66,29 @@ def fuse_input_scales(graph):
             reader = _only_reader(reader, readers)
         if reader is None or calls[id(reader.operation)] > 1 or wants_another_policy(node, reader):
             continue
-        if _is_weighted(reader):
-            scales[reader], sources[node.output] = scale, node.inputs[0]
+        if _is_weighted(reader) or _is_product(reader):
+            scales[reader] = scales.get(reader, reader.input_scale) * scale
+            sources[node.output] = node.inputs[0]
             absorbed.add(node)
     source = lambda x: sources.get(x, x) if isinstance(x, Value) else x
     nodes = [
-        dataclasses.replace(node, args=tree.map_structure(source, node.args), input_scale=scales.get(node, 1.0))
+        dataclasses.replace(node, args=tree.map_structure(source, node.args), input_scale=scales.get(node, node.input_scale))
         for node in graph.nodes
         if node not in absorbed
     ]
     return dataclasses.replace(graph, nodes=nodes)
+
+
+def _product_with_scale(node, follower):
+    scale = _scale_only(follower) if _is_product(node) and node.activation is None else None
+    if scale is None or wants_another_policy(node, follower):
+        return None
+    return dataclasses.replace(node, outputs=follower.outputs, path=follower.path, input_scale=node.input_scale * scale)
+
+
+def _is_product(node):
+    kinds = isinstance(node.operation, (knp.Matmul, knp.Einsum))
+    return kinds and len(node.inputs) == 2 and not node.policy.computes_in_float
 
 
 def _scale_only(node):

@@ -27,7 +27,7 @@ from keras_quant.integer.halves import products_part, sums_part
 from keras_quant.integer.matmul import batch_matmul
 from keras_quant.integer.multiply import multiply
 from keras_quant.integer.normalization import standardize
-from keras_quant.integer.params import Quantized, QuantParams, activation_range, to_grid
+from keras_quant.integer.params import Quantized, QuantParams, activation_range, float32_product, to_grid
 from keras_quant.integer.pooling import mean, sum, window_sums
 from keras_quant.integer.relu import leaky_relu, requantize
 from keras_quant.integer.resize import nearest_indices, resize_bilinear, resize_nearest
@@ -46,6 +46,7 @@ __all__ = [
     "depthwise_conv_2d",
     "elu",
     "exact_softmax",
+    "float32_product",
     "fold",
     "fully_connected",
     "gelu",

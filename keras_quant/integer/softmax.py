@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_quant import backend
-from keras_quant.integer.params import INT8, INT8_MAX, QuantParams, to_grid
+from keras_quant.integer.params import INT8, INT8_MAX, QuantParams, inverse_of, to_grid
 from keras_quant.integer.table import tabulate
 
 # Scales of exponentials, how many levels they have, and of rows of how many terms. Each scale is an integer of few bits
@@ -64,4 +64,4 @@ def exact_softmax(x, y):
     distance = x.integers - ops.max(x.integers, axis=-1, keepdims=True)
     table = tabulate(QuantParams(x.params.scale, grid.zero_point), grid, ops.expm1) - grid.zero_point + one
     terms = ops.take(table * grid.scale, ops.cast(distance - INT8.low + INT8.high, "int32"))
-    return to_grid(terms * (1.0 / ops.sum(terms, axis=-1, keepdims=True)), y)
+    return to_grid(terms * inverse_of(ops.sum(terms, axis=-1, keepdims=True)), y)

@@ -4,7 +4,6 @@ import keras
 
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.activation import QuantInnerSoftmax
-from keras_quant.layers.affine import QuantRescaling
 from keras_quant.layers.base import QuantComposite
 from keras_quant.layers.matmul import QuantEinsum
 from keras_quant.layers.registry import computes
@@ -24,14 +23,13 @@ class QuantDotProductAttention(QuantComposite, keras.layers.Layer):
     def __init__(self, scale=None, output_quantizer="moving_average", **kwargs):
         super().__init__(**kwargs)
         self.scale = scale
-        self.scores = QuantEinsum("btnh,bsnh->bnts", name=f"{self.name}_scores")
         self.softmax = QuantInnerSoftmax(policy=self.policy, name=f"{self.name}_softmax")
         self.weighted = QuantEinsum("bnts,bsnh->btnh", output_quantizer=output_quantizer, name=f"{self.name}_weighted")
 
     def build_parts(self, input_shape):
         query, key, value = input_shape
-        self.scaled = QuantRescaling(query[-1] ** -0.5 if self.scale is None else self.scale, name=f"{self.name}_scaled")
-        self.scaled.build(query)
+        scale = query[-1] ** -0.5 if self.scale is None else self.scale
+        self.scores = QuantEinsum("btnh,bsnh->bnts", input_scale=scale, name=f"{self.name}_scores")
         self.scores.build([query, key])
         scores = self.scores.compute_output_shape([query, key])
         self.softmax.build(scores)
@@ -39,7 +37,7 @@ class QuantDotProductAttention(QuantComposite, keras.layers.Layer):
 
     def compose(self, inputs, training=None):
         query, key, value = inputs
-        scores = self.scores([self.scaled(query, training=training), key], training=training)
+        scores = self.scores([query, key], training=training)
         return self.weighted([self.softmax(scores, training=training), value], training=training)
 
     @property

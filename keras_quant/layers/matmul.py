@@ -1,28 +1,64 @@
 """Quantized matrix products of two tensors. (With a constant matrix they are a Dense layer.)"""
 
+import dataclasses
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_quant import integer
-from keras_quant.errors import UnsupportedLayerError
+from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.layers.annotation import annotation
 from keras_quant.layers.base import EndsInProduct, QuantComposite, Quantize, QuantLayer
 from keras_quant.layers.registry import computes
 from keras_quant.layers.reshape import QuantPermute, QuantReshape
 
 
-class _Transposing:
-    """Mixin before the layers of this file.
+class _Scaled:
+    """Mixin before a product: the scale of its first operand's grid takes in what that is multiplied by.
 
     Args:
-        transpose_b: whether the second operand is `(..., n, k)`.
+        input_scale: float above 0.
     """
 
-    def __init__(self, *args, transpose_b=False, **kwargs):
+    def __init__(self, *args, input_scale=1.0, **kwargs):
         super().__init__(*args, **kwargs)
+        if not input_scale > 0:
+            raise QuantizationError(f"Layer '{self.name}': `input_scale` is above 0. Received: input_scale={input_scale}")
+        self.input_scale = float(input_scale)
+
+    def get_config(self):
+        config = super().get_config()
+        return config if self.input_scale == 1 else {**config, "input_scale": self.input_scale}
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class _BatchMatmul(_Scaled, QuantLayer, keras.layers.Layer):
+    """BATCH_MATMUL of `(..., m, k)` and `(..., k, n)`; the second lies on a symmetric grid."""
+
+    def __init__(self, transpose_b=False, **kwargs):
+        super().__init__(**kwargs)
         self.transpose_b = transpose_b
+
+    def float_call(self, inputs):
+        a, b = inputs
+        product = ops.matmul(a, ops.swapaxes(b, -1, -2) if self.transpose_b else b)
+        return product if self.input_scale == 1 else product * self.input_scale
+
+    def scaled_grid(self, params):
+        """The `QuantParams` of the first operand multiplied by `input_scale`."""
+        return dataclasses.replace(params, scale=integer.float32_product(params.scale, np.float32(self.input_scale)))
+
+    def integer_call(self, inputs, y):
+        a, b = inputs
+        if self.transpose_b:
+            b = integer.Quantized(ops.swapaxes(b.integers, -1, -2), b.params)
+        return integer.batch_matmul(integer.Quantized(a.integers, self.scaled_grid(a.params)), b, y)
+
+    def compute_output_shape(self, input_shape):
+        a, b = input_shape
+        return (*a[:-1], b[-2] if self.transpose_b else b[-1])
 
     def get_config(self):
         config = super().get_config()
@@ -30,26 +66,7 @@ class _Transposing:
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
-class _BatchMatmul(_Transposing, QuantLayer, keras.layers.Layer):
-    """BATCH_MATMUL of `(..., m, k)` and `(..., k, n)`; the second lies on a symmetric grid."""
-
-    def float_call(self, inputs):
-        a, b = inputs
-        return ops.matmul(a, ops.swapaxes(b, -1, -2) if self.transpose_b else b)
-
-    def integer_call(self, inputs, y):
-        a, b = inputs
-        if self.transpose_b:
-            b = integer.Quantized(ops.swapaxes(b.integers, -1, -2), b.params)
-        return integer.batch_matmul(a, b, y)
-
-    def compute_output_shape(self, input_shape):
-        a, b = input_shape
-        return (*a[:-1], b[-2] if self.transpose_b else b[-1])
-
-
-@keras.saving.register_keras_serializable(package="keras_quant")
-class QuantMatmul(_Transposing, EndsInProduct, keras.layers.Layer):
+class QuantMatmul(_Scaled, EndsInProduct, keras.layers.Layer):
     """`keras.ops.matmul` of two tensors with equal leading dimensions on int8; lowered to QUANTIZE and BATCH_MATMUL.
 
     The kernel wants zero point 0 on the right, so that side is moved onto a symmetric grid where it is not on one already.
@@ -57,13 +74,19 @@ class QuantMatmul(_Transposing, EndsInProduct, keras.layers.Layer):
     Args:
         output_quantizer: name, config or object, see `quantizers.get`.
         transpose_b: whether the second operand has its last two dimensions exchanged.
+        input_scale: float above 0 that the first operand is multiplied by.
     """
 
     def __init__(self, output_quantizer="moving_average", transpose_b=False, **kwargs):
-        super().__init__(transpose_b=transpose_b, **kwargs)
+        super().__init__(**kwargs)
         self.right = Quantize(output_quantizer="symmetric", name=f"{self.name}_right")
-        transposed = {"transpose_b": True} if transpose_b else {}
-        self.product = _BatchMatmul(output_quantizer=output_quantizer, name=f"{self.name}_product", **transposed)
+        self.product = _BatchMatmul(
+            transpose_b, input_scale=self.input_scale, output_quantizer=output_quantizer, name=f"{self.name}_product"
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, "transpose_b": True} if self.product.transpose_b else config
 
     def build_parts(self, input_shape):
         a, b = input_shape
@@ -83,12 +106,13 @@ class QuantMatmul(_Transposing, EndsInProduct, keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
-class QuantEinsum(QuantComposite, keras.layers.Layer):
+class QuantEinsum(_Scaled, QuantComposite, keras.layers.Layer):
     """`keras.ops.einsum` of two tensors, where it is a matrix product, on int8: transposes around a `QuantMatmul`.
 
     Args:
         subscripts: such as "bhqd,bhkd->bhqk"; the first label of both operands and of the result is the batch.
         output_quantizer: name, config or object, see `quantizers.get`.
+        input_scale: float above 0 that the first operand is multiplied by.
     """
 
     def __init__(self, subscripts, output_quantizer="moving_average", **kwargs):
@@ -97,8 +121,8 @@ class QuantEinsum(QuantComposite, keras.layers.Layer):
         left, right, result = self._labels()
         # The kernel reads rows of either side; a transpose would copy them byte by byte.
         summed, columns = self._summed_and_columns(left, right, result)
-        transposed = {"transpose_b": True} if right[-len(summed) :] == "".join(summed) and columns else {}
-        self.matmul = QuantMatmul(output_quantizer=output_quantizer, name=f"{self.name}_matmul", **transposed)
+        transpose_b = bool(columns) and right[-len(summed) :] == "".join(summed)
+        self.matmul = QuantMatmul(output_quantizer, transpose_b, input_scale=self.input_scale, name=f"{self.name}_matmul")
 
     def build_parts(self, input_shape):
         left, right, result = self._labels()
@@ -110,7 +134,7 @@ class QuantEinsum(QuantComposite, keras.layers.Layer):
         folded = [sizes[label] for label in batch[1:]]
         self.left, self.right, self.result = [], [], []
         self._move(self.left, "left", left, batch + rows + summed, [*folded, size(rows), size(summed)])
-        first, last = (columns, summed) if self.matmul.transpose_b else (summed, columns)
+        first, last = (columns, summed) if self.matmul.product.transpose_b else (summed, columns)
         self._move(self.right, "right", right, batch + first + last, [*folded, size(first), size(last)])
         made = batch + rows + columns
         self.result.append(QuantReshape([sizes[label] for label in made[1:]], name=f"{self.name}_result"))

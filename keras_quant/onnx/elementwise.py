@@ -173,4 +173,7 @@ def matmul(lowering, layer, inputs, output):
     if layer.transpose_b:
         rank = len(inputs[1].shape) + 1
         b = lowering.node("Transpose", [b], perm=[*range(rank - 2), rank - 1, rank - 2])
-    return Made(lowering.node("MatMul", [a, b]))
+    product = lowering.node("MatMul", [a, b])
+    if layer.input_scale != 1:
+        product = lowering.node("Mul", [product, lowering.constant("input_scale", np.float32(layer.input_scale))])
+    return Made(product)

@@ -11,6 +11,7 @@ from keras_quant.integer.normalization import heron, scaled_epsilon
 from keras_quant.layers.standardize import QuantExactStandardize
 from keras_quant.tflite.float_elementwise import binary
 from keras_quant.tflite.lower import lowers
+from keras_quant.tflite.multiply import relabelled
 
 # Sums of integers below this are exact in float32.
 _EXACT = 2**24
@@ -26,7 +27,10 @@ def standardize(lowering, layer, x, output):
     steps = _Steps(lowering, output, layout, unit, farthest)
     small = scaled_epsilon(layer.epsilon, x.scale)
     start, factors = heron(layout.count, layer.center, layer.statistic, small)
-    c = lowering.real(_relabelled(lowering, x, output, layout.shape, unit))
+    # A standardization does not mind the scale, but for `epsilon`, which is told. A power of two keeps all sums exact and is
+    # never far from the true scale: an interpreter that goes by real numbers still finds the same function.
+    c = relabelled(lowering, lowering.reshape(x, output, layout.shape, "rows"), output, unit, "integers")
+    c = lowering.real(c)
     variance = steps.sum(steps.binary("MUL", c, c, "square"), 2, "squares")
     if layer.statistic == "mean":
         variance = steps.mean(variance, "mean_square")
@@ -57,25 +61,6 @@ def _number(value):
 
 def _power_of_two(scale):
     return np.float32(2.0 ** np.clip(np.rint(np.log2(np.float64(scale))), -30, 30))
-
-
-def _relabelled(lowering, x, output, shape, unit):
-    """The same integers on a grid of scale `unit`: those of another scale would not stay integers by DEQUANTIZE.
-
-    A standardization does not mind the scale, but for `epsilon`, which is told. A power of two keeps all sums exact and is
-    never far from the true scale: an interpreter that goes by real numbers still finds the same function. RESHAPE copies
-    without a look at scales and takes a seventh of the time of MUL, which has no sizes.
-    """
-    name = f"{output.name}/integers"
-    y = lowering.writer.activation(name, shape, unit, x.zero_point, rows=output.rows)
-    if lowering.resizable:
-        one = lowering.writer.constant(f"{output.name}/one", np.ones(1, np.int8), unit / x.scale)
-        lowering.operator("MUL", [x, one], y, 3, (1, 15, 0), "MulOptions")
-        return y
-    first = -1 if lowering.writer.batch_size is None else y.shape[0]
-    wanted = lowering.ints(output, "integers_shape", [first, *shape])
-    lowering.operator("RESHAPE", [x, wanted], y, 1, (1, 5, 0), "ReshapeOptions", newShape=[first, *shape])
-    return y
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ _ROWS = ("it picks rows of a table, for which XNNPACK has no kernel", "")
 _FOUR_BITS = ("XNNPACK unpacks no rows of 4 bits", "Those of a table of 8 bits are not packed.")
 _SEAM = ("integers and real numbers meet here", "")
 _MOVED = ("it moves real numbers", "")
-_RELABELLED = ("it lets DEQUANTIZE read integers as they are, and copies them sooner than XNNPACK computes them", "")
 _EXACT = ("a step of an integer layer that is exact in float", "")
 _FLOAT = ("it computes in float", "Give its layer a policy of integers, or a quantized form, see `keras_quant.layers`.")
 _MOVES = {"CONCATENATION", "PAD", "RESHAPE", "SLICE", "STRIDED_SLICE", "TRANSPOSE"}
@@ -53,8 +52,6 @@ def explain(name, dtypes, shape=(), beside=(), of_integers=False):
         return f"XNNPACK has no {name}", ""
     if "bool" in dtypes:
         return "XNNPACK has no kernels for masks", ""
-    if name == "RESHAPE" and of_integers and "DEQUANTIZE" in beside:
-        return _RELABELLED
     if is_float(dtypes):
         return _of_float(name, dtypes, beside, of_integers)
     if whole:

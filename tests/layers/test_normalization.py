@@ -56,7 +56,7 @@ def test_every_form_is_exact_for_every_kind_of_row(name, batch_size, tmp_path):
     for seed, grid in enumerate([(0.05, -13), (1 / 250, -128), (30.0, 127), (1e-4, 0)]):
         model = layer_on_grids(name, grid, (6 / 255, -5), seed)
         report, _ = ship(model, tmp_path, rows(FORMS[name][0], grid, seed), batch_size=batch_size)
-        assert [operator.name for operator in report.off_xnnpack] == ["RESHAPE"]
+        assert report.off_xnnpack == () and report.partitions == 1
 
 
 @pytest.mark.slow

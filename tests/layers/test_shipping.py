@@ -78,6 +78,14 @@ ON_XNNPACK = {
     "division_by_a_tensor": lambda: functional(lambda x: x / (ops.abs(x) + 1.0)),
     "attention": lambda: functional(lambda x: x + L.MultiHeadAttention(2, 4)(x, x), WORDS),
     "attention_with_dropout": lambda: functional(lambda x: L.MultiHeadAttention(2, 4, dropout=0.1)(x, x), WORDS),
+    "normalizations_of_volumes": lambda: volume(
+        L.LayerNormalization(), L.Conv3D(4, 1), L.GroupNormalization(2), L.PReLU("uniform", shared_axes=[1, 2, 3])
+    ),
+    "layer_normalization": lambda: sequential(L.Conv2D(8, 3), L.LayerNormalization(), L.Conv2D(3, 1)),
+    "layer_normalization_of_all": lambda: sequential(L.LayerNormalization(axis=[1, 2, 3])),
+    "layer_normalization_of_vectors": lambda: sequential(L.Flatten(), L.Dense(9), L.LayerNormalization(scale=False)),
+    "group_normalization": lambda: sequential(L.Conv2D(8, 3), L.GroupNormalization(2), L.Conv2D(3, 1)),
+    "unit_normalization": lambda: sequential(L.UnitNormalization()),
     "add": lambda: functional(lambda x: L.ReLU()(L.Add()([x, L.Conv2D(6, 1)(x)]))),
     "add_three": lambda: functional(lambda x: L.Add()([x, L.Conv2D(6, 1)(x), L.ReLU()(x)])),
     "add_broadcast": lambda: functional(lambda x: L.Add()([x, L.GlobalAveragePooling2D(keepdims=True)(x)])),
@@ -351,19 +359,7 @@ INTEGERS = (
 ).split()
 NEAREST = ["RESIZE_NEAREST_NEIGHBOR"]
 # The same integers on another grid, which DEQUANTIZE reads as they are.
-GRID = ["RESHAPE"]
 OFF_XNNPACK = {
-    "normalizations_of_volumes": (
-        lambda: volume(
-            L.LayerNormalization(), L.Conv3D(4, 1), L.GroupNormalization(2), L.PReLU("uniform", shared_axes=[1, 2, 3])
-        ),
-        GRID * 2,
-    ),
-    "layer_normalization": (lambda: sequential(L.Conv2D(8, 3), L.LayerNormalization(), L.Conv2D(3, 1)), GRID),
-    "layer_normalization_of_all": (lambda: sequential(L.LayerNormalization(axis=[1, 2, 3])), GRID),
-    "layer_normalization_of_vectors": (lambda: sequential(L.Flatten(), L.Dense(9), L.LayerNormalization(scale=False)), GRID),
-    "group_normalization": (lambda: sequential(L.Conv2D(8, 3), L.GroupNormalization(2), L.Conv2D(3, 1)), GRID),
-    "unit_normalization": (lambda: sequential(L.UnitNormalization()), GRID),
     "flip_channels": (lambda: functional(lambda x: ops.flip(x, -1)), ["REVERSE_V2"]),
     "take_channels": (lambda: functional(lambda x: ops.take(x, [5, 3, 0], axis=-1)), ["GATHER"]),
     "take_at_random": (lambda: functional(lambda x: ops.take(ops.reshape(x, (-1, 864)), SHUFFLED, axis=1)), ["GATHER"]),
