@@ -48,7 +48,7 @@ def standardize(x, y, axes, epsilon, center=True, statistic="mean", scale=None, 
 
 def _exact_sum(terms, axes, count, largest):
     """Of integers, rounded to float32 once."""
-    if count * largest < _EXACT:
+    if count * largest <= _EXACT:
         return ops.sum(terms, axes, keepdims=True)
     return ops.cast(ops.sum(ops.cast(terms, "float64"), axes, keepdims=True), "float32")
 

@@ -28,7 +28,7 @@ class Policy:
             of `weights`, whatever the object has.
         output_quantizer: likewise, how ranges of activations are.
         integer_only: whether the file holds integer kernels alone, as processors without floating point want it. By default
-            a softmax inside a model is float32 operators whose results are exact: XNNPACK runs them many times sooner.
+            normalizations and a softmax inside a model are float32 operators with exact results, which XNNPACK runs sooner.
     """
 
     weights: str = "int8"

@@ -13,7 +13,7 @@ from keras_quant.tflite.float_elementwise import binary
 from keras_quant.tflite.lower import lowers
 from keras_quant.tflite.multiply import relabelled
 
-# Sums of integers below this are exact in float32.
+# Sums of integers up to this are exact in float32.
 _EXACT = 2**24
 # Where partial sums are parted into a high and a low integer, whose sums are exact for so many of them.
 _LOW, _PARTIAL_SUMS = 2**12, 2**12
@@ -171,7 +171,7 @@ class _Steps:
     def sum(self, x, power, part):
         """Of a tensor of multiples of `unit**power`, rounded to float32 once."""
         layout = self.layout
-        if layout.count * self.farthest**power < _EXACT:
+        if layout.count * self.farthest**power <= _EXACT:
             return self._reduced(x, layout.summed(), part)
         inner = layout.summed(whole=False)
         partial = self._reduced(x, inner, f"{part}_partial")
