@@ -122,6 +122,9 @@ def _add_quantize(commands):
     _add_input_shape(parser, "where the model leaves it open; by default that of --calibration")
     parser.add_argument("--ends", metavar="NAME", help="policy of the first and last layers with weights, such as int16")
     parser.add_argument(
+        "--integer-only", action="store_true", help="no float operator, for processors of integers: slower on a phone"
+    )
+    parser.add_argument(
         "--fallback", choices=["float"], help="keep layers without quantized form in float; otherwise they are an error"
     )
     parser.add_argument(

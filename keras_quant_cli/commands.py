@@ -58,7 +58,7 @@ def quantize(args):
     model = load_model(args.model)
     data = None if args.calibration is None else load_inputs(args.calibration, model)
     model, _ = at_size(model, shapes(args), data)
-    qmodel = kq.quantize(model, policy, fallback=args.fallback, ends=args.ends)
+    qmodel = kq.quantize(model, policy, fallback=args.fallback, ends=args.ends, integer_only=args.integer_only)
     if data is not None and has_ranges(qmodel):
         kq.calibrate(qmodel, data, args.steps, verbose=_verbose())
     if args.refine:

@@ -70,8 +70,10 @@ def _converted(model, sizes, batch_size):
     return convert(graph, batch_size)
 
 
-def _reduced_precision(graph):
+def _reduced_precision(graph, lowering):
     """What lets XNNPACK compute in float16 where the processor can, if no layer asks for float32."""
+    if lowering.is_exact_in_float:
+        return {}
     dtypes = {getattr(n.operation, "compute_dtype", None) for n in graph.nodes if not isinstance(n.operation, QuantLayer)}
     return {"reduced_precision_support": b"fp16accfp16"} if "float16" in dtypes and "float32" not in dtypes else {}
 
@@ -93,5 +95,5 @@ def _lowered_once(model, batch_size, input_type, output_type, is_resizable):
     inputs = {value.name: lowering.inputs[value] for value in graph.inputs}
     values = dict(zip(graph.output_names, tree.flatten(graph.outputs)))
     outputs = {name: output_tensor(lowering, name, lowering.tensors[v], output_type) for name, v in values.items()}
-    lowering.writer.metadata |= _reduced_precision(graph)
+    lowering.writer.metadata |= _reduced_precision(graph, lowering)
     return lowering, inputs, outputs

@@ -97,6 +97,7 @@ class Lowering:
         inputs: dict from the graph's inputs to the file's.
         input_type: wanted of the file's inputs, see `keras_quant.export`.
         resizable: whether the runtime may resize the file's inputs: rules then choose forms that hold no sizes.
+        is_exact_in_float: whether a quantized layer computes with float32 operators, which half precision would round.
     """
 
     def __init__(self, batch_size, input_type=None, resizable=False):
@@ -108,6 +109,7 @@ class Lowering:
         self.input_type = input_type
         self.path = ""
         self.moved = {}
+        self.is_exact_in_float = False
 
     def activation(self, output, name=None, shape=None, params=None, kind=None):
         """A new tensor on the output's grid: the rule's output, or with `name` an intermediate one beside it."""
@@ -250,7 +252,9 @@ def _lower_quantized(node, lowering):
     params = value.note.quantizer.params()
     grid = params.stored if node.operation.keeps_grid else params.kernel
     output = Output(node.path, value.shape[1:], grid, rows=value.rows)
+    known = len(lowering.writer.graph.tensors)
     made = _rule(node)(lowering, node.operation, inputs, output)
+    lowering.is_exact_in_float |= any(t.type == TensorType.FLOAT32 for t in lowering.writer.graph.tensors[known:])
     lowering.tensors[value] = made if node.operation.keeps_grid else _clamped(lowering, made, output, params)
 
 
