@@ -19,6 +19,7 @@ _COMMUTE_WITH_SCALES = (
     layers.QuantReshape,
     layers.QuantZeroPadding2D,
 )
+_MOVES = (knp.ExpandDims, knp.Reshape, knp.Squeeze, knp.Transpose)
 
 
 def merge_rescalings(graph):
@@ -62,7 +63,7 @@ def fuse_input_scales(graph):
         if scale is None or calls[id(node.operation)] > 1:
             continue
         reader = _only_reader(node, readers)
-        while reader is not None and layer_class(reader.operation) in _COMMUTE_WITH_SCALES:
+        while reader is not None and _commutes_with_scales(reader.operation):
             reader = _only_reader(reader, readers)
         if reader is None or calls[id(reader.operation)] > 1 or wants_another_policy(node, reader):
             continue
@@ -98,6 +99,10 @@ def _scale_only(node):
         return None
     gain, shift = map(np.unique, affine)
     return float(gain[0]) if gain.size == 1 and gain[0] > 0 and not shift.any() else None
+
+
+def _commutes_with_scales(operation):
+    return isinstance(operation, _MOVES) or layer_class(operation) in _COMMUTE_WITH_SCALES
 
 
 def _only_reader(node, readers):
