@@ -131,6 +131,8 @@ class QuantLayer(GridInputs):
     homogeneous = False
     # Whether the kernel can clamp its output to a fused activation, kept in `self.activation`.
     fuses_activation = False
+    # Whether the file has float32 operators for it that are exact, and would not be in half precision.
+    needs_float32 = False
 
     def __init__(self, *args, output_quantizer=None, derived=None, **kwargs):
         super().__init__(*args, **kwargs)

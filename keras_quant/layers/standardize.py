@@ -88,6 +88,8 @@ class QuantExactStandardize(QuantLayer, keras.layers.Layer):
         output_quantizer: name, config or object, see `quantizers.get`.
     """
 
+    needs_float32 = True
+
     def __init__(
         self,
         axis,

@@ -72,7 +72,8 @@ def _converted(model, sizes, batch_size):
 
 def _reduced_precision(graph):
     """What lets XNNPACK compute in float16 where the processor can, if no layer asks for float32."""
-    dtypes = {getattr(n.operation, "compute_dtype", None) for n in graph.nodes if not isinstance(n.operation, QuantLayer)}
+    operations = [node.operation for node in graph.nodes]
+    dtypes = {getattr(x, "compute_dtype", None) for x in operations if not isinstance(x, QuantLayer) or x.needs_float32}
     return {"reduced_precision_support": b"fp16accfp16"} if "float16" in dtypes and "float32" not in dtypes else {}
 
 
