@@ -44,11 +44,7 @@ def test_other_factors_are_layers_of_their_own(build, tmp_path):
 
 
 def test_keys_and_values_lie_on_the_grid_of_the_product_and_are_not_transposed_byte_by_byte(tmp_path):
-    qmodel, report = quantize_and_ship(functional(lambda x: L.MultiHeadAttention(2, 4)(x, x), WORDS), tmp_path)
-    grids = {
-        layer.name.split(".")[-1]: layer.output_quantizer for layer in qmodel.layers if hasattr(layer, "output_quantizer")
-    }
-    assert [grids[name].symmetric for name in ("query", "key", "value")] == [False, True, True]
+    _, report = quantize_and_ship(functional(lambda x: L.MultiHeadAttention(2, 4)(x, x), WORDS), tmp_path)
     # That of the softmax.
     assert names(report).count("QUANTIZE") == 1
     assert names(report).count("TRANSPOSE") == 4
@@ -98,12 +94,3 @@ def test_reshapes_of_reshapes_are_one_and_those_that_cancel_none(tmp_path):
     build = lambda x: L.Reshape((5, 16))(L.Reshape((4, 20))(L.Dense(8)(x)))
     _, report = quantize_and_ship(functional(build, WORDS), tmp_path)
     assert names(report) == ["FULLY_CONNECTED", "RESHAPE"]
-
-
-def test_exact_float32_is_not_left_to_half_precision(tmp_path):
-    x = images(shape=WORDS)
-    model = functional(lambda x: L.Dense(4, name="half")(L.LayerNormalization()(L.Dense(8)(x))), WORDS)
-    qmodel = kq.quantize(model, kq.PolicyMap({"half": "float16"}), x)
-    ship(qmodel, tmp_path, x)
-    content = (tmp_path / "model.tflite").read_bytes()
-    assert b"reduced_precision_support" not in content

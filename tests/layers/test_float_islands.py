@@ -92,6 +92,14 @@ def test_the_file_allows_half_arithmetic_only_where_no_layer_asks_for_float32(tm
     assert "reduced_precision_support" not in metadata(tmp_path / "model.tflite")
 
 
+def test_float32_operators_that_are_exact_forbid_float16(tmp_path):
+    model = functional(lambda x: L.Dense(4, name="half")(L.LayerNormalization()(x)))
+    for integer_only in (False, True):
+        qmodel = kq.quantize(model, kq.PolicyMap({"half": "float16"}, kq.Policy(integer_only=integer_only)), X)
+        kq.export(qmodel, tmp_path / "model.tflite")
+        assert ("reduced_precision_support" in metadata(tmp_path / "model.tflite")) == integer_only
+
+
 def test_float16_has_half_the_bytes_of_float32(tmp_path):
     model = shake(sequential(L.Conv2D(64, 3), L.Conv2D(64, 3), L.GlobalAveragePooling2D(), L.Dense(10)))
     half, whole = (ship(kq.quantize(model, name, X), tmp_path, X)[0] for name in ("float16", "float32"))

@@ -145,3 +145,12 @@ def test_a_file_that_may_be_resized_holds_no_sizes(tmp_path):
     kq.export(qmodel, tmp_path / "open.tflite", input_shape=(None, None, 6))
     for shape in ((12, 12, 6), (5, 9, 6)):
         assert kq.verify(qmodel, tmp_path / "open.tflite", images(4, shape), verbose=0).equal
+
+
+@pytest.mark.slow
+def test_more_values_than_float32_sums_up_exactly_take_integer_kernels(tmp_path):
+    x = np.abs(images(2, (1100, 1000)))
+    model = sequential(L.LayerNormalization(axis=[1, 2], center=False, scale=False, name="norm"), shape=(1100, 1000))
+    with pytest.raises(kq.ExportError, match=r"'norm.*' takes means of 1100000 values.*`integer_only`"):
+        kq.export(kq.quantize(model, "int8", x), tmp_path / "m.tflite")
+    ship(kq.quantize(model, "int8", x, integer_only=True), tmp_path, x)
