@@ -20,6 +20,7 @@ FORMS = {
     "inner_axes": ((4, 5, 3, 6), {"axis": [2, 3], "use_scale": True}),
     "groups": ((6, 6, 8), {"axis": [3], "groups": 4, "use_scale": True, "use_offset": True}),
     "instances": ((6, 6, 3), {"axis": [3], "groups": 3}),
+    "of_one_value": ((5, 1), {"axis": [2], "use_offset": True}),
     "groups_of_many": ((21, 31, 8), {"axis": [3], "groups": 2, "use_scale": True}),
     "wide": ((3, 768), {"axis": [2], "use_scale": True, "use_offset": True}),
     "prime": ((2, 1031), {"axis": [2], "use_offset": True}),
