@@ -162,7 +162,7 @@ def vanishing():
 DEGENERATE = [dead_gain, zero_kernel, tiny_kernel, dead_relu, zero_branch, vanishing]
 
 
-@pytest.mark.parametrize("build", few(DEGENERATE, tiny_kernel, zero_branch, vanishing), ids=lambda f: f.__name__)
+@pytest.mark.parametrize("build", few(DEGENERATE, zero_branch), ids=lambda f: f.__name__)
 def test_dead_channels_and_collapsed_ranges_give_a_correct_model(build, tmp_path):
     float_model = build()
     qmodel = kq.quantize(float_model, "int8", X)

@@ -50,7 +50,7 @@ def test_a_float_warm_up_fits_as_the_float_model_does():
     [
         pytest.param(lambda: quantized(FEW_BITS), id="calibrated"),
         pytest.param(lambda: quantized(FEW_BITS, calibrate=False), id="not calibrated", marks=pytest.mark.slow),
-        pytest.param(by_hand, id="by hand"),
+        pytest.param(by_hand, id="by hand", marks=pytest.mark.slow),
     ],
 )
 def test_every_phase_is_exact_and_the_end_is_plain(make, tmp_path):

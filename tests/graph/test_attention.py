@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 import keras_quant as kq
-from tests.helpers import assert_near_float, functional, images, quantize_and_ship, ship
+from tests.helpers import assert_near_float, few, functional, images, quantize_and_ship, ship, slow
 
 L = keras.layers
 WORDS = (10, 8)
@@ -28,7 +28,7 @@ SCALED = {
 }
 
 
-@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize("name", few(SCALED, "second", "all"))
 def test_a_factor_of_a_product_is_in_the_scale_of_an_operand(name, tmp_path):
     model = functional(lambda x: SCALED[name](L.Dense(8)(x), L.Dense(8)(x)), WORDS)
     qmodel, report = quantize_and_ship(model, tmp_path)
@@ -68,7 +68,7 @@ def test_quantizers_of_a_policy_stay(tmp_path):
 
 
 @pytest.mark.lowest
-@pytest.mark.parametrize("arguments", [{}, {"transpose_b": True}, {"input_scale": 0.3}])
+@pytest.mark.parametrize("arguments", [slow({}), {"transpose_b": True, "input_scale": 0.3}])
 def test_products_made_by_hand_train_save_and_ship(arguments, tmp_path):
     x, columns = images(shape=WORDS), (10, 8) if arguments.get("transpose_b") else (8, 10)
     inputs = keras.Input(WORDS)

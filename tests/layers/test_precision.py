@@ -34,7 +34,7 @@ def operators(report):
     return [op.name for op in report.operators]
 
 
-@pytest.mark.parametrize("policy", few(["int4", "w2a8", "w6a8", "w8a6", "w3a4", "w5a2"], "int4", "w5a2"))
+@pytest.mark.parametrize("policy", few(["int4", "w2a8", "w6a8", "w8a6", "w3a4", "w5a2"], "w5a2"))
 def test_narrow_integers_are_exact_on_xnnpack(policy, tmp_path):
     report, _ = ship(quantized(policy), tmp_path, X)
     assert report.partitions == 1 and report.off_xnnpack == () and report.float_operators == ()
