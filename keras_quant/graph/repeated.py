@@ -45,7 +45,7 @@ def is_repeated(x):
 @contextlib.contextmanager
 def repeating_views():
     """Let functions of Keras, layers and operators make views of one sample."""
-    swaps = [(module, name, _making_views(getattr(module, name), name)) for module, name in _functions()]
+    swaps = [(module, name, _making_views(module, name)) for module, name in _functions()]
     tensor, call = type(keras.ops.convert_to_tensor(0.0)), keras.layers.Layer.__call__
     for name in (f"__{operator}__" for operator in _OPERATORS):
         swaps.append((tensor, name, _leaving(getattr(tensor, name))))
@@ -73,9 +73,20 @@ def _functions():
 _INSIDE = []
 
 
-# There are hundreds, and a model has as many layers.
-@functools.cache
-def _making_views(function, name):
+# There are hundreds, and a model has as many layers. What is patched meanwhile is wrapped anew, and not kept for long.
+_WRAPPED = {}
+
+
+def _making_views(module, name):
+    function = getattr(module, name)
+    known, wrapper = _WRAPPED.get((module, name), (None, None))
+    if known is not function:
+        wrapper = _wrapped(function, name)
+        _WRAPPED[module, name] = function, wrapper
+    return wrapper
+
+
+def _wrapped(function, name):
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
         if _INSIDE or in_symbolic_scope():

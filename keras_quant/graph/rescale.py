@@ -82,7 +82,7 @@ def fuse_input_scales(graph):
 
 def _product_with_scale(node, follower):
     scale = _scale_only(follower) if _is_product(node) and node.activation is None else None
-    if scale is None or wants_another_policy(node, follower):
+    if scale is None:
         return None
     return dataclasses.replace(node, outputs=follower.outputs, path=follower.path, input_scale=node.input_scale * scale)
 
