@@ -122,3 +122,16 @@ def test_a_layer_by_hand_takes_a_policy():
     clone = type(layer).from_config(layer.get_config())
     assert clone.policy == layer.policy == get("w5a16") and clone.kernel_quantizer.bits == 5
     assert "policy" not in kq.layers.QuantDense(3).get_config()
+
+
+def test_integers_only_is_a_property_of_policies_that_lasts():
+    policies = kq.PolicyMap({"dense": "int4"}, "w8a4").integer_only()
+    again = kq.PolicyMap.from_json(policies.to_json())
+    assert again == policies and all(policy.integer_only for policy in (again["dense"], again["other"]))
+    assert str(again["dense"]) == "int4 (integers only)"
+    assert not kq.Policy().integer_only and kq.Policy(integer_only=True) != kq.Policy()
+
+
+def test_integers_only_in_float_is_refused():
+    with pytest.raises(kq.QuantizationError, match="computes in float is not `integer_only`.*policy='float32'"):
+        kq.PolicyMap({"dense": "float32"}).integer_only()
