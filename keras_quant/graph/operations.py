@@ -85,6 +85,9 @@ def quantized_layer(node, name, policy):
 
 def only_moves(node, policy):
     """Whether the quantized layer of a node would only move its input's integers."""
+    cls = type(node.operation) if isinstance(node.operation, layers.QuantLayer) else layers.quantized_class(node.operation)
+    if cls is not None and not getattr(cls, "keeps_grid", False):
+        return False
     try:
         return getattr(quantized_layer(node, "probe", policy), "keeps_grid", False)
     except UnsupportedLayerError:
