@@ -70,7 +70,7 @@ def lowest(name, graph, operator):
     options, tensors = operator.builtinOptions, [graph.tensors[int(index)] for index in operator.inputs]
     if name in OF_INT32 and tensors[0].type == schema.TensorType.INT32:
         return 1
-    if name in ("MUL", "SUM") and tensors[0].type == schema.TensorType.FLOAT32:
+    if name in ("ADD", "MUL", "SUB", "SUM") and tensors[0].type == schema.TensorType.FLOAT32:
         return 1
     if name == "CONV_2D":
         grouped = tensors[0].shape[3] != tensors[1].shape[3]

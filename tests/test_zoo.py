@@ -29,7 +29,8 @@ def test_family(family, name, tmp_path):
     model = weights.settle(applications.build(name, size), x)
     qmodel = kq.quantize(model, "int8", x[:CALIBRATION])
     report = kq.export(qmodel, tmp_path / "m.tflite")
-    assert {tensor.dtype for tensor in report.tensors} <= {"int8", "int32"}
+    exact = {"float32"} if family == "convnext" else set()
+    assert {tensor.dtype for tensor in report.tensors} <= {"int8", "int32"} | exact
     if family not in SEVERAL_PARTITIONS:
         assert report.partitions == 1, report.off_xnnpack
     x = applications.pictures(name, size, TEST, seed=1)

@@ -100,14 +100,16 @@ class _Layout:
     def of(cls, lowering, layer, farthest):
         """The layout of a layer whose integers are at most `farthest` from the zero point."""
         sizes, kinds, places = [], [], []
-        for axis, size in enumerate(layer.whole, 1):
-            summed = axis in layer.axes
+        for axis, (size, along) in enumerate(zip(layer.whole, layer.along), 1):
+            # Scale and offset vary along all of a joined axis, or not at all.
+            kind = axis in layer.axes, along > 1
             # A file without sizes has no RESHAPE. An axis of one value at the end would take SUM a hundred times as long.
-            if kinds and (summed == kinds[-1] or size == 1) and not lowering.resizable:
+            if kinds and (kind == kinds[-1] or size == 1) and not lowering.resizable:
                 sizes[-1] *= size
             else:
-                sizes, kinds = [*sizes, size], [*kinds, summed]
+                sizes, kinds = [*sizes, size], [*kinds, kind]
             places.append(len(sizes) - 1)
+        kinds = [summed for summed, _ in kinds]
         room, axes = _EXACT // farthest**2, []
         count = math.prod(size for size, summed in zip(sizes, kinds) if summed)
         for size, summed in zip(sizes[::-1], kinds[::-1]):

@@ -118,7 +118,7 @@ def test_the_runtime_may_resize_the_inputs(name, tmp_path):
     float_model = model if name in SIZED_BY_FLOAT else None
     report = kq.export(qmodel, tmp_path / "open.tflite", input_shape=wanted, float_model=float_model)
     partitions = kq.export(qmodel, tmp_path / "one.tflite").partitions
-    assert report.partitions == partitions + (name == "squeezed")  # its roots are looked up
+    assert report.partitions == partitions
     # One interpreter for all sizes, as an app has it.
     runtime = Runtime((tmp_path / "open.tflite").read_bytes())
     assert [-1 if size is None else size for size in wanted] == runtime.inputs[0]["shape_signature"][1:].tolist()

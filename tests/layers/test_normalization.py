@@ -19,6 +19,8 @@ FORMS = {
     "everything": ((5, 6, 7), {"axis": [1, 2, 3], "use_scale": True, "use_offset": True, "epsilon": 1e-6}),
     "inner_axes": ((4, 5, 3, 6), {"axis": [2, 3], "use_scale": True}),
     "groups": ((6, 6, 8), {"axis": [3], "groups": 4, "use_scale": True, "use_offset": True}),
+    "one_group": ((6, 6, 8), {"axis": [3], "groups": 1, "use_scale": True, "use_offset": True}),
+    "one_row": ((1, 8), {"axis": [2], "use_scale": True}),
     "instances": ((6, 6, 3), {"axis": [3], "groups": 3}),
     "of_one_value": ((5, 1), {"axis": [2], "use_offset": True}),
     "groups_of_many": ((21, 31, 8), {"axis": [3], "groups": 2, "use_scale": True}),

@@ -32,7 +32,7 @@ def network():
 
 @pytest.mark.slow
 def test_sequences_train_save_load_and_ship(tmp_path):
-    x, y = images(shape=(24, 6)), np.arange(40) % 3
+    x, y = images(shape=(24, 6)), np.arange(32) % 3
     qmodel = kq.quantize(shake(network()), "int8", x)
     qmodel.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = [np.array(v) for v in qmodel.trainable_variables]

@@ -36,7 +36,7 @@ def network(pooling="same"):
 
 @pytest.mark.slow
 def test_volumes_train_save_load_and_ship(tmp_path):
-    x, y = images(shape=SHAPE), np.arange(40) % 3
+    x, y = images(shape=SHAPE), np.arange(32) % 3
     qmodel = kq.quantize(shake(network()), "int8", x)
     assert qmodel.get_layer("conv").batch_norm is not None
     qmodel.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))

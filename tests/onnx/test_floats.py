@@ -39,7 +39,7 @@ def same(model, path, x=None, **options):
 # Whose name Keras itself cannot compile, and whose dtype is told of below.
 NOT_HERE = ("subclassed_with_loops", "subclassed_with_a_dict", "half_precision")
 # What tf2onnx writes wrongly or not at all: groups of volumes, windows in the batch.
-NOT_HERE += ("conv3d_by_channel", "windowed_transformer")
+NOT_HERE += ("conv3d_by_channel", "conv3d_grouped", "windowed_transformer")
 BUILDS = {**networks(), **{parameter.id: parameter.values[0] for parameter in MODELS}}
 BUILDS = {name: build for name, build in BUILDS.items() if name not in NOT_HERE}
 FAST = ("layer_normalization", "transpose_small_kernel", "resizing_padded", "split", "augmented_in_front", "mixed_precision")
