@@ -9,6 +9,7 @@ neighbouring runs. SQNR is that of the logits against the float model on 32 samp
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import subprocess
@@ -111,7 +112,9 @@ def training(size, name):
     model, x = made(size)
     y = np.random.default_rng(0).integers(0, 10, len(x))
     if name in POLICIES:
-        model = kq.quantize(model, POLICIES[name], x)
+        # What is read from the worker is its figures.
+        with contextlib.redirect_stdout(sys.stderr):
+            model = kq.quantize(model, POLICIES[name], x)
     gc.collect()
     model.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     data = tf.data.Dataset.from_tensors((x, y)).repeat()
