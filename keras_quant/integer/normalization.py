@@ -9,7 +9,7 @@ import math
 
 from keras import ops
 
-from keras_quant.integer.params import float32_product, float32_ratio, to_grid
+from keras_quant.integer.params import float32_product, float32_ratio, inverse_of, to_grid
 
 # The largest distance of an int8 value from its zero point, and the integers that float32 holds.
 _FARTHEST, _EXACT = 255, 2**24
@@ -41,7 +41,7 @@ def standardize(x, y, axes, epsilon, center=True, statistic="mean", scale=None, 
         mean = float32_ratio(_exact_sum(c, axes, count, _FARTHEST), float(count))
         c, variance = c - mean, ops.maximum(variance - float32_product(mean, mean), 0.0)
     root = root_by_heron(variance + small, *heron(count, center, statistic, small))
-    result = float32_product(c, float32_ratio(1.0, root))
+    result = float32_product(c, inverse_of(root))
     result = result if scale is None else float32_product(result, scale)
     return to_grid(result if offset is None else result + offset, y)
 
