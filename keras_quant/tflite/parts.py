@@ -9,7 +9,7 @@ from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import Graph, Value, place, prepare, trace
 from keras_quant.graph.kinds import is_real
-from keras_quant.layers import QuantLayer, Quantize
+from keras_quant.layers import Quantize, QuantLayer
 
 _KNOWN = weakref.WeakKeyDictionary()
 
