@@ -53,4 +53,5 @@ from keras_quant.backend.replicas import (
     share_of_batch,
     statistics_of_replicas,
 )
+from keras_quant.backend.shared import traced_once
 from keras_quant.backend.summaries import Summaries

@@ -12,6 +12,7 @@ from keras_quant.integer.params import float32_product, float32_ratio
 # An int32 bias of at most 2**30 leaves the accumulator room for the products.
 BIAS_LIMIT = 2.0**30
 # XNNPACK takes requantization multipliers below 256; far below 2**-30 a channel adds nothing to any output.
+_LARGEST_WEIGHT = 127
 SMALLEST_MULTIPLIER, LARGEST_MULTIPLIER = 2.0**-30, 255.0
 
 
@@ -21,7 +22,8 @@ class FoldedWeights:
 
     Attributes:
         kernel: symmetric integers, in [-127, 127] for 8 bits, as float32, in the Keras kernel's layout.
-        bias: integers as float64, `(channels,)`, to be stored as int32.
+        bias: integers as float64, `(channels,)`, to be stored as int32; of 24 bits, beyond which an accumulator that the
+            kernels convert to float32 has none.
         scale: float32 `(channels,)`.
         multiplier: float32 `(channels,)`, `float32(s_x · s_w) / s_y` in XNNPACK's order of operations.
         exact_multiplier: float64 `(channels,)`, for the kernels of int16.
@@ -62,10 +64,10 @@ def fold(kernel, kernel_scale, bias, gain, x, y, channel_shape, limit=127):
     to_integer = ops.where(ops.equal(scale, folded), ops.sign(gain) / own, gain / scale)
     scale = ops.cast(scale, "float32")
     to_integer = ops.reshape(ops.cast(to_integer, "float32"), channel_shape)
-    bias_limit = 2.0**31 - 2.0**8
+    bias, bias_limit = wide(bias) / (sx * wide(scale)), 2.0**31 - 2.0**8
     return FoldedWeights(
         kernel=backend.clip(backend.round_half_even(kernel * to_integer), -float(limit), float(limit)),
-        bias=backend.clip(backend.round_half_even(wide(bias) / (sx * wide(scale))), -bias_limit, bias_limit),
+        bias=wide(ops.cast(backend.clip(backend.round_half_even(bias), -bias_limit, bias_limit), "float32")),
         scale=scale,
         multiplier=float32_ratio(float32_product(x.scale, scale), y.scale),
         exact_multiplier=sx * wide(scale) / sy,
@@ -75,8 +77,9 @@ def fold(kernel, kernel_scale, bias, gain, x, y, channel_shape, limit=127):
 def accumulate(product, x, weights, reduce_axes):
     """`Σ c_x·q_w + bias`, rounded to float32 once, as the kernels convert their int32 accumulator.
 
-    Float32 sums of integers are exact while every partial sum stays below 2**24. Where the largest sum that these weights
-    can give lies above, the kernel is taken apart into digits small enough, and the digits' sums are added in float64.
+    Float32 sums of integers are exact while every partial sum stays below 2**24; the bias, which is exact in float32, then
+    rounds the sum once. Where the largest sum that these weights can give lies above, the kernel is taken apart into digits
+    small enough, and the digits' sums are added in float64.
 
     Args:
         product: function (inputs, kernel) → sums; linear.
@@ -88,15 +91,12 @@ def accumulate(product, x, weights, reduce_axes):
         float32 tensor.
     """
     integers, params = x.integers, x.params
-    furthest = ops.maximum(ops.abs(params.low), ops.abs(params.high))
-    products = ops.max(ops.sum(ops.abs(weights.kernel), axis=reduce_axes)) * furthest
-    largest = ops.cast(products, "float64") + ops.max(ops.abs(weights.bias))
+    terms = math.prod(weights.kernel.shape[axis] for axis in reduce_axes)
 
     def narrow():
         return product(integers, weights.kernel) + ops.cast(weights.bias, "float32")
 
     def wide():
-        terms = math.prod(weights.kernel.shape[axis] for axis in reduce_axes)
         total = ops.cast(weights.bias, "float64")
         if terms * 255 >= 2**24:
             return ops.cast(product(ops.cast(integers, "float64"), ops.cast(weights.kernel, "float64")) + total, "float32")
@@ -104,6 +104,10 @@ def accumulate(product, x, weights, reduce_axes):
             total = total + ops.cast(product(integers, digit), "float64") * place
         return ops.cast(total, "float32")
 
+    if terms * _LARGEST_WEIGHT * params.type.levels < 2**24:
+        return narrow()
+    furthest = ops.maximum(ops.abs(params.low), ops.abs(params.high))
+    largest = ops.max(ops.sum(ops.abs(weights.kernel), axis=reduce_axes)) * furthest
     return ops.cond(largest < 2.0**24, narrow, wide)
 
 

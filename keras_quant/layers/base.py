@@ -7,6 +7,7 @@ from keras_quant import backend, quantizers
 from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.integer import Quantized, kernels, to_grid
+from keras_quant.layers import alike
 from keras_quant.layers.annotation import annotate, annotation, without_unit
 from keras_quant.layers.derived import config_of_derived, derive_from_config, derived_weights, plain_config
 from keras_quant.layers.functions import FUSED_ACTIVATIONS, activation_layer
@@ -223,7 +224,8 @@ class QuantLayer(GridInputs):
             outputs, quotient = self._train(inputs, quantizer)
             return annotate(outputs, quantizer, quotient=quotient)
         y = quantized_values(tree.flatten(inputs)[0]).params if self.keeps_grid else quantizer.params()
-        integers = self.integer_call(self.operands(inputs, y), y)
+        operands = self.operands(inputs, y)
+        integers = self.integer_call(operands, y) if self.keeps_grid else alike.integer_call(self, operands, y)
         return annotate(integers * y.scale, quantizer, Quantized(integers, y))
 
     def operands(self, inputs, y):

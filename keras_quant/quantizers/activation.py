@@ -61,7 +61,13 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
         `s = max(-min, max) / highest`, `z = 0`, over the union of the group's ranges; computed in float64 and rounded once,
         so that eager, graph and XLA execution agree to the last bit.
         """
-        low, high = (ops.cast(v, "float64") for v in self._shared_range())
+        own = type(self), self.type, self.symmetric, self.power_of_two, self._is_unsigned
+        grid = backend.traced_once(own, self._grid, [], [ops.convert_to_tensor(v) for v in self._shared_range()])
+        return QuantParams(*grid, self.type)
+
+    def _grid(self, low, high):
+        """Scale and zero point of the grid over a range, float32 scalars."""
+        low, high = ops.cast(low, "float64"), ops.cast(high, "float64")
         lowest, highest = self.type.low, self.type.high
         if self.symmetric:
             scale = ops.maximum(ops.maximum(-low, high), NARROWEST) / highest
@@ -70,12 +76,12 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
         if self.power_of_two:
             scale = power_of_two_above(scale)
         if self.symmetric:
-            return QuantParams(ops.cast(scale, "float32"), ops.zeros((), "float32"), self.type)
-        if self._is_unsigned:
+            zero_point = ops.zeros((), "float32")
+        elif self._is_unsigned:
             zero_point = ops.convert_to_tensor(float(lowest))
         else:
             zero_point = backend.clip(backend.round_half_even(lowest - low / scale + OFF_TIES), lowest, highest)
-        return QuantParams(ops.cast(scale, "float32"), ops.cast(zero_point, "float32"), self.type)
+        return ops.cast(scale, "float32"), ops.cast(zero_point, "float32")
 
     def ends(self, low, high):
         """The ends, as floats, of the grid that the range `low` to `high` gives: what calibration measures errors on."""

@@ -1,6 +1,8 @@
 """What every quantized layer class owes to Keras."""
 
+import gc
 import inspect
+import weakref
 
 import keras
 import numpy as np
@@ -8,8 +10,11 @@ import pytest
 
 import keras_quant as kq
 from keras_quant import layers
+from keras_quant.backend import shared
 from keras_quant.layers.registry import _QUANTIZED
-from tests.helpers import images, ship
+from tests.helpers import images, sequential, shake, ship
+
+L = keras.layers
 
 ARGUMENTS = {
     "QuantConv2D": {"filters": 4, "kernel_size": 3, "activation": "relu"},
@@ -165,3 +170,27 @@ def test_training_and_inference_agree_up_to_one_step():
     difference = np.abs(np.asarray(model(x, training=True)) - np.asarray(model(x, training=False))) / scale
     assert difference.max() < 1.01
     assert (difference > 0.5).mean() < 0.02
+
+
+def test_layers_of_a_kind_share_a_graph_that_keeps_none_of_them():
+    before = dict(shared._GRAPHS)
+    model = sequential(*(L.Dense(6) for _ in range(4)), L.Dense(6, activation="relu"), shape=(5, 6))
+    qmodel = kq.quantize(shake(model), "int8", images(shape=(5, 6)))
+    got, wanted = qmodel.predict(images(shape=(5, 6)), verbose=0), qmodel(images(shape=(5, 6)))
+    np.testing.assert_array_equal(got, wanted)
+    made = [key for key in shared._GRAPHS if key not in before]
+    dense = [key for key in made if "QuantDense" in str(key)]
+    assert 0 < len(dense) <= 2 and all(shared._GRAPHS[key] is not None for key in dense)
+    kept = weakref.ref(qmodel.layers[1])
+    del model, qmodel
+    keras.backend.clear_session()
+    gc.collect()
+    assert kept() is None
+
+
+def test_layers_that_differ_in_one_thing_do_not_share_a_graph():
+    x = images(shape=(5, 6))
+    first = kq.quantize(sequential(L.ReLU(), shape=(5, 6)), "int8", x)
+    second = kq.quantize(sequential(L.LeakyReLU(0.1), L.LeakyReLU(0.2), shape=(5, 6)), "int8", x)
+    for qmodel in (first, second):
+        np.testing.assert_array_equal(qmodel.predict(x, verbose=0), qmodel(x))
