@@ -13,7 +13,7 @@ MOST_GRAPHS = 512
 _GRAPHS = collections.OrderedDict()
 
 
-def traced_once(key, function, variables, arguments):
+def traced_once(key, function, variables, arguments, is_small=False):
     """`function(*arguments)`; while a graph is traced, by a call of a graph of its own, which all with this key share.
 
     TensorFlow optimizes such a graph once, too. Replicas, whose variables are their own, and stateless calls trace in place.
@@ -24,13 +24,14 @@ def traced_once(key, function, variables, arguments):
         function: tensors → tensors; it reads no state but `variables`.
         variables: list of Keras variables.
         arguments: list of tensors.
+        is_small: whether the graph is but a few operations, which run sooner where they are called from.
     """
     if key is None or tf.executing_eagerly() or in_stateless_scope() or tf.distribute.has_strategy():
         return function(*arguments)
     values = [*(read(v) for v in variables), *arguments]
     key = key, tuple((tuple(x.shape), x.dtype) for x in values), compiles_with_xla()
     if key not in _GRAPHS:
-        _GRAPHS[key] = _traced(function, variables, values)
+        _GRAPHS[key] = _traced(function, variables, values, is_small)
         if len(_GRAPHS) > MOST_GRAPHS:
             _GRAPHS.popitem(last=False)
     _GRAPHS.move_to_end(key)
@@ -38,7 +39,7 @@ def traced_once(key, function, variables, arguments):
     return function(*arguments) if graph is None else graph(*values)
 
 
-def _traced(function, variables, values):
+def _traced(function, variables, values, is_small):
     """The graph, which holds nothing of whom it is traced by; `None` where it would."""
 
     def call(*values):
@@ -46,7 +47,7 @@ def _traced(function, variables, values):
         with keras.StatelessScope(state_mapping=own):
             return function(*values[len(own) :])
 
-    # Inlined, each call would be optimized anew.
-    graph = tf.function(call, autograph=False, experimental_attributes={"_noinline": True})
+    # Inlined, each call is optimized anew.
+    graph = tf.function(call, autograph=False, experimental_attributes={"_noinline": not is_small})
     graph = graph.get_concrete_function(*(tf.TensorSpec(x.shape, x.dtype) for x in values))
     return None if graph.captured_inputs else graph

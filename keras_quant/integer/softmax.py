@@ -64,4 +64,4 @@ def exact_softmax(x, y):
     distance = x.integers - ops.max(x.integers, axis=-1, keepdims=True)
     table = tabulate(QuantParams(x.params.scale, grid.zero_point), grid, ops.expm1) - grid.zero_point + one
     terms = ops.take(table * grid.scale, ops.cast(distance - INT8.low + INT8.high, "int32"))
-    return to_grid(terms * inverse_of(ops.sum(terms, axis=-1, keepdims=True)), y)
+    return to_grid(backend.product_in_place(terms, inverse_of(ops.sum(terms, axis=-1, keepdims=True))), y)

@@ -62,7 +62,9 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
         so that eager, graph and XLA execution agree to the last bit.
         """
         own = type(self), self.type, self.symmetric, self.power_of_two, self._is_unsigned
-        grid = backend.traced_once(own, self._grid, [], [ops.convert_to_tensor(v) for v in self._shared_range()])
+        grid = backend.traced_once(
+            own, self._grid, [], [ops.convert_to_tensor(v) for v in self._shared_range()], is_small=True
+        )
         return QuantParams(*grid, self.type)
 
     def _grid(self, low, high):
