@@ -8,14 +8,15 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from keras import activations, ops
 
+from keras_quant.integer.axis import axes
+from keras_quant.integer.phases import Phases
 from keras_quant.layers import QuantConv1D
 from keras_quant.layers.conv import QuantConvolution, QuantDepthwiseConvolution, QuantTransposedConvolution
 from keras_quant.tflite.columns import in_columns, kernel_of_columns, outputs_of_block
 from keras_quant.tflite.depth_to_space import to_space
 from keras_quant.tflite.lower import lowers, params_of
-from keras_quant.tflite.phases import Phases
 from keras_quant.tflite.reshape import cut, pad
-from keras_quant.tflite.windows import axes, pays, windows
+from keras_quant.tflite.windows import pays, windows
 from keras_quant.tflite.writer import TensorType
 
 # Version of FULLY_CONNECTED by the bits of its weights, and the release that brought it.
@@ -283,7 +284,7 @@ def convolve_transposed(lowering, layer, x, output, y, weights):
     fields = geometry(layer)
     dilation = fields.pop("dilationHFactor"), fields.pop("dilationWFactor")
     strides = fields["strideH"], fields["strideW"]
-    kernel = _at_least_as_large_as(strides, _with_holes(dilation, _image_kernel(weights)))
+    kernel = at_least_as_large_as(strides, with_holes(dilation, _image_kernel(weights)))
     kernel, scale = weight_constants(lowering, output, weights, kernel.transpose(2, 0, 1, 3), axis=0)
     activation = fused_activation(layer)
     lowering.operator(
@@ -338,7 +339,7 @@ def of_every_phase(weights, phases, kernel):
     return dataclasses.replace(weights, kernel=kernel, **every)
 
 
-def _with_holes(dilation, kernel):
+def with_holes(dilation, kernel):
     """A dilated kernel with its zeros: the operator has no dilation."""
     height, width = ((size - 1) * rate + 1 for size, rate in zip(kernel.shape, dilation))
     spread = np.zeros((height, width, *kernel.shape[2:]), kernel.dtype)
@@ -346,7 +347,7 @@ def _with_holes(dilation, kernel):
     return spread
 
 
-def _at_least_as_large_as(strides, kernel):
+def at_least_as_large_as(strides, kernel):
     """A kernel smaller than the stride, filled up with zeros: the same result, and XNNPACK takes it."""
     missing = [(0, max(stride - size, 0)) for stride, size in zip(strides, kernel.shape)]
     return np.pad(kernel, [*missing, (0, 0), (0, 0)])

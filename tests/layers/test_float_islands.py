@@ -174,8 +174,6 @@ def test_a_named_layer_without_a_dynamic_kernel_is_refused(tmp_path):
     with pytest.raises(kq.QuantizationError, match="'odd' .*nearest policies that work are 'int8' and 'float32'"):
         kq.quantize(model, kq.PolicyMap({"odd": "dynamic_int8"}))
     assert type(kq.quantize(model, "dynamic_int8").get_layer("odd")) is L.DepthwiseConv2D
-    with pytest.raises(kq.UnsupportedLayerError, match="grouped convolution"):
-        kq.quantize(sequential(L.Conv2D(6, 3, groups=2)), "dynamic_int8")
 
 
 def test_a_model_with_islands_is_saved_and_loaded(tmp_path):
