@@ -31,10 +31,27 @@ def lift_products(graph):
     """
     nodes, shared = [], {}
     for node in graph.nodes:
-        made = [] if node.policy.computes_in_float else _lifted(node, shared) or []
-        own = {"policy": node.policy, "named": node.named, "source": node.source}
-        nodes.extend([dataclasses.replace(n, **own) for n in made] or [node])
+        if node.policy.activations == "dynamic":
+            made = _with_dense(node, shared)
+        else:
+            made = [] if node.policy.computes_in_float else _lifted(node, shared) or []
+        own = {"policy": node.policy, "source": node.source}
+        nodes.extend([dataclasses.replace(n, named=node.named and _counts(n, node), **own) for n in made] or [node])
     return dataclasses.replace(graph, nodes=nodes)
+
+
+def _with_dense(node, shared):
+    """The nodes of a product whose activations are quantized as it runs; none where no Dense layer computes it."""
+    try:
+        made = _lifted(node, shared) or []
+    except UnsupportedLayerError:
+        return []
+    return made if any(isinstance(n.operation, L.Dense) for n in made) else []
+
+
+def _counts(made, node):
+    """Whether a map that names a node means this one of those that it became: nothing that moves is quantized as it runs."""
+    return node.policy.activations != "dynamic" or isinstance(made.operation, L.Dense)
 
 
 def _lifted(node, shared):
