@@ -161,14 +161,6 @@ def test_dynamic_layers_hold_integers_and_run_on_xnnpack(policy, tmp_path):
     assert set(dtypes.values()) == {"int8"} and report.partitions == 1
 
 
-def test_a_dynamic_layer_is_simulated_far_below_a_step(tmp_path, monkeypatch):
-    monkeypatch.setitem(TOLERANCES, "dynamic", 1e-5)
-    model = shake(sequential(L.Conv2D(6, 3), shape=(9, 9, 4)))
-    ship(kq.quantize(model, "dynamic_int8"), tmp_path, images(shape=(9, 9, 4)))
-    model = shake(sequential(L.Dense(6), shape=(3, 10)))
-    ship(kq.quantize(model, "dynamic_int4"), tmp_path, images(shape=(3, 10)))
-
-
 def test_a_named_layer_without_a_dynamic_kernel_is_refused(tmp_path):
     model = shake(sequential(L.DepthwiseConv2D(3, name="odd"), L.Conv2D(4, 3)))
     with pytest.raises(kq.QuantizationError, match="'odd' .*nearest policies that work are 'int8' and 'float32'"):
