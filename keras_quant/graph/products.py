@@ -13,7 +13,7 @@ from keras_quant.graph.explain import location
 from keras_quant.graph.expressions import array_of, expression_of, is_expression, trains
 from keras_quant.graph.graph import Node, Value
 from keras_quant.graph.learned import constant_node
-from keras_quant.graph.operations import positional
+from keras_quant.graph.operations import is_meant, positional
 from keras_quant.graph.steps import Steps
 from keras_quant.graph.weights import built
 
@@ -36,7 +36,7 @@ def lift_products(graph):
         else:
             made = [] if node.policy.computes_in_float else _lifted(node, shared) or []
         own = {"policy": node.policy, "source": node.source}
-        nodes.extend([dataclasses.replace(n, named=node.named and _counts(n, node), **own) for n in made] or [node])
+        nodes.extend([dataclasses.replace(n, named=is_meant(n, node), **own) for n in made] or [node])
     return dataclasses.replace(graph, nodes=nodes)
 
 
@@ -47,11 +47,6 @@ def _with_dense(node, shared):
     except UnsupportedLayerError:
         return []
     return made if any(isinstance(n.operation, L.Dense) for n in made) else []
-
-
-def _counts(made, node):
-    """Whether a map that names a node means this one of those that it became: nothing that moves is quantized as it runs."""
-    return node.policy.activations != "dynamic" or isinstance(made.operation, L.Dense)
 
 
 def _lifted(node, shared):
