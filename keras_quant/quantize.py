@@ -6,36 +6,7 @@ import json
 
 from keras_quant.calibrate import has_ranges, set_ranges
 from keras_quant.errors import QuantizationError
-from keras_quant.graph import (
-    batch_to_front,
-    constants_to_tensors,
-    expand,
-    expand_masks,
-    fold_literals,
-    fuse_activations,
-    fuse_batch_norms,
-    fuse_input_scales,
-    join_biases,
-    keep_integers,
-    keep_islands,
-    lift_additive_masks,
-    lift_choices,
-    lift_constants,
-    lift_masked_means,
-    lift_products,
-    lift_tables,
-    lift_weights,
-    merge_logarithms,
-    merge_rescalings,
-    place,
-    ranges_apart,
-    scale_inner_softmaxes,
-    settle_halves,
-    symmetric_right_sides,
-    trace,
-    warn_of_ranges_apart,
-    with_float_ends,
-)
+from keras_quant.graph import place, prepare, ranges_apart, settle_halves, trace, warn_of_ranges_apart, with_float_ends
 from keras_quant.graph.computed_sizes import paths_with_sizes
 from keras_quant.graph.ends import widen_ends
 from keras_quant.graph.gaps import warn_of_gaps
@@ -46,30 +17,6 @@ from keras_quant.quantizers import ranges
 from keras_quant.settings import float32
 from keras_quant.tflite.lower import lowers_in_float
 
-PASSES = (
-    batch_to_front,
-    keep_islands,
-    fold_literals,
-    expand_masks,
-    expand,
-    merge_logarithms,
-    lift_masked_means,
-    lift_additive_masks,
-    lift_choices,
-    lift_tables,
-    keep_integers,
-    lift_products,
-    lift_weights,
-    join_biases,
-    lift_constants,
-    constants_to_tensors,
-    fuse_batch_norms,
-    fuse_activations,
-    merge_rescalings,
-    fuse_input_scales,
-    scale_inner_softmaxes,
-    symmetric_right_sides,
-)
 FALLBACKS = (None, "float")
 
 
@@ -181,6 +128,4 @@ def fused_graph(model, policies, fallback=None, ends=None):
     policies.warn_unmatched([node.path for node in graph.nodes])
     graph = graph.with_policies(policies)
     graph = graph if ends is None else widen_ends(graph, ends)
-    for graph_pass in PASSES:
-        graph = graph_pass(graph)
-    return graph
+    return prepare(graph)

@@ -1,18 +1,15 @@
 """The command `inspect`: what is in a model file."""
 
-import functools
-
 import numpy as np
 from rich.table import Table
 
 import keras_quant as kq
 from keras_quant import PolicyMap, UnsupportedLayerError
 from keras_quant.extra import require
-from keras_quant.graph import trace
+from keras_quant.graph import prepare, trace
 from keras_quant.graph.operations import quantized_layer
 from keras_quant.graph.sizes import at_size
 from keras_quant.layers import is_quantized
-from keras_quant.quantize import PASSES
 from keras_quant.report.layer import compact, shape_text
 from keras_quant.tflite import read_model
 from keras_quant_cli.console import console
@@ -49,8 +46,7 @@ def _finished(report, args):
 
 
 def _float_table(path, model):
-    graph = trace(model, keep_float=True).with_policies(PolicyMap())
-    graph = functools.reduce(lambda graph, step: step(graph), PASSES, graph)
+    graph = prepare(trace(model, keep_float=True).with_policies(PolicyMap()))
     table = _table(f"{path}: float model '{model.name}', {model.count_params():,} parameters")
     _add_columns(table, ("layer", "class", "output", "with it", "quantized form"))
     missing = 0

@@ -3,11 +3,11 @@
 import numpy as np
 from keras.src.ops import math, nn, numpy
 
-from keras_quant import layers
 from keras_quant.graph.expand import expands
 from keras_quant.graph.expressions import numbers_of
 from keras_quant.graph.graph import Value
 from keras_quant.graph.steps import Steps, axes_without_batch
+from keras_quant.layers.table import ReciprocalNoNan
 
 # So many factors `prod` and `cumprod` multiply one after the other.
 MOST_FACTORS = 64
@@ -90,7 +90,7 @@ def _divide_no_nan(node):
     if len(node.inputs) < 2:
         return [node]
     steps, (a, b) = Steps(node), node.inputs
-    return steps.end(steps(numpy.Multiply(), a, steps(layers.QuantTable("reciprocal_no_nan"), b)))
+    return steps.end(steps(numpy.Multiply(), a, steps(ReciprocalNoNan(), b)))
 
 
 @expands(numpy, "Ptp")

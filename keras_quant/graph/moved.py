@@ -30,6 +30,17 @@ def _append(node):
     return steps.end(steps(numpy.Concatenate(operation.axis), list(node.inputs)))
 
 
+@expands(numpy, "BroadcastTo")
+def _broadcast(node):
+    """In float; its own shape holds the batch that the model was traced with. As a layer of integers it stays as it is."""
+    (x,), wanted = node.inputs, node.output.shape
+    fits = len(x.shape) == len(wanted) and all(a in (1, b) for a, b in zip(x.shape[1:], wanted[1:]))
+    if not fits or node.policy is None or not node.policy.computes_in_float:
+        return [node]
+    steps = Steps(node)
+    return steps.end(steps(numpy.Tile((1, *(b // a for a, b in zip(x.shape[1:], wanted[1:])))), x))
+
+
 @expands(numpy, "Fliplr")
 def _flip(node):
     steps = Steps(node)

@@ -6,7 +6,7 @@ from keras.src.ops import math
 from keras_quant.graph.expand import expands
 from keras_quant.graph.graph import Node
 from keras_quant.graph.kinds import is_real
-from keras_quant.layers.top_k import QuantTopK, TopIndices
+from keras_quant.layers.top_k import QuantTopK, TopIndices, TopValues
 
 
 @expands(math, "TopK")
@@ -14,7 +14,8 @@ def _top_k(node):
     """The values, on the grid of what they are taken from, and their indices."""
     values, indices = tree.flatten(node.outputs)
     (x,), k = node.inputs, node.operation.k
-    if not is_real(x) or node.policy is None or node.policy.computes_in_float:
+    if not is_real(x) or node.policy is None:
         return [node]
+    largest = (TopValues if node.policy.computes_in_float else QuantTopK)(k)
     places = Node(TopIndices(k), f"{node.path}/indices", (x,), {}, indices)
-    return [Node(QuantTopK(k), node.path, (x,), {}, values), places]
+    return [Node(largest, node.path, (x,), {}, values), places]

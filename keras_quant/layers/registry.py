@@ -58,7 +58,8 @@ def computes(*names, constants=False, integer_slots=()):
     layer is called with the operation's tensors, in a list if there are several.
 
     Args:
-        *names: classes of `keras.src.ops` by module and name, "numpy.Add"; those that this Keras lacks are left out.
+        *names: classes of `keras.src.ops` by module and name, "numpy.Add", of which those that this Keras lacks are left
+            out; or other classes of operations.
         constants: whether the factory reads those of `args` that are no tensors; otherwise they are refused.
         integer_slots: which of its tensors are integers or booleans, such as indices, and stay what they are.
     """
@@ -112,8 +113,12 @@ def refuses_operations(reason, *names):
 
 def _operations(names):
     """Classes of `keras.src.ops` by module and name, as far as this Keras has them."""
-    classes = (getattr(importlib.import_module(f"keras.src.ops.{m}"), n, None) for m, n in (x.split(".") for x in names))
+    classes = (_of_keras(*name.split(".")) if isinstance(name, str) else name for name in names)
     return [operation for operation in classes if operation is not None]
+
+
+def _of_keras(module, name):
+    return getattr(importlib.import_module(f"keras.src.ops.{module}"), name, None)
 
 
 def reason_against(operation):

@@ -222,3 +222,20 @@ def _by_table(operation, args, **arguments):
 
 for _module, _text in _OPERATIONS.items():
     computes(*(f"{_module}.{_name}" for _name in _text.split()))(_by_table)
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class ReciprocalNoNan(keras.Operation):
+    """`1 / x`, and 0 of 0."""
+
+    def call(self, x):
+        return _FUNCTIONS["reciprocal_no_nan"](x)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+computes(ReciprocalNoNan)(_by_table)

@@ -30,9 +30,8 @@ class QuantTopK(Movement, keras.layers.Layer):
         return {**super().get_config(), "k": self.k}
 
 
-@keras.saving.register_keras_serializable(package="keras_quant")
-class TopIndices(keras.Operation):
-    """The indices of `keras.ops.top_k`; of equal values the first ones.
+class _OfTopK(keras.Operation):
+    """One output of `keras.ops.top_k`.
 
     Args:
         k: how many.
@@ -42,11 +41,27 @@ class TopIndices(keras.Operation):
         super().__init__(name=name)
         self.k = k
 
+    def get_config(self):
+        return {"k": self.k, "name": self.name}
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class TopValues(_OfTopK):
+    """The values of `keras.ops.top_k`, largest first. Args: as of `_OfTopK`."""
+
+    def call(self, x):
+        return ops.top_k(x, self.k)[0]
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((*x.shape[:-1], self.k), dtype=x.dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_quant")
+class TopIndices(_OfTopK):
+    """The indices of `keras.ops.top_k`; of equal values the first ones. Args: as of `_OfTopK`."""
+
     def call(self, x):
         return ops.top_k(x, self.k)[1]
 
     def compute_output_spec(self, x):
         return keras.KerasTensor((*x.shape[:-1], self.k), dtype="int32")
-
-    def get_config(self):
-        return {"k": self.k, "name": self.name}

@@ -50,7 +50,7 @@ def conv_2d(lowering, layer, inputs, output):
 def _convolution(lowering, layer, x, output, kernel, scale):
     """CONV_2D with a kernel `(h, w, c / groups, filters)`."""
     kernel = lowering.writer.constant(f"{output.name}/kernel", kernel.transpose(3, 0, 1, 2), scale)
-    operands = [x, kernel, bias_of(lowering, layer, output, layer.filters, layer.bias)]
+    operands = [x, kernel, bias_of(lowering, output, layer.filters, layer.bias)]
     version = _PLAIN if layer.groups == 1 else _GROUPED
     return weighted(lowering, layer, output, "CONV_2D", operands, *version, "Conv2DOptions", **geometry(layer))
 
@@ -113,7 +113,7 @@ def _transposed(lowering, layer, x, output, kernel, scale, bias):
     filters = kernel.shape[2]
     kernel = lowering.writer.constant(f"{output.name}/kernel", kernel.transpose(2, 0, 1, 3), scale)
     shape = lowering.ints(output, "shape", (lowering.writer.batch_size * output.rows, *output.shape))
-    operands = [shape, kernel, x, bias_of(lowering, layer, output, filters, bias)]
+    operands = [shape, kernel, x, bias_of(lowering, output, filters, bias)]
     version, since = (3, (2, 17, 0)) if layer.activation is activations.linear else (4, (2, 17, 0))
     return weighted(lowering, layer, output, "TRANSPOSE_CONV", operands, version, since, "TransposeConvOptions", **fields)
 

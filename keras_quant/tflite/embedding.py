@@ -27,7 +27,7 @@ def dynamic_embedding(lowering, layer, inputs, output):
 @lowers_float(keras.layers.Embedding)
 def float_embedding(lowering, layer, inputs, output):
     if (id(layer), "table") not in lowering.moved:
-        table = weights(lowering, layer, output, "table", ops.convert_to_numpy(layer.embeddings))
+        table = weights(lowering, output, "table", ops.convert_to_numpy(layer.embeddings))
         lowering.moved[id(layer), "table"] = table
     y, table = lowering.activation(output), lowering.moved[id(layer), "table"]
     lowering.operator("GATHER", [table, _index(lowering, *inputs)], y, 1, (1, 5, 0), "GatherOptions", axis=0)

@@ -9,6 +9,7 @@ from keras_quant.errors import ExportError
 from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.layers.registry import float_classes
 from keras_quant.tflite.conv import fused_code, padding
+from keras_quant.tflite.float_functions import compute, has_form
 from keras_quant.tflite.gather import repeat
 from keras_quant.tflite.lower import NAMES, lowers_float
 from keras_quant.tflite.pooling import pool
@@ -18,19 +19,6 @@ from keras_quant.tflite.volumes import pool_volume
 from keras_quant.tflite.writer import Tensor
 
 L, A = keras.layers, keras.activations
-# Operator, version, release that brought it, name of the options and their fields.
-_FUNCTIONS = {
-    A.relu: ("RELU", 1, (1, 5, 0)),
-    A.relu6: ("RELU6", 1, (1, 5, 0)),
-    A.sigmoid: ("LOGISTIC", 1, (1, 14, 0)),
-    A.tanh: ("TANH", 1, (1, 14, 0)),
-    A.softmax: ("SOFTMAX", 1, (1, 5, 0), "SoftmaxOptions", {"beta": 1.0}),
-    A.elu: ("ELU", 1, (1, 14, 0)),
-    A.gelu: ("GELU", 1, (2, 9, 0), "GeluOptions", {"approximate": False}),
-    A.leaky_relu: ("LEAKY_RELU", 1, (1, 13, 1), "LeakyReluOptions", {"alpha": 0.2}),
-    A.hard_silu: ("HARD_SWISH", 1, (1, 15, 0)),
-    A.exponential: ("EXP", 1, (1, 7, 0)),
-}
 
 
 def classes(module, **named):
@@ -44,23 +32,36 @@ _OF_OPERATIONS = {
 }
 
 
-def has_float_rule(function):
-    """Whether an activation function has float operators."""
-    return function in _FUNCTIONS or function in (A.linear, A.silu)
+# Activations over the last axis.
+_OVER_AXIS = {
+    A.softmax: ("SOFTMAX", 1, (1, 5, 0), "SoftmaxOptions", {"beta": 1.0}),
+    A.log_softmax: ("LOG_SOFTMAX", 1, (1, 11, 0), "LogSoftmaxOptions", {}),
+}
+
+
+def check_activation(function, output):
+    """Refuse an activation function that has no float operators."""
+    name = getattr(function, "__name__", str(function))
+    known = function in _OVER_AXIS or function in (A.linear, A.leaky_relu)
+    if not known and not (has_form(name) and getattr(A, name, None) is function):
+        raise ExportError(
+            f"Layer '{output.name}': activation '{name}' has no float operators here. Export with `fallback=\"converter\"`, "
+            "or write it with functions of `keras.ops`."
+        )
 
 
 def activate(lowering, x, output, function):
     """Apply an activation function as operators of its own."""
+    check_activation(function, output)
     if function is A.linear:
         return x
+    if function is A.leaky_relu:
+        return _leaky(lowering, x, output, 0.2)
+    if function not in _OVER_AXIS:
+        return compute(lowering, x, output, function.__name__)
+    name, version, since, options, fields = _OVER_AXIS[function]
     y = lowering.activation(output)
-    if function is A.silu:
-        gate = lowering.activation(output, "gate")
-        lowering.operator("LOGISTIC", [x], gate, 1, (1, 14, 0))
-        lowering.operator("MUL", [x, gate], y, 1, (1, 5, 0), "MulOptions")
-        return y
-    name, version, since, *options = _FUNCTIONS[function]
-    lowering.operator(name, [x], y, version, since, *options[:1], **(options[1] if options else {}))
+    lowering.operator(name, [x], y, version, since, options, **fields)
     return y
 
 
@@ -150,7 +151,8 @@ def _constant(lowering, output, value, part):
 
 @lowers_float(*_OF_LAYERS)
 def arithmetic(lowering, layer, inputs, output):
-    name, total = _OF_LAYERS[type(layer)], inputs[0]
+    name = next(_OF_LAYERS[cls] for cls in type(layer).__mro__ if cls in _OF_LAYERS)
+    total = inputs[0]
     for index, x in enumerate(inputs[1:]):
         last = index == len(inputs) - 2
         total = binary(lowering, name, total, x, output, None if last else f"partial_{index}")

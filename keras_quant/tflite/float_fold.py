@@ -11,7 +11,8 @@ from keras_quant.layers.weighted import gain_and_shift
 
 L = keras.layers
 # For each layer with a kernel, the axes along which the kernel's output channels lie.
-_CHANNELS = {L.Dense: (-1,), L.Conv2D: (-1,), L.DepthwiseConv2D: (-2, -1)}
+_CHANNELS = {L.Dense: (-1,), **dict.fromkeys((L.Conv1D, L.Conv2D, L.Conv3D), (-1,))}
+_CHANNELS |= dict.fromkeys((L.DepthwiseConv1D, L.DepthwiseConv2D), (-2, -1))
 
 
 def fold_float(graph):

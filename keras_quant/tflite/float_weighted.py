@@ -12,21 +12,17 @@ from keras_quant.integer.axis import axes
 from keras_quant.integer.phases import Phases
 from keras_quant.layers.weighted import gain_and_shift
 from keras_quant.tflite.conv import Padding, geometry
-from keras_quant.tflite.float_elementwise import activate, before_activation, has_float_rule, scale_and_shift
-from keras_quant.tflite.lower import Output, lowers_float
+from keras_quant.tflite.float_elementwise import activate, before_activation, check_activation, scale_and_shift
+from keras_quant.tflite.lower import lowers_float
 from keras_quant.tflite.volumes import frames_of, image_kernel, images, in_order, phase_kernel
 
 L = keras.layers
 
 
-def _half(layer):
-    return layer.compute_dtype == "float16"
-
-
-def weights(lowering, layer, output, name, array):
+def weights(lowering, output, name, array):
     """A constant; of a float16 layer as FLOAT16 and DEQUANTIZE, which XNNPACK resolves when it loads the file."""
     array = np.ascontiguousarray(array, np.float32)
-    if not _half(layer):
+    if output.dtype != "float16":
         return lowering.writer.constant(f"{output.name}/{name}", array)
     stored = lowering.writer.constant(f"{output.name}/{name}_float16", array.astype(np.float16))
     unpacked = lowering.writer.unpacked(f"{output.name}/{name}", array.shape)
@@ -34,44 +30,42 @@ def weights(lowering, layer, output, name, array):
     return unpacked
 
 
-def bias_of(lowering, layer, output, units, values):
+def bias_of(lowering, output, units, values):
     array = np.zeros(units) if values is None else ops.convert_to_numpy(values)
-    return weights(lowering, layer, output, "bias", array)
+    return weights(lowering, output, "bias", array)
 
 
-def _check_activation(layer, output):
-    if not has_float_rule(layer.activation):
-        raise ExportError(
-            f"Layer '{output.name}': activation '{layer.activation.__name__}' has no float operators here. Give the layer "
-            'the policy "int8", or export with `fallback="converter"`.'
-        )
+def _activation(layer):
+    """What is applied to the product; of a quantized layer's activations most are layers behind it."""
+    return keras.activations.linear if getattr(layer, "afterwards", None) else layer.activation
 
 
 def weighted(lowering, layer, output, name, operands, version, since, options, **fields):
     """An operator with weights, and the activation, fused or behind it."""
-    _check_activation(layer, output)
-    y, code = before_activation(lowering, output, layer.activation)
+    activation = _activation(layer)
+    check_activation(activation, output)
+    y, code = before_activation(lowering, output, activation)
     lowering.operator(name, operands, y, version, since, options, fusedActivationFunction=code, **fields)
-    return y if y.name == output.name or code else activate(lowering, y, output, layer.activation)
+    return y if y.name == output.name or code else activate(lowering, y, output, activation)
 
 
 @lowers_float(L.Dense)
 def dense(lowering, layer, inputs, output):
-    kernel = weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).T)
+    kernel = weights(lowering, output, "kernel", ops.convert_to_numpy(layer.kernel).T)
     return fully_connected(lowering, layer, inputs, output, kernel, 2 if len(output.shape) > 1 else 1, (1, 10, 0))
 
 
 def fully_connected(lowering, layer, inputs, output, kernel, version, since, **fields):
     """FULLY_CONNECTED with a kernel that is in the file."""
-    operands = [*inputs, kernel, bias_of(lowering, layer, output, layer.units, layer.bias)]
+    operands = [*inputs, kernel, bias_of(lowering, output, layer.units, layer.bias)]
     fields |= {"keepNumDims": len(output.shape) > 1}
     return weighted(lowering, layer, output, "FULLY_CONNECTED", operands, version, since, "FullyConnectedOptions", **fields)
 
 
 @lowers_float(L.Conv2D)
 def conv_2d(lowering, layer, inputs, output):
-    kernel = weights(lowering, layer, output, "kernel", ops.convert_to_numpy(layer.kernel).transpose(3, 0, 1, 2))
-    operands = [*inputs, kernel, bias_of(lowering, layer, output, layer.filters, layer.bias)]
+    kernel = weights(lowering, output, "kernel", ops.convert_to_numpy(layer.kernel).transpose(3, 0, 1, 2))
+    operands = [*inputs, kernel, bias_of(lowering, output, layer.filters, layer.bias)]
     version, since = (1, (1, 5, 0)) if layer.groups == 1 else (6, (2, 9, 0))
     return weighted(lowering, layer, output, "CONV_2D", operands, version, since, "Conv2DOptions", **geometry(layer))
 
@@ -82,9 +76,9 @@ def conv_3d(lowering, layer, inputs, output):
     (x,) = inputs
     depth, *_ = axes(layer, x.shape[1:-1], output.shape[:-1])
     frames = frames_of(output, depth.outputs)
-    kernel = weights(lowering, layer, output, "kernel", image_kernel(layer.kernel).transpose(3, 0, 1, 2))
+    kernel = weights(lowering, output, "kernel", image_kernel(layer.kernel).transpose(3, 0, 1, 2))
     operands = [images(lowering, x, output, depth, layer.groups), kernel]
-    operands.append(bias_of(lowering, layer, output, layer.filters, layer.bias))
+    operands.append(bias_of(lowering, output, layer.filters, layer.bias))
     version, since = (1, (1, 5, 0)) if layer.groups == 1 else (6, (2, 9, 0))
     y = weighted(lowering, layer, frames, "CONV_2D", operands, version, since, "Conv2DOptions", **geometry(layer))
     return lowering.reshape(y, output, output.shape)
@@ -98,8 +92,8 @@ def depthwise_conv_2d(lowering, layer, inputs, output):
 def _depthwise(lowering, layer, x, output, kernel, bias):
     height, width, channels, multiplier = kernel.shape
     flat = ops.convert_to_numpy(kernel).reshape(1, height, width, channels * multiplier)
-    operands = [x, weights(lowering, layer, output, "kernel", flat)]
-    operands.append(bias_of(lowering, layer, output, channels * multiplier, bias))
+    operands = [x, weights(lowering, output, "kernel", flat)]
+    operands.append(bias_of(lowering, output, channels * multiplier, bias))
     fields = {"depthMultiplier": multiplier, **geometry(layer)}
     return weighted(
         lowering, layer, output, "DEPTHWISE_CONV_2D", operands, 2, (1, 12, 0), "DepthwiseConv2DOptions", **fields
@@ -110,16 +104,15 @@ def _depthwise(lowering, layer, x, output, kernel, bias):
 def separable_conv_2d(lowering, layer, inputs, output):
     (x,) = inputs
     window = types.SimpleNamespace(
-        compute_dtype=layer.compute_dtype,
         activation=keras.activations.linear,
         **{name: getattr(layer, name) for name in ("strides", "padding", "dilation_rate")},
     )
     shape = (*output.shape[:-1], layer.depthwise_kernel.shape[2] * layer.depthwise_kernel.shape[3])
-    between = Output(f"{output.name}/depthwise", shape, None)
+    between = dataclasses.replace(output, name=f"{output.name}/depthwise", shape=shape)
     x = _depthwise(lowering, window, x, between, layer.depthwise_kernel, None)
     kernel = ops.convert_to_numpy(layer.pointwise_kernel).transpose(3, 0, 1, 2)
-    kernel = weights(lowering, layer, output, "pointwise_kernel", kernel)
-    operands = [x, kernel, bias_of(lowering, layer, output, layer.filters, layer.bias)]
+    kernel = weights(lowering, output, "pointwise_kernel", kernel)
+    operands = [x, kernel, bias_of(lowering, output, layer.filters, layer.bias)]
     fields = {"padding": Padding.VALID, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
     return weighted(lowering, layer, output, "CONV_2D", operands, 1, (1, 5, 0), "Conv2DOptions", **fields)
 
@@ -164,12 +157,12 @@ def check_batch(lowering, output):
 def _transposed(lowering, layer, x, output, kernel, bias):
     """TRANSPOSE_CONV with a kernel `(h, w, filters, c)`."""
     filters = kernel.shape[2]
-    kernel = weights(lowering, layer, output, "kernel", ops.convert_to_numpy(kernel).transpose(2, 0, 1, 3))
+    kernel = weights(lowering, output, "kernel", ops.convert_to_numpy(kernel).transpose(2, 0, 1, 3))
     shape = lowering.ints(output, "shape", (lowering.writer.batch_size * output.rows, *output.shape))
-    operands = [shape, kernel, x, bias_of(lowering, layer, output, filters, bias)]
+    operands = [shape, kernel, x, bias_of(lowering, output, filters, bias)]
     fields = geometry(layer)
     del fields["dilationHFactor"], fields["dilationWFactor"]
-    version, since = (3, (2, 3, 0)) if layer.activation is keras.activations.linear else (4, (2, 13, 0))
+    version, since = (3, (2, 3, 0)) if _activation(layer) is keras.activations.linear else (4, (2, 13, 0))
     return weighted(lowering, layer, output, "TRANSPOSE_CONV", operands, version, since, "TransposeConvOptions", **fields)
 
 

@@ -13,7 +13,7 @@ from keras.src.ops import numpy as knp
 from keras_quant.errors import ExportError
 from keras_quant.layers import QuantBooleans, QuantTopK
 from keras_quant.layers.reshape import axes_of
-from keras_quant.layers.top_k import TopIndices
+from keras_quant.layers.top_k import TopIndices, TopValues
 from keras_quant.tflite.float_elementwise import classes
 from keras_quant.tflite.lower import lowers, lowers_float, params_of, rule_of_float
 from keras_quant.tflite.reduce import reduce
@@ -200,6 +200,14 @@ def top_k(lowering, layer, x, output):
     y = lowering.activation(output)
     indices = lowering.activation(dataclasses.replace(output, params=None), "indices", kind=TensorType.INT32)
     _largest(lowering, layer, x, output, [y, indices])
+    return y
+
+
+@lowers_float(TopValues)
+def top_values(lowering, operation, inputs, output):
+    y = lowering.activation(output)
+    indices = lowering.activation(output, "indices", kind=TensorType.INT32)
+    _largest(lowering, operation, *inputs, output, [y, indices])
     return y
 
 

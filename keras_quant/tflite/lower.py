@@ -6,12 +6,10 @@ import functools
 import numpy as np
 from keras import ops, tree
 
-from keras_quant import policy as policies
-from keras_quant.errors import CalibrationError, ExportError, UnsupportedLayerError
+from keras_quant.errors import CalibrationError, ExportError
 from keras_quant.graph import trace
 from keras_quant.graph.graph import Value
 from keras_quant.graph.kinds import is_real
-from keras_quant.graph.operations import quantized_layer
 from keras_quant.graph.rules import Rules
 from keras_quant.integer import QuantParams
 from keras_quant.integer.params import INT8, INT16
@@ -19,6 +17,7 @@ from keras_quant.layers import Quantize, QuantLayer, is_quantized
 from keras_quant.layers.registry import integer_slots
 from keras_quant.tflite.ends import input_tensor
 from keras_quant.tflite.float_fold import fold_float
+from keras_quant.tflite.parts import parts_of
 from keras_quant.tflite.writer import KINDS, Tensor, TensorType, Writer
 
 _RULES, _TAKES_GRIDS = Rules(), set()
@@ -61,6 +60,15 @@ def lowers_float(*classes, takes_grids=False):
     if takes_grids:
         _TAKES_GRIDS.update(classes)
     return _RULES.register_float(*classes)
+
+
+def lowers_real(*classes):
+    """Decorator: the function is the rule by which these quantized layers, as parts of a float one, compute real numbers.
+
+    It takes what rules do, but the `Output` lies on no grid. Layers without such a rule take that of their Keras class, and
+    those that only move data their own.
+    """
+    return _RULES.register_real(*classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +261,7 @@ def _lower_quantized(node, lowering):
     grid = params.stored if node.operation.keeps_grid else params.kernel
     output = Output(node.path, value.shape[1:], grid, rows=value.rows)
     known = len(lowering.writer.graph.tensors)
-    made = _rule(node)(lowering, node.operation, inputs, output)
+    made = _RULES.of(node.operation)(lowering, node.operation, inputs, output)
     lowering.is_exact_in_float |= any(t.type == TensorType.FLOAT32 for t in lowering.writer.graph.tensors[known:])
     lowering.tensors[value] = made if node.operation.keeps_grid else _clamped(lowering, made, output, params)
 
@@ -263,7 +271,23 @@ def _clamped(lowering, x, output, params):
     return x if params.is_full else lowering.quantized(x, lowering.activation(output, "clamped", params=params.stored))
 
 
-def _lower_float(node, lowering):
+def _lower_float(node, lowering, owner=None):
+    """Lower a node that computes in float; `owner` is the one whose part it is, if any."""
+    rule = _float_rule(node)
+    if rule is None:
+        for part in parts_of(node).nodes:
+            _lower_float(part, lowering, node)
+        lowering.tensors[node.output] = lowering.tensors[parts_of(node).outputs]
+        return
+    layer, arguments = node.operation, _real_arguments(node, lowering)
+    value, whole = node.output, node.output if owner is None else owner.output
+    dtype = whole.dtype if isinstance(layer, QuantLayer) else value.dtype
+    output = Output(node.path, value.shape[1:], None, dtype, value.rows if owner is None else whole.rows * value.rows)
+    lowering.tensors[value] = rule(lowering, layer, arguments, output)
+
+
+def _real_arguments(node, lowering):
+    """What a rule of real numbers is called with: those of a quantized layer in its structure, others in a list."""
     slots, takes_grids = integer_slots(node.operation), type(node.operation) in _TAKES_GRIDS
     exact = not is_real(node.output)
 
@@ -274,9 +298,9 @@ def _lower_float(node, lowering):
         as_it_is = exact or node.inputs.index(x) in slots
         return tensor if takes_grids or (as_it_is and tensor.scale is None) else lowering.real(tensor)
 
-    arguments = [fill(x) for x in tree.flatten(node.args) if x is not None]
-    output = Output(node.path, node.output.shape[1:], None, node.output.dtype, node.output.rows)
-    lowering.tensors[node.output] = _rule(node)(lowering, node.operation, arguments, output)
+    if isinstance(node.operation, QuantLayer):
+        return tree.map_structure(fill, node.args[0])
+    return [fill(x) for x in tree.flatten(node.args) if x is not None]
 
 
 def _given_dtype(value, graph):
@@ -326,23 +350,25 @@ def _enter(node, lowering):
     lowering.tensors[node.output] = _clamped(lowering, known, Output(value.name, value.shape[1:], params), grid)
 
 
-def _rule(node):
-    return _RULES.of(node.operation) or _moving_rule(node)
+def _float_rule(node):
+    """The rule for what a node computes in float; of a quantized layer that which it is a part of a float layer by."""
+    layer = node.operation
+    if not isinstance(layer, QuantLayer):
+        return _RULES.of(layer)
+    rule = _RULES.real(layer)
+    return rule or (_RULES.of(layer) if layer.keeps_grid else None)
 
 
-def _moving_rule(node):
-    """The rule of the quantized layer of an operation that only moves data, which does the same on tensors of any type."""
+def _has_rule(node):
     if isinstance(node.operation, QuantLayer):
-        return None
-    try:
-        layer = quantized_layer(node, node.operation.name, policies.get("int8"))
-    except UnsupportedLayerError:
-        return None
-    rule = _RULES.of(layer) if getattr(layer, "keeps_grid", False) else None
-    if rule is None:
-        return None
-    layer.build(node.inputs[0].shape)
-    return lambda lowering, operation, arguments, output: rule(lowering, layer, arguments[0], output)
+        return _RULES.of(node.operation) is not None
+    return _RULES.of(node.operation) is not None or _is_taken_apart(node)
+
+
+def _is_taken_apart(node):
+    """Whether rules lower the parts of a float node."""
+    graph = parts_of(node)
+    return graph is not None and all(_float_rule(part) is not None or _is_taken_apart(part) for part in graph.nodes)
 
 
 def rule_of_float(operation_class):
@@ -357,7 +383,7 @@ def lowers_in_float(operation):
 
 def without_rule(graph):
     """The nodes that no rule lowers: layers that compute in float, and quantized ones that have no rule."""
-    return [n for n in graph.nodes if _rule(n) is None]
+    return [n for n in graph.nodes if not _has_rule(n)]
 
 
 def check_layers(qmodel, graph):

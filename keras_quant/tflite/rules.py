@@ -13,6 +13,8 @@ from keras_quant.tflite import (  # noqa: F401
     elu,
     embedding,
     float_elementwise,
+    float_forms,
+    float_sequences,
     float_spectrogram,
     float_weighted,
     gather,
