@@ -38,7 +38,7 @@ def through_concatenate(x):
 
 def einsum_einsum(x):
     x = L.EinsumDense("abcd,def->abcef", (None, None, 2, 3), activation="relu", name="first")(x)
-    return L.EinsumDense("abcef,efd->abcd", (None, None, 3), bias_axes="d", name="second")(x)
+    return L.EinsumDense("abcef,fd->abced", (None, None, None, 3), bias_axes="d", name="second")(x)
 
 
 NETWORKS = {f.__name__: f for f in (dense_dense, conv_dense, einsum_einsum, through_add, through_concatenate)}

@@ -60,8 +60,10 @@ def copy_of(node, name, dtype=None):
         return keras.layers.Lambda(
             operation.function, shape, mask, operation.arguments, name=name, dtype=dtype or operation.dtype_policy
         )
+    # Keras leaves open what follows from the input's shape, and layers behind would not know their input's.
+    own = {"output_shape": node.output.shape[1:]} if isinstance(operation, keras.layers.EinsumDense) else {}
     try:
-        return _copy(operation, name, dtype)
+        return _copy(operation, name, dtype, **own)
     except Exception as error:
         raise UnsupportedLayerError(
             f"Layer '{node.path}' ({type(operation).__name__}){location(node)} cannot be copied, so not be kept in float. "
@@ -69,8 +71,8 @@ def copy_of(node, name, dtype=None):
         ) from error
 
 
-def _copy(operation, name, dtype):
-    config = config_of(operation)
+def _copy(operation, name, dtype, **own):
+    config = {**config_of(operation), **own}
     if not isinstance(operation, keras.layers.Layer):
         # Operations of Keras 3.5 take no name.
         made = type(operation).from_config({key: value for key, value in config.items() if key != "name"})
