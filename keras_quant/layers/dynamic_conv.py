@@ -1,5 +1,7 @@
 """Convolutions with integer weights and float activations, which the kernel quantizes to 8 bits as it runs."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -85,15 +87,24 @@ def _images(x, depth, groups=1):
 
 
 class DynamicTransposedConvolution(ConvolvesTransposed, DynamicWeighted):
-    """Mixin for transposed convolutions of any rank; weights of fewer than 8 bits are stored as int8."""
+    """Mixin for transposed convolutions of any rank; weights of fewer than 8 bits are stored as int8.
+
+    The file has a CONV_2D that makes all places of the output between two strides at once.
+    """
 
     def sample_axes(self, x):
-        return tuple(range(1, len(x.shape)))
+        return (-1,) if self.has_grids_of_rows(x.shape[-1]) else tuple(range(1, len(x.shape)))
+
+    def has_grids_of_rows(self, channels):
+        """As of `DynamicConvolution`: where no place of the output sees two of the input."""
+        reaches = [(size - 1) * rate + 1 for size, rate in zip(self.kernel_size, self.dilation_rate)][-2:]
+        single = all(reach <= stride for reach, stride in zip(reaches, self.strides[-2:]))
+        return single and channels + math.prod(self.strides) * self.filters > 2
 
 
 @computes_dynamically(keras.layers.Conv1DTranspose)
 class DynamicConv1DTranspose(DynamicTransposedConvolution, keras.layers.Conv1DTranspose):
-    """`keras.layers.Conv1DTranspose` with integer weights; lowered to a TRANSPOSE_CONV on XNNPACK.
+    """`keras.layers.Conv1DTranspose` with integer weights; lowered to a CONV_2D on XNNPACK.
 
     Args: those of `keras.layers.Conv1DTranspose`, and `policy`.
     """
@@ -101,7 +112,7 @@ class DynamicConv1DTranspose(DynamicTransposedConvolution, keras.layers.Conv1DTr
 
 @computes_dynamically(keras.layers.Conv2DTranspose)
 class DynamicConv2DTranspose(DynamicTransposedConvolution, keras.layers.Conv2DTranspose):
-    """`keras.layers.Conv2DTranspose` with integer weights; lowered to a TRANSPOSE_CONV on XNNPACK.
+    """`keras.layers.Conv2DTranspose` with integer weights; lowered to a CONV_2D on XNNPACK.
 
     Args: those of `keras.layers.Conv2DTranspose`, and `policy`.
     """
@@ -109,7 +120,7 @@ class DynamicConv2DTranspose(DynamicTransposedConvolution, keras.layers.Conv2DTr
 
 @computes_dynamically(keras.layers.Conv3DTranspose)
 class DynamicConv3DTranspose(DynamicTransposedConvolution, keras.layers.Conv3DTranspose):
-    """`keras.layers.Conv3DTranspose` with integer weights; lowered to a TRANSPOSE_CONV on XNNPACK, as Conv3D to CONV_2D.
+    """`keras.layers.Conv3DTranspose` with integer weights; lowered to a CONV_2D on XNNPACK, as Conv3D is.
 
     All images that lie between two strides are made at once, and have one grid for what they are made of.
 
@@ -119,7 +130,8 @@ class DynamicConv3DTranspose(DynamicTransposedConvolution, keras.layers.Conv3DTr
     def rounded_product(self, inputs, kernel):
         depth, *shape = self.compute_output_shape(inputs.shape)[1:]
         phases = Phases.of(self, -3, inputs.shape[1], depth)
-        frames = on_own_grids(_images(inputs, phases.axis), (1, 2, 3))
+        frames = _images(inputs, phases.axis)
+        frames = on_own_grids(frames, (-1,) if self.has_grids_of_rows(frames.shape[-1]) else (1, 2, 3))
         extra = None if self.output_padding is None else tuple(np.broadcast_to(self.output_padding, 3)[1:].tolist())
         geometry = self.strides[1:], self.padding, extra, self.data_format, self.dilation_rate[1:]
         made = ops.conv_transpose(frames, _phase_kernel(phases, kernel), *geometry)

@@ -1,5 +1,7 @@
 """Rules for convolutions that quantize activations as they run: ConvInteger."""
 
+import math
+
 import numpy as np
 from keras import ops
 
@@ -153,13 +155,19 @@ def _transposed(lowering, layer, real, shape, made, kernel, scale, bias, whole=N
     strides, dilation = (tuple(values)[-count:] for values in (layer.strides, layer.dilation_rate))
     kernel = with_holes(dilation, kernel)
     skipped = skipped_of(layer.padding, strides, shape, made, kernel.shape)
+    rows = layer.has_grids_of_rows(shape[-1])
+    if rows:
+        # A tap alone has the grid of its row: what it lacks at the end is written out.
+        ends = [max(math.ceil((c + size) / s) - old, 0) for c, size, s, old in zip(skipped, made, strides, shape)]
+        real = lowering.node("Pad", [real, lowering.ints("ends", [0] * (count + 4) + ends)]) if any(ends) else real
+        shape = *(old + end for old, end in zip(shape, ends)), shape[-1]
     kernel, taps = by_phase(kernel, strides, shape, made, skipped)
     phases = int(np.prod(strides))
     scale, bias = np.tile(scale, phases), None if bias is None else np.tile(bias, phases)
     kernel, pads = kernel.transpose(*range(2, count + 2), 1, 0), [(size - 1, size - 1) for size in taps]
-    y = _convolved(lowering, layer, real, kernel, scale, bias, pads, {}, whole=whole)
+    y = _convolved(lowering, layer, real, kernel, scale, bias, pads, {}, rows, whole)
     sizes = [old + size - 1 for old, size in zip(shape, taps)]
     y = interleaved(lowering, y, strides, made[-1], sizes) if phases > 1 else y
-    ends = [cut + wanted for cut, wanted in zip(skipped, made)]
-    limits = [lowering.ints(*pair) for pair in (("begins", skipped), ("stops", ends), ("along", range(2, 2 + count)))]
+    stops = [cut + wanted for cut, wanted in zip(skipped, made)]
+    limits = [lowering.ints(*pair) for pair in (("begins", skipped), ("stops", stops), ("along", range(2, 2 + count)))]
     return lowering.node("Slice", [y, *limits])

@@ -137,20 +137,10 @@ def transpose_conv_3d(lowering, layer, inputs, output):
 
 
 def _check_transposed(lowering, layer, output):
-    check_batch(lowering, output)
-    if any(rate != 1 for rate in layer.dilation_rate):
+    if lowering.writer.batch_size is None or any(rate != 1 for rate in layer.dilation_rate):
         raise ExportError(
-            f"Layer '{output.name}': a float TRANSPOSE_CONV has no dilation. Give the layer the policy \"int8\" or "
-            '"dynamic_int8", or no `dilation_rate`.'
-        )
-
-
-def check_batch(lowering, output):
-    """Refuse an open batch, for an operator that carries its whole output shape."""
-    if lowering.writer.batch_size is None:
-        raise ExportError(
-            f"Layer '{output.name}': a TRANSPOSE_CONV of real numbers carries its whole output shape, so the batch cannot "
-            "stay open. Export with a `batch_size`."
+            f"Layer '{output.name}': a float TRANSPOSE_CONV has no dilation and carries its whole output shape, so the "
+            "batch cannot stay open. Export with a `batch_size`."
         )
 
 

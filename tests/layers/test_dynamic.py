@@ -39,6 +39,7 @@ LAYERS = {
         L.Conv2DTranspose(5, 3, strides=2, activation="relu"),
         L.Conv2DTranspose(5, 2, strides=3, padding="same", use_bias=False),
         L.Conv2DTranspose(5, 3, dilation_rate=2),
+        L.Conv2DTranspose(5, 2, strides=2, output_padding=1),
         L.SeparableConv2D(6, 3, padding="same", depth_multiplier=2, activation="relu"),
     ),
     "one channel": ((9, 8, 1), L.Conv2D(1, 1), L.Conv2D(2, 1)),
@@ -182,7 +183,6 @@ def test_what_moves_around_a_product_is_float(policy, tmp_path):
     assert [op.name for op in report.operators] == ["FULLY_CONNECTED", "TRANSPOSE"]
 
 
-def test_a_transposed_convolution_wants_a_batch(tmp_path):
-    qmodel = kq.quantize(sequential(L.Conv2DTranspose(3, 3, name="up")), "dynamic_int8")
-    with pytest.raises(kq.ExportError, match="'up'.*`batch_size`"):
-        kq.export(qmodel, tmp_path / "m.tflite", batch_size=None)
+@pytest.mark.parametrize("name", ["images", slow("sequences"), slow("volumes")])
+def test_the_batch_may_be_open(name, tmp_path):
+    ship(kq.quantize(several(name), "dynamic_int8"), tmp_path, images(6, LAYERS[name][0]), batch_size=None)
