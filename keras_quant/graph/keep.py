@@ -86,7 +86,7 @@ def _copy(operation, name, dtype, **own):
 
 def _dynamic(node, name, policy):
     """The layer whose kernel quantizes activations as it runs; a float copy of a layer for which there is none."""
-    cls = dynamic_class(node.operation, node.inputs[0].shape if node.inputs else ())
+    cls = dynamic_class(node.operation, node.inputs[0].shape if node.inputs else (), node.named)
     if cls is not None:
         return cls.from_config({**config_of(node.operation), "name": name, "dtype": "float32", "policy": policy.config})
     if node.named:

@@ -62,7 +62,7 @@ def _layers(node, shared):
     alike = (type(node.operation), value.shape, repr(config), *map(id, operands))
     if alike not in shared:
         shared[alike] = _built_layers(make(node.operation, value.shape, *operands) or (), value.shape)
-    if dynamic and not all(dynamic_class(layer, value.shape) for layer in shared[alike]):
+    if dynamic and not all(dynamic_class(layer, value.shape, node.named) for layer in shared[alike]):
         return None
     for layer in shared[alike]:
         path = f"{node.path}_{len(nodes)}"

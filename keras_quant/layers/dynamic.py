@@ -14,15 +14,17 @@ from keras_quant.settings import InFloat32
 _DYNAMIC = {}
 
 
-def dynamic_class(operation, shape):
+def dynamic_class(operation, shape, named=False):
     """The class that computes a Keras layer with activations quantized at run time, or `None`.
 
     Args:
         operation: Keras layer or operation.
         shape: of its input, the batch included.
+        named: whether a map names it, so that a slow kernel will do.
     """
     cls = _DYNAMIC.get(type(operation))
-    return cls if cls is not None and cls.takes(operation, shape) else None
+    fits = cls is not None and cls.takes(operation, shape)
+    return cls if fits and (named or cls.pays(operation, shape)) else None
 
 
 def computes_dynamically(float_class):
@@ -45,6 +47,11 @@ class DynamicLayer(InFloat32):
     @classmethod
     def takes(cls, layer, shape):
         """Whether there is a kernel for a float layer of the class that it stands for; args as of `dynamic_class`."""
+        return True
+
+    @classmethod
+    def pays(cls, layer, shape):
+        """Whether that kernel is worth it beside the one of float32; args as of `dynamic_class`."""
         return True
 
     def __init__(self, *args, policy="dynamic_int8", **kwargs):

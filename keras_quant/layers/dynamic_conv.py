@@ -13,9 +13,16 @@ from keras_quant.layers.conv1d import ConvolvesSequence
 from keras_quant.layers.dynamic import DynamicComposite, DynamicWeighted, computes_dynamically, on_own_grids
 from keras_quant.layers.weighted import fit_weight_ranges
 
+# XNNPACK's integer kernels compute one group after the other, and fill groups of few channels up with zeros.
+FEWEST_IN_GROUP = 16
+
 
 class DynamicConvolution(Convolves, DynamicWeighted):
     """Mixin for convolutions of any rank; weights of fewer than 8 bits are stored as int8."""
+
+    @classmethod
+    def pays(cls, layer, shape):
+        return layer.groups == 1 or shape[-1] // layer.groups >= FEWEST_IN_GROUP
 
     def sample_axes(self, x):
         return (-1,) if self.has_grids_of_rows(x.shape[-1]) else tuple(range(1, len(x.shape)))

@@ -62,12 +62,17 @@ def several(name):
     return shake(functional(lambda x: [layer(x) for layer in own], shape))
 
 
+def every(policy):
+    """A map that names all layers."""
+    return kq.PolicyMap({".*": policy})
+
+
 @pytest.mark.parametrize("policy", ["dynamic_int8", slow("dynamic_int4")])
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_are_simulated_far_below_a_step_and_are_one_partition(name, policy, tmp_path, monkeypatch):
     monkeypatch.setitem(TOLERANCES, "dynamic", 1e-5)
     model, x = several(name), images(6, LAYERS[name][0])
-    qmodel = kq.quantize(model, policy)
+    qmodel = kq.quantize(model, every(policy))
     report, parity = ship(qmodel, tmp_path, x * np.float32(10.0) ** np.arange(-3, 3).reshape(-1, *[1] * (x.ndim - 1)))
     assert report.off_xnnpack == () and report.partitions == 1 and len(parity.outputs) == len(LAYERS[name]) - 1
     kernels = {t.dtype for t in report.tensors if t.constant and t.name.endswith("kernel") and "depthwise" not in t.name}
@@ -93,7 +98,7 @@ def test_a_row_of_a_product_has_a_grid_for_all_that_is_summed():
 @pytest.mark.parametrize("name", ["rows", slow("images"), slow("volumes")])
 def test_layers_train_on_the_grids_of_the_device(name, tmp_path):
     x = images(32, LAYERS[name][0])
-    qmodel = kq.quantize(several(name), "dynamic_int4")
+    qmodel = kq.quantize(several(name), every("dynamic_int4"))
     targets = [images(32, tuple(y.shape[1:]), seed) for seed, y in enumerate(qmodel.outputs)]
     qmodel.compile(keras.optimizers.Adam(0.02), "mse")
     before = [ops.convert_to_numpy(v) for v in qmodel.trainable_variables]
@@ -175,6 +180,16 @@ def test_what_has_no_such_kernel_stays_float_or_is_refused():
     assert type(kq.quantize(model, "dynamic_int8").get_layer("depthwise")) is L.DepthwiseConv2D
 
 
+def test_groups_of_few_channels_are_faster_in_float():
+    model = functional(
+        lambda x: L.Conv2D(32, 3, groups=2, name="many")(L.Conv2D(32, 3, groups=4, name="few")(x)), (9, 9, 32)
+    )
+    default, named = kq.quantize(model, "dynamic_int8"), kq.quantize(model, every("dynamic_int8"))
+    assert type(default.get_layer("few")) is L.Conv2D
+    assert all(isinstance(q.get_layer("many"), kq.layers.DynamicConv2D) for q in (default, named))
+    assert isinstance(named.get_layer("few"), kq.layers.DynamicConv2D)
+
+
 @pytest.mark.parametrize("policy", ["dynamic_int8", kq.PolicyMap({"odd": "dynamic_int8"})], ids=["default", "named"])
 def test_what_moves_around_a_product_is_float(policy, tmp_path):
     """The labels are in an order of their own."""
@@ -185,4 +200,4 @@ def test_what_moves_around_a_product_is_float(policy, tmp_path):
 
 @pytest.mark.parametrize("name", ["images", slow("sequences"), slow("volumes")])
 def test_the_batch_may_be_open(name, tmp_path):
-    ship(kq.quantize(several(name), "dynamic_int8"), tmp_path, images(6, LAYERS[name][0]), batch_size=None)
+    ship(kq.quantize(several(name), every("dynamic_int8")), tmp_path, images(6, LAYERS[name][0]), batch_size=None)

@@ -22,7 +22,7 @@ from keras_quant.tflite.parity import TOLERANCES
 from tests.custom_layers import ConvUnit
 from tests.helpers import functional, images, sequential, shake, slow
 from tests.layers.test_dynamic import LAYERS as DYNAMIC
-from tests.layers.test_dynamic import several
+from tests.layers.test_dynamic import every, several
 from tests.layers.test_float_islands import every_float_layer, three
 
 L, ops = keras.layers, keras.ops
@@ -191,7 +191,7 @@ def test_dynamic_layers_have_the_grids_of_xnnpack(policy, batch_size, opset, tmp
 @pytest.mark.parametrize("name", ["images", *(slow(name) for name in DYNAMIC if name != "images")])
 def test_every_dynamic_layer_has_the_grids_of_xnnpack(name, batch_size, tmp_path, monkeypatch):
     monkeypatch.setitem(TOLERANCES, "dynamic", 1e-5)
-    qmodel, x = kq.quantize(several(name), "dynamic_int8"), images(6, DYNAMIC[name][0])
+    qmodel, x = kq.quantize(several(name), every("dynamic_int8")), images(6, DYNAMIC[name][0])
     kq.export(qmodel, tmp_path / "m.onnx", batch_size=batch_size)
     x *= np.float32(10.0) ** np.arange(-3, 3).reshape(-1, *[1] * (x.ndim - 1))
     parity = kq.verify(qmodel, tmp_path / "m.onnx", x, verbose=0)
