@@ -126,6 +126,26 @@ def test_attention_has_dynamic_projections():
     assert found == {f"mha.{part}_dense" for part in ("query", "key", "value", "attention_output")}
 
 
+def transformer(x):
+    for _ in range(3):
+        y = L.LayerNormalization()(x)
+        x = L.Add()([x, L.MultiHeadAttention(4, 16)(y, y)])
+        x = L.Add()([x, L.Dense(64)(L.Dense(256, activation="gelu")(L.LayerNormalization()(x)))])
+    return L.Dense(10)(L.GlobalAveragePooling1D()(x))
+
+
+def test_a_transformer_is_one_partition_and_no_rounding_spreads_from_layer_to_layer(tmp_path, monkeypatch):
+    """What a layer quantizes as it runs is taken from the file: a value on the border of two steps falls to either."""
+    monkeypatch.setitem(TOLERANCES, "dynamic", 1e-4)
+    x = images(8, (32, 64))
+    model = shake(functional(transformer, x.shape[1:]))
+    qmodel = kq.quantize(model, "dynamic_int8")
+    report, _ = ship(qmodel, tmp_path, x)
+    assert report.partitions == 1 and report.off_xnnpack == ()
+    assert [op.name for op in report.operators].count("FULLY_CONNECTED") == 3 * 6 + 1
+    assert_near_float(model, qmodel, x, 30)
+
+
 class Products(L.Layer):
     """Products with weights, as layers of one's own spell them."""
 
