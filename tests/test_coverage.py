@@ -58,7 +58,7 @@ def _groups(size=8):
     return [[name] for name in CASES if name not in shared] + [shared[i : i + size] for i in range(0, len(shared), size)]
 
 
-def _model(names):
+def model_of(names):
     shape = CASES[names[0]][1]
     if names[0] not in IDS:
         return shake(functional(lambda x: [CASES[name][0](x) for name in names], shape)), images(24, shape)
@@ -74,7 +74,7 @@ def test_they_ship(names, tmp_path):
     names = [name for name in names if known.get(name, ("absent",))[0] in ("int8", "float")]
     if not names:
         pytest.skip("no form here, or not in this Keras")
-    model, x = _model(names)
+    model, x = model_of(names)
     qmodel = kq.quantize(model, "int8", x)
     report, _ = ship(qmodel, tmp_path, x)
     assert not [op for op in report.operators if op.reason.startswith(UNKNOWN)]

@@ -60,10 +60,8 @@ def copy_of(node, name, dtype=None):
         return keras.layers.Lambda(
             operation.function, shape, mask, operation.arguments, name=name, dtype=dtype or operation.dtype_policy
         )
-    # Keras leaves open what follows from the input's shape, and layers behind would not know their input's.
-    own = {"output_shape": node.output.shape[1:]} if isinstance(operation, keras.layers.EinsumDense) else {}
     try:
-        return _copy(operation, name, dtype, **own)
+        return _copy(operation, _config(node), name, dtype)
     except Exception as error:
         raise UnsupportedLayerError(
             f"Layer '{node.path}' ({type(operation).__name__}){location(node)} cannot be copied, so not be kept in float. "
@@ -71,8 +69,15 @@ def copy_of(node, name, dtype=None):
         ) from error
 
 
-def _copy(operation, name, dtype, **own):
-    config = {**config_of(operation), **own}
+def _config(node):
+    """That of the node's operation; sizes that an EinsumDense leaves open would stay open in what it makes."""
+    config, sizes = config_of(node.operation), list(node.output.shape[1:]) if isinstance(node.outputs, Value) else None
+    if isinstance(node.operation, keras.layers.EinsumDense) and len(node.operation.partial_output_shape) == len(sizes):
+        config["output_shape"] = sizes
+    return config
+
+
+def _copy(operation, config, name, dtype):
     if not isinstance(operation, keras.layers.Layer):
         # Operations of Keras 3.5 take no name.
         made = type(operation).from_config({key: value for key, value in config.items() if key != "name"})
@@ -88,7 +93,7 @@ def _dynamic(node, name, policy):
     """The layer whose kernel quantizes activations as it runs; a float copy of a layer for which there is none."""
     cls = dynamic_class(node.operation, node.inputs[0].shape if node.inputs else (), node.named)
     if cls is not None:
-        return cls.from_config({**config_of(node.operation), "name": name, "dtype": "float32", "policy": policy.config})
+        return cls.from_config({**_config(node), "name": name, "dtype": "float32", "policy": policy.config})
     if node.named:
         raise QuantizationError(
             f"Layer '{node.path}' ({type(node.operation).__name__}): no kernel of the runtime quantizes its activations as "
@@ -100,7 +105,7 @@ def _dynamic(node, name, policy):
 def _joined(node, x, dtype, placed):
     """What was fused into the node, which in float stands on its own again."""
     if node.batch_norm is not None:
-        norm = _copy(node.batch_norm, placed.unique(node.batch_norm.name), dtype)
+        norm = _copy(node.batch_norm, config_of(node.batch_norm), placed.unique(node.batch_norm.name), dtype)
         x = norm(x)
         norm.set_weights(node.batch_norm.get_weights())
         norm.trainable = node.batch_norm.trainable

@@ -279,23 +279,22 @@ def _lower_float(node, lowering, owner=None):
             _lower_float(part, lowering, node)
         lowering.tensors[node.output] = lowering.tensors[parts_of(node).outputs]
         return
-    layer, arguments = node.operation, _real_arguments(node, lowering)
     value, whole = node.output, node.output if owner is None else owner.output
+    layer, arguments = node.operation, _real_arguments(node, lowering, is_real(whole))
     dtype = whole.dtype if isinstance(layer, QuantLayer) else value.dtype
     output = Output(node.path, value.shape[1:], None, dtype, value.rows if owner is None else whole.rows * value.rows)
     lowering.tensors[value] = rule(lowering, layer, arguments, output)
 
 
-def _real_arguments(node, lowering):
+def _real_arguments(node, lowering, makes_real):
     """What a rule of real numbers is called with: those of a quantized layer in its structure, others in a list."""
     slots, takes_grids = integer_slots(node.operation), type(node.operation) in _TAKES_GRIDS
-    exact = not is_real(node.output)
 
     def fill(x):
         if not isinstance(x, Value):
             return x
         tensor = lowering.tensors[x]
-        as_it_is = exact or node.inputs.index(x) in slots
+        as_it_is = not makes_real or node.inputs.index(x) in slots
         return tensor if takes_grids or (as_it_is and tensor.scale is None) else lowering.real(tensor)
 
     if isinstance(node.operation, QuantLayer):
@@ -368,7 +367,7 @@ def _has_rule(node):
 def _is_taken_apart(node):
     """Whether rules lower the parts of a float node."""
     graph = parts_of(node)
-    return graph is not None and all(_float_rule(part) is not None or _is_taken_apart(part) for part in graph.nodes)
+    return graph is not None and all(_float_rule(part) is not None for part in graph.nodes)
 
 
 def rule_of_float(operation_class):

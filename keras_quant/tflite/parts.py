@@ -8,7 +8,8 @@ from keras import tree
 from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import Graph, Value, place, prepare, trace
-from keras_quant.layers import QuantLayer
+from keras_quant.graph.kinds import is_real
+from keras_quant.layers import Quantize, QuantLayer
 
 _KNOWN = weakref.WeakKeyDictionary()
 
@@ -33,7 +34,9 @@ def parts_of(node):
 def _taken_apart(node):
     if isinstance(node.operation, QuantLayer):
         return None
-    own = {value: _alone(value) for value in (*node.inputs, *tree.flatten(node.outputs))}
+    # What only moves data does so with any type.
+    moves = not any(map(is_real, tree.flatten(node.outputs)))
+    own = {value: _alone(value, moves) for value in (*node.inputs, *tree.flatten(node.outputs))}
     fill = lambda x: own.get(x, x) if isinstance(x, Value) else x
     args, kwargs, outputs = tree.map_structure(fill, (node.args, node.kwargs, node.outputs))
     inputs = list(dict.fromkeys(own[value] for value in node.inputs))
@@ -43,12 +46,14 @@ def _taken_apart(node):
         graph = trace(place(prepared, _name(node)), keep_float=True)
     except QuantizationError:
         return None
+    if moves and not all(isinstance(part.operation, Quantize) or part.operation.keeps_grid for part in graph.nodes):
+        return None
     return _under(node, graph, dict(zip(graph.inputs, dict.fromkeys(node.inputs))))
 
 
-def _alone(value):
+def _alone(value, in_float):
     """A tensor of a model that holds this node alone."""
-    return Value(value.shape, value.dtype, value.name.replace("/", "."))
+    return Value(value.shape, "float32" if in_float else value.dtype, value.name.replace("/", "."))
 
 
 def _name(node):

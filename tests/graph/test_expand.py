@@ -4,7 +4,8 @@ import pytest
 from keras import ops
 
 import keras_quant as kq
-from keras_quant.graph import expand, trace
+from keras_quant.graph import trace
+from keras_quant.graph.expand import expand
 from tests.custom_layers import ClassToken
 from tests.helpers import functional, images, quantize_and_ship, sequential, ship
 

@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras import ops
 
 import keras_quant as kq
-from keras_quant.graph import expand, trace
+from keras_quant.graph import trace
+from keras_quant.graph.expand import expand
 from keras_quant.graph.macs import macs
 from tests.helpers import functional, images, sequential, shake, ship
 
