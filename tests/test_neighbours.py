@@ -36,7 +36,12 @@ def through_concatenate(x):
     return L.Conv2D(3, 3, name="second")(L.Concatenate(name="join")([first, L.Conv2D(2, 1, name="other")(x)]))
 
 
-NETWORKS = {f.__name__: f for f in (dense_dense, conv_dense, through_add, through_concatenate)}
+def einsum_einsum(x):
+    x = L.EinsumDense("abcd,def->abcef", (None, None, 2, 3), activation="relu", name="first")(x)
+    return L.EinsumDense("abcef,fd->abced", (None, None, None, 3), bias_axes="d", name="second")(x)
+
+
+NETWORKS = {f.__name__: f for f in (dense_dense, conv_dense, einsum_einsum, through_add, through_concatenate)}
 
 
 def check(build, named, folder):

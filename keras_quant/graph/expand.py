@@ -11,6 +11,7 @@ from keras.src.ops import core, image, linalg, nn, numpy
 
 from keras_quant.graph.expressions import array_of, expression_of, is_expression
 from keras_quant.graph.graph import Node, Value
+from keras_quant.graph.operations import is_meant
 from keras_quant.graph.steps import Steps
 
 EXPANSIONS = {}
@@ -32,7 +33,8 @@ def expand(graph, expansions=EXPANSIONS):
     for node in graph.nodes:
         for n in _expanded(node, expansions):
             own = n.policy is not None
-            nodes.append(n if own else dataclasses.replace(n, policy=node.policy, named=node.named, source=node.source))
+            given = {"policy": node.policy, "named": is_meant(n, node), "source": node.source}
+            nodes.append(n if own else dataclasses.replace(n, **given))
     return dataclasses.replace(graph, nodes=nodes)
 
 

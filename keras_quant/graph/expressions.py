@@ -18,7 +18,7 @@ from keras.src.ops.node import KerasHistory
 from keras.src.ops.numpy import BroadcastTo, Repeat, Reshape, Tile
 
 from keras_quant.backend.samples import SAMPLES
-from keras_quant.layers.derived import Source, derive, derived_weights, is_derived, is_variable
+from keras_quant.layers.derived import FollowsWeights, Source, derive, derived_weights, is_derived, is_variable
 
 
 class Weight(keras.KerasTensor):
@@ -235,6 +235,19 @@ def weights_to_follow(layer, weights):
         if is_variable(variable) and id(variable) in weights:
             found[name.removeprefix("_")] = [weights[id(variable)].source], None
     return found
+
+
+def follow(layer, weights):
+    """Let weights of a layer be computed from others, but for those that are a variable which only this layer reads.
+
+    Args:
+        layer: built layer that `FollowsWeights`, or one with parts, of which those that read such weights have seen to it.
+        weights: as `weights_to_follow` gives them.
+    """
+    for name, (sources, function) in weights.items():
+        alone = function is None and sources[0].readers == 1
+        if not alone and isinstance(layer, FollowsWeights) and getattr(layer, name, None) is not None:
+            derive(layer, name, sources, function)
 
 
 def count_readers(graph):

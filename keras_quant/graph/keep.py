@@ -6,7 +6,7 @@ from keras.src.backend import is_float_dtype
 
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.explain import location
-from keras_quant.graph.expressions import is_expression, numbers_of
+from keras_quant.graph.expressions import follow, is_expression, numbers_of, weights_to_follow
 from keras_quant.graph.graph import Value
 from keras_quant.graph.rebuild import config_of
 from keras_quant.layers import dynamic_class
@@ -43,6 +43,7 @@ def keep_float(node, name, policy, placed):
     if first and isinstance(node.operation, keras.layers.Layer):
         if hasattr(layer, "copy_weights"):
             layer.copy_weights(node.operation)
+            follow(layer, weights_to_follow(node.operation, placed.weights))
         else:
             layer.set_weights(node.operation.get_weights())
         layer.trainable = node.operation.trainable
@@ -90,7 +91,7 @@ def _copy(operation, config, name, dtype):
 
 def _dynamic(node, name, policy):
     """The layer whose kernel quantizes activations as it runs; a float copy of a layer for which there is none."""
-    cls = dynamic_class(node.operation)
+    cls = dynamic_class(node.operation, node.inputs[0].shape if node.inputs else (), node.named)
     if cls is not None:
         return cls.from_config({**_config(node), "name": name, "dtype": "float32", "policy": policy.config})
     if node.named:

@@ -94,6 +94,11 @@ def only_moves(node, policy):
         return False
 
 
+def is_meant(part, node):
+    """Whether a map that names a node means a part of what it became: what only moves is not quantized as it runs."""
+    return node.named and not (node.policy.activations == "dynamic" and only_moves(part, policies.get("int8")))
+
+
 def inputs_of(node):
     """What the quantized layer of a node is called with: a `Value`, or a list of them."""
     values = node.inputs

@@ -8,13 +8,13 @@ from keras.src.backend import is_float_dtype
 from keras_quant import policy as policies
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.constants import layers_with_constant
-from keras_quant.graph.expressions import count_readers, weights_to_follow
+from keras_quant.graph.expressions import count_readers, follow, weights_to_follow
 from keras_quant.graph.keep import keep_float
 from keras_quant.graph.kinds import is_real
 from keras_quant.graph.model import QuantizedModel, joined_layers
 from keras_quant.graph.operations import inputs_of, only_moves, quantized_layer
 from keras_quant.layers import FloatEntrance, QuantBooleans, QuantIdentity, Quantize, annotation, is_quantized
-from keras_quant.layers.derived import derive, derived_weights
+from keras_quant.layers.derived import derived_weights
 from keras_quant.layers.weighted import fit_weight_ranges
 from keras_quant.layers.with_mask import WithMask
 from keras_quant.settings import FLOAT
@@ -203,7 +203,7 @@ def copy_weights(node, layer, weights):
         layer.copy_weights(source)
     else:
         _copy_by_name(node.path, source, layer)
-        _follow(layer, weights_to_follow(source, weights))
+        follow(layer, weights_to_follow(source, weights))
     if node.batch_norm is not None:
         holder = layer if hasattr(layer, "batch_norm") else layer.pointwise
         # Called with `training=False`, as the base in transfer learning is: its statistics stay.
@@ -225,14 +225,6 @@ def _copy_by_name(path, source, target):
                 f"Weight '{variable.name}' of layer '{path}' holds NaN or infinite values. Train or load the model anew."
             )
         own[variable.name].assign(value)
-
-
-def _follow(layer, weights):
-    """Let weights of a layer be computed from others, but for those that are a variable which only this layer reads."""
-    for name, (sources, function) in weights.items():
-        alone = function is None and sources[0].readers == 1
-        if not alone and getattr(layer, name, None) is not None:
-            derive(layer, name, sources, function)
 
 
 def _dotted(path):

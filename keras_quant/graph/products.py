@@ -13,7 +13,7 @@ from keras_quant.graph.explain import location
 from keras_quant.graph.expressions import array_of, expression_of, is_expression, trains
 from keras_quant.graph.graph import Node, Value
 from keras_quant.graph.learned import constant_node
-from keras_quant.graph.operations import positional
+from keras_quant.graph.operations import is_meant, positional
 from keras_quant.graph.steps import Steps
 from keras_quant.graph.weights import built
 
@@ -31,10 +31,22 @@ def lift_products(graph):
     """
     nodes, shared = [], {}
     for node in graph.nodes:
-        made = [] if node.policy.computes_in_float else _lifted(node, shared) or []
-        own = {"policy": node.policy, "named": node.named, "source": node.source}
-        nodes.extend([dataclasses.replace(n, **own) for n in made] or [node])
+        if node.policy.activations == "dynamic":
+            made = _with_dense(node, shared)
+        else:
+            made = [] if node.policy.computes_in_float else _lifted(node, shared) or []
+        own = {"policy": node.policy, "source": node.source}
+        nodes.extend([dataclasses.replace(n, named=is_meant(n, node), **own) for n in made] or [node])
     return dataclasses.replace(graph, nodes=nodes)
+
+
+def _with_dense(node, shared):
+    """The nodes of a product whose activations are quantized as it runs; none where no Dense layer computes it."""
+    try:
+        made = _lifted(node, shared) or []
+    except UnsupportedLayerError:
+        return []
+    return made if any(isinstance(n.operation, L.Dense) for n in made) else []
 
 
 def _lifted(node, shared):

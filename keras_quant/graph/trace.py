@@ -36,6 +36,7 @@ from keras_quant.graph.spelling import independent, is_nothing, symbolic_spellin
 from keras_quant.graph.weights import takes_weights
 from keras_quant.layers import annotate, annotation, is_quantized, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
+from keras_quant.layers.dynamic import DynamicComposite, DynamicWeighted
 from keras_quant.layers.with_mask import WithMask
 
 
@@ -230,7 +231,7 @@ class _Tracer:
                 self.masks.of.setdefault(value, mask)
 
     def _visit(self, operation, args, kwargs, prefix, training):
-        if isinstance(operation, KernelCall) or not isinstance(operation, keras.layers.Layer):
+        if isinstance(operation, (KernelCall, DynamicWeighted)) or not isinstance(operation, keras.layers.Layer):
             return self._leaf(operation, args, kwargs, prefix, training)
         if not isinstance(operation, GridInputs) and (has_quantized_form(operation) or is_expanded(operation)):
             return self._whole(operation, args, kwargs, prefix, training)
@@ -243,7 +244,7 @@ class _Tracer:
         if reason is not None:
             return self._leaf(operation, args, kwargs, prefix, training)
         # The parts of a quantized layer carry its name in theirs.
-        inside = prefix if isinstance(operation, GridInputs) else f"{prefix}{operation.name}/"
+        inside = prefix if isinstance(operation, (GridInputs, DynamicComposite)) else f"{prefix}{operation.name}/"
         count = len(self.nodes)
         try:
             outputs = self.open(operation, args, kwargs, inside, training)
@@ -352,7 +353,7 @@ def _is_whole(operation, nodes, keep_float):
 
     So is a layer of Keras's, and, where it is to be kept, one whose weights such an operation reads.
     """
-    if isinstance(operation, (GridInputs, keras.Model)):
+    if isinstance(operation, (GridInputs, DynamicComposite, keras.Model)):
         return False
     odd = [n for n in nodes if not isinstance(n.operation, keras.layers.Layer) and not has_quantized_form(n.operation)]
     odd = [n for n in odd if not (is_arithmetic(n.operation) or takes_weights(n.operation) or is_choice(n.operation))]

@@ -12,6 +12,7 @@ from keras_quant.graph.fuse import join_pairs, layer_class
 from keras_quant.graph.graph import Value
 from keras_quant.graph.operations import positional
 from keras_quant.graph.rebuild import config_of
+from keras_quant.layers import dynamic_class
 from keras_quant.layers.weighted import QuantWeighted
 
 L = keras.layers
@@ -45,11 +46,14 @@ def lift_weights(graph):
     """
     nodes, shared = [], {}
     for node in graph.nodes:
-        nodes.extend((None if node.policy.computes_in_float else _layers(node, shared)) or [node])
+        nodes.extend(_layers(node, shared) or [node])
     return dataclasses.replace(graph, nodes=nodes)
 
 
 def _layers(node, shared):
+    dynamic = node.policy.activations == "dynamic"
+    if node.policy.computes_in_float and not dynamic:
+        return None
     make = LAYERS.get(type(node.operation))
     value, *operands = positional(node) if make is not None else [None]
     if node.inputs != [value]:
@@ -58,6 +62,8 @@ def _layers(node, shared):
     alike = (type(node.operation), value.shape, repr(config), *map(id, operands))
     if alike not in shared:
         shared[alike] = _built_layers(make(node.operation, value.shape, *operands) or (), value.shape)
+    if dynamic and not all(dynamic_class(layer, value.shape, node.named) for layer in shared[alike]):
+        return None
     for layer in shared[alike]:
         path = f"{node.path}_{len(nodes)}"
         output = Value(tuple(layer.compute_output_shape(value.shape)), value.dtype, path, rows=value.rows)

@@ -42,8 +42,18 @@ from keras_quant.layers.dropout import (
     QuantSpatialDropout3D,
     QuantStochasticDepth,
 )
-from keras_quant.layers.dynamic import DynamicConv2D, DynamicDense, dynamic_class
-from keras_quant.layers.einsum_dense import QuantEinsumDense
+from keras_quant.layers.dynamic import DynamicDense, dynamic_class
+from keras_quant.layers.dynamic_conv import (
+    DynamicConv1D,
+    DynamicConv1DTranspose,
+    DynamicConv2D,
+    DynamicConv2DTranspose,
+    DynamicConv3D,
+    DynamicConv3DTranspose,
+    DynamicSeparableConv1D,
+    DynamicSeparableConv2D,
+)
+from keras_quant.layers.einsum_dense import DynamicEinsumDense, QuantEinsumDense
 from keras_quant.layers.elu import QuantELU, QuantSELU
 from keras_quant.layers.embedding import DynamicEmbedding, QuantEmbedding
 from keras_quant.layers.entrance import FloatEntrance, is_quantized

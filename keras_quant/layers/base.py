@@ -9,7 +9,7 @@ from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.integer import Quantized, kernels, to_grid
 from keras_quant.layers import alike
 from keras_quant.layers.annotation import annotate, annotation, without_unit
-from keras_quant.layers.derived import config_of_derived, derive_from_config, derived_weights, plain_config
+from keras_quant.layers.derived import FollowsWeights
 from keras_quant.layers.functions import FUSED_ACTIVATIONS, activation_layer
 from keras_quant.settings import InFloat32, warn_of_rounded_data
 
@@ -104,7 +104,7 @@ class GridInputs(InFloat32):
         super().build_from_config(config)
 
 
-class QuantLayer(GridInputs):
+class QuantLayer(FollowsWeights, GridInputs):
     """Mixin that turns a Keras layer into a quantization-aware one; stands before the Keras class in the bases.
 
     A layer computes in one of two ways:
@@ -121,7 +121,7 @@ class QuantLayer(GridInputs):
     Args:
         policy: name or `Policy`: the precision of what follows.
         output_quantizer: name, config or object, see `quantizers.get`; by default the policy's.
-        derived: which weights are computed from others, as `layers.derived.config_of_derived` has it; none by default.
+        derived: as of `FollowsWeights`.
     """
 
     # Output on the grid of the (first) input: no quantizer of its own.
@@ -133,9 +133,8 @@ class QuantLayer(GridInputs):
     # Whether the kernel can clamp its output to a fused activation, kept in `self.activation`.
     fuses_activation = False
 
-    def __init__(self, *args, output_quantizer=None, derived=None, **kwargs):
+    def __init__(self, *args, output_quantizer=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self._to_derive = plain_config(derived)
         self.afterwards = []
         if self.fuses_activation and self.activation not in FUSED_ACTIVATIONS:
             self.afterwards.append(self.activation_layer(self.activation))
@@ -156,7 +155,6 @@ class QuantLayer(GridInputs):
 
     def build(self, input_shape):
         super().build(input_shape)
-        derive_from_config(self, self._to_derive)
         for layer in self.afterwards:
             layer.build(self.compute_output_shape(input_shape))
         self.built = True
@@ -279,17 +277,7 @@ class QuantLayer(GridInputs):
         config = super().get_config()
         if not self.keeps_grid and self.fixed_grid is None:
             config["output_quantizer"] = quantizers.serialize(self.output_quantizer)
-        derived = config_of_derived(self)
-        return {**config, "derived": derived} if derived else config
-
-    # Keras's layers save what they read, be it a variable or computed from some.
-    def save_own_variables(self, store):
-        derived = derived_weights(self)
-        keras.layers.Layer.save_own_variables(self, store) if derived else super().save_own_variables(store)
-
-    def load_own_variables(self, store):
-        derived = derived_weights(self)
-        keras.layers.Layer.load_own_variables(self, store) if derived else super().load_own_variables(store)
+        return config
 
 
 class KernelCall(keras.Operation):

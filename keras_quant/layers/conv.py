@@ -19,10 +19,8 @@ def check_channels_last(layer):
         )
 
 
-class QuantConvolution(QuantWeighted):
-    """Mixin for convolutions of any rank."""
-
-    activation_types = (*NARROW, "int16")
+class Convolves:
+    """Mixin for the products of convolutions of any rank."""
 
     @property
     def kernel_axes(self):
@@ -45,6 +43,27 @@ class QuantConvolution(QuantWeighted):
 
     def product(self, inputs, kernel):
         return ops.conv(inputs, kernel, self.strides, self.operator_padding, self.data_format, self.dilation_rate)
+
+
+class ConvolvesTransposed(Convolves):
+    """Mixin for the products of transposed convolutions of any rank."""
+
+    is_pointwise = False
+
+    @property
+    def kernel_axes(self):
+        return (*range(self.rank), self.rank + 1)
+
+    def product(self, inputs, kernel):
+        return ops.conv_transpose(
+            inputs, kernel, self.strides, self.padding, self.output_padding, self.data_format, self.dilation_rate
+        )
+
+
+class QuantConvolution(Convolves, QuantWeighted):
+    """Mixin for convolutions of any rank."""
+
+    activation_types = (*NARROW, "int16")
 
     def integer_call(self, x, y):
         weights = self.folded_weights(x.params, y)
@@ -71,23 +90,13 @@ class QuantDepthwiseConvolution(QuantConvolution):
         return integer.depthwise_conv_2d(x, weights, y, self.bounds, self.strides, self.padding, self.dilation_rate)
 
 
-class QuantTransposedConvolution(QuantConvolution):
+class QuantTransposedConvolution(ConvolvesTransposed, QuantConvolution):
     """Mixin for transposed convolutions of any rank."""
 
-    is_pointwise = False
     activation_types = NARROW
-
-    @property
-    def kernel_axes(self):
-        return (*range(self.rank), self.rank + 1)
 
     def channel_shape(self):
         return (-1, 1)
-
-    def product(self, inputs, kernel):
-        return ops.conv_transpose(
-            inputs, kernel, self.strides, self.padding, self.output_padding, self.data_format, self.dilation_rate
-        )
 
     def integer_call(self, x, y):
         return integer.transpose_conv(

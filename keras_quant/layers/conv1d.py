@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_quant.integer import Quantized
 from keras_quant.layers.conv import (
+    Convolves,
     QuantConvolution,
     QuantDepthwiseConvolution,
     QuantSeparableConvolution,
@@ -13,12 +14,8 @@ from keras_quant.layers.conv import (
 from keras_quant.layers.registry import quantizes
 
 
-@quantizes(keras.layers.Conv1D)
-class QuantConv1D(QuantConvolution, keras.layers.Conv1D):
-    """`keras.layers.Conv1D` on int8, one weight scale a filter; lowered to CONV_2D, with PAD before it where it is causal.
-
-    Args: those of `keras.layers.Conv1D`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
-    """
+class ConvolvesSequence(Convolves):
+    """Mixin for the products of convolutions of sequences, which may be causal: with zeros before the sequence alone."""
 
     @property
     def lead(self):
@@ -30,13 +27,22 @@ class QuantConv1D(QuantConvolution, keras.layers.Conv1D):
         return "valid" if self.padding == "causal" else self.padding
 
     def product(self, inputs, kernel):
-        return super().product(self._led(inputs), kernel)
+        return super().product(self.led(inputs), kernel)
+
+    def led(self, values):
+        """A sequence with its `lead`."""
+        return ops.pad(values, [(0, 0), (self.lead, 0), (0, 0)]) if self.lead else values
+
+
+@quantizes(keras.layers.Conv1D)
+class QuantConv1D(ConvolvesSequence, QuantConvolution, keras.layers.Conv1D):
+    """`keras.layers.Conv1D` on int8, one weight scale a filter; lowered to CONV_2D, with PAD before it where it is causal.
+
+    Args: those of `keras.layers.Conv1D`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
+    """
 
     def integer_call(self, x, y):
-        return super().integer_call(Quantized(self._led(x.integers), x.params), y)
-
-    def _led(self, values):
-        return ops.pad(values, [(0, 0), (self.lead, 0), (0, 0)]) if self.lead else values
+        return super().integer_call(Quantized(self.led(x.integers), x.params), y)
 
 
 @quantizes(keras.layers.DepthwiseConv1D)

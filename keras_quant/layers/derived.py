@@ -185,3 +185,32 @@ def reshaped(weight, shape):
     inputs = [keras.Input(batch_shape=source.weight_shape, dtype="float64") for source in weight.sources]
     value = inputs[0] if weight.function is None else weight.function(inputs)
     return weight.sources, keras.Model(inputs, ops.reshape(value, shape), name="weight")
+
+
+class FollowsWeights:
+    """Mixin before a Keras layer whose weights may be computed from others.
+
+    Args:
+        derived: which weights are, as `config_of_derived` has it; none by default.
+    """
+
+    def __init__(self, *args, derived=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._to_derive = plain_config(derived)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        derive_from_config(self, self._to_derive)
+
+    def get_config(self):
+        derived = config_of_derived(self)
+        return {**super().get_config(), "derived": derived} if derived else super().get_config()
+
+    # Keras's layers save what they read, be it a variable or computed from some.
+    def save_own_variables(self, store):
+        derived = derived_weights(self)
+        keras.layers.Layer.save_own_variables(self, store) if derived else super().save_own_variables(store)
+
+    def load_own_variables(self, store):
+        derived = derived_weights(self)
+        keras.layers.Layer.load_own_variables(self, store) if derived else super().load_own_variables(store)

@@ -7,15 +7,24 @@ from keras_quant import backend
 from keras_quant import policy as policies
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.integer.params import inverse_of
+from keras_quant.layers.derived import FollowsWeights
 from keras_quant.layers.weighted import create_weight_ranges, fit_weight_ranges
 from keras_quant.settings import InFloat32
 
 _DYNAMIC = {}
 
 
-def dynamic_class(operation):
-    """The class that computes a Keras layer with activations quantized at run time, or `None`."""
-    return _DYNAMIC.get(type(operation))
+def dynamic_class(operation, shape, named=False):
+    """The class that computes a Keras layer with activations quantized at run time, or `None`.
+
+    Args:
+        operation: Keras layer or operation.
+        shape: of its input, the batch included.
+        named: whether a map names it, so that a slow kernel will do.
+    """
+    cls = _DYNAMIC.get(type(operation))
+    fits = cls is not None and cls.takes(operation, shape)
+    return cls if fits and (named or cls.pays(operation, shape)) else None
 
 
 def computes_dynamically(float_class):
@@ -35,6 +44,16 @@ class DynamicLayer(InFloat32):
         policy: name or `Policy` with dynamic activations.
     """
 
+    @classmethod
+    def takes(cls, layer, shape):
+        """Whether there is a kernel for a float layer of the class that it stands for; args as of `dynamic_class`."""
+        return True
+
+    @classmethod
+    def pays(cls, layer, shape):
+        """Whether that kernel is worth it beside the one of float32; args as of `dynamic_class`."""
+        return True
+
     def __init__(self, *args, policy="dynamic_int8", **kwargs):
         super().__init__(*args, **kwargs)
         self.policy = policies.get(policy)
@@ -48,14 +67,22 @@ class DynamicLayer(InFloat32):
         return {**super().get_config(), "policy": self.policy.config}
 
 
-class _Dynamic(DynamicLayer):
+class DynamicComposite(DynamicLayer):
+    """Mixin for a layer that is several, a `DynamicWeighted` among them: tracing looks through it."""
+
+    # A float layer's own way would look for the kernel that here is a part's.
+    save_own_variables = keras.layers.Layer.save_own_variables
+    load_own_variables = keras.layers.Layer.load_own_variables
+
+
+class DynamicWeighted(FollowsWeights, DynamicLayer):
     """Mixin before a Keras layer with a kernel: `y = x̂·ŵ + b`.
 
     `ŵ` has one scale an output channel, as in `QuantWeighted`. `x̂` lies on an 8-bit grid over the extremes of one sample
     (for Dense layers and 1×1 convolutions, of one row), which XNNPACK finds anew each time
     (`xnn_f32_qd8_asymmetric_quantization_params`). Gradients are straight-through.
 
-    Args: as of `DynamicLayer`.
+    Args: as of `DynamicLayer` and `FollowsWeights`.
     """
 
     kernel_axes = ()
@@ -84,6 +111,10 @@ class _Dynamic(DynamicLayer):
     def product(self, x, kernel):
         raise NotImplementedError
 
+    def rounded_product(self, inputs, kernel):
+        """The product of the inputs, each sample on its own grid, and a kernel."""
+        return self.product(on_own_grids(inputs, self.sample_axes(inputs)), kernel)
+
     def linear_call(self, inputs, kernel):
         """What the layer makes of its inputs with a kernel, before the activation."""
         return self.finish(self.product(inputs, kernel))
@@ -98,18 +129,18 @@ class _Dynamic(DynamicLayer):
 
     def call(self, inputs, training=None):
         kernel = backend.read(self.kernel)
-        if not training or self.kernel_quantizer.fake_quant_enabled:
-            kernel = self.kernel_quantizer.fake_quant(kernel, self.kernel_axes)
-            inputs = _on_own_grid(inputs, self.sample_axes(inputs))
-        return self.activate(self.linear_call(inputs, kernel))
+        if training and not self.kernel_quantizer.fake_quant_enabled:
+            return self.activate(self.linear_call(inputs, kernel))
+        kernel = self.kernel_quantizer.fake_quant(kernel, self.kernel_axes)
+        return self.activate(self.finish(self.rounded_product(inputs, kernel)))
 
     def float_call(self, inputs):
         """The float layer's arithmetic."""
         return super().call(ops.cast(inputs, "float32"))  # a float16 layer may have made them
 
 
-def _on_own_grid(x, axes):
-    """The nearest values of an int8 grid over each sample's own range, which holds zero.
+def on_own_grids(x, axes):
+    """The nearest values of int8 grids over the range of what `axes` span, which holds zero.
 
     `m = 255 / (max - min)`, `z` as far from the end that it is rounded to less, `x̂ = (clip(rint(x·m) + z) - z) / m`.
     """
@@ -125,7 +156,7 @@ def _on_own_grid(x, axes):
 
 
 @computes_dynamically(keras.layers.Dense)
-class DynamicDense(_Dynamic, keras.layers.Dense):
+class DynamicDense(DynamicWeighted, keras.layers.Dense):
     """`keras.layers.Dense` with integer weights; lowered to a FULLY_CONNECTED on XNNPACK, 4-bit weights included.
 
     Weights of 4 bits may have scales by group of inputs (`granularity="group"` of the kernel's quantizer): XNNPACK's kernels
@@ -156,28 +187,3 @@ class DynamicDense(_Dynamic, keras.layers.Dense):
 
     def product(self, x, kernel):
         return ops.matmul(x, kernel)
-
-
-@computes_dynamically(keras.layers.Conv2D)
-class DynamicConv2D(_Dynamic, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with integer weights; lowered to a CONV_2D on XNNPACK, narrower weights stored as int8.
-
-    Args: those of `keras.layers.Conv2D`, and `policy`.
-    """
-
-    kernel_axes = (0, 1, 2)
-
-    def build(self, input_shape):
-        if self.groups > 1:
-            raise UnsupportedLayerError(
-                f"Layer '{self.name}': no kernel of the runtime quantizes a grouped convolution's activations as it runs. "
-                f"The nearest policies that work are 'int8' and 'float32'. Received: policy='{self.policy.name}'"
-            )
-        super().build(input_shape)
-
-    def sample_axes(self, x):
-        pointwise = all(size == 1 for size in (*self.kernel_size, *self.strides))
-        return (3,) if pointwise else (1, 2, 3)
-
-    def product(self, x, kernel):
-        return ops.conv(x, kernel, self.strides, self.padding, self.data_format, self.dilation_rate)

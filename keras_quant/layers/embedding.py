@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_quant import integer, quantizers
 from keras_quant.layers.base import QuantLayer
-from keras_quant.layers.derived import is_derived
+from keras_quant.layers.derived import FollowsWeights, is_derived
 from keras_quant.layers.dynamic import DynamicLayer, computes_dynamically
 from keras_quant.layers.registry import quantizes
 from keras_quant.policy import NARROW
@@ -71,7 +71,7 @@ class QuantEmbedding(_Table, QuantLayer, keras.layers.Embedding):
 
 
 @computes_dynamically(keras.layers.Embedding)
-class DynamicEmbedding(_Table, DynamicLayer, keras.layers.Embedding):
+class DynamicEmbedding(_Table, FollowsWeights, DynamicLayer, keras.layers.Embedding):
     """`keras.layers.Embedding` with a table of integers and real numbers out; lowered to GATHER and DEQUANTIZE.
 
     Each row has a scale of its own, as in Keras's own `Embedding.quantize("int8")`, which a second GATHER picks and MUL
@@ -100,7 +100,8 @@ class DynamicEmbedding(_Table, DynamicLayer, keras.layers.Embedding):
         if not training:
             return self.table_quantizer.values(rows)
         if not self.table_quantizer.has_row_scales:
-            self.table_quantizer.observe(rows)
+            # Who shares the table moves rows that no batch picks.
+            self.table_quantizer.observe(ops.convert_to_tensor(self.embeddings) if is_derived(self.embeddings) else rows)
         return self.table_quantizer.fake_quant_rows(rows)
 
     def float_call(self, inputs):

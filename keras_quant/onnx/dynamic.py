@@ -1,4 +1,4 @@
-"""Rules for layers that quantize activations as they run: MatMulInteger, ConvInteger.
+"""Rule for Dense layers that quantize activations as they run: MatMulInteger; and what those of convolutions share.
 
 XNNPACK, and so `predict`, has a grid for each sample, or row of a Dense layer. DynamicQuantizeLinear has one for the whole
 tensor: it is used where that is the same, in files of batch 1. Elsewhere its arithmetic is spelled out with a range for
@@ -8,9 +8,8 @@ each sample, and a product of zero points and sums of weights is taken off; one 
 import numpy as np
 from keras import activations, ops
 
-from keras_quant.layers import DynamicConv2D, DynamicDense
+from keras_quant.layers import DynamicDense
 from keras_quant.onnx.builder import DTYPES
-from keras_quant.onnx.conv import in_order, pads_of
 from keras_quant.onnx.lower import lowers_float
 from keras_quant.onnx.lowering import INT4_SINCE, Made
 from keras_quant.onnx.pooling import reduced
@@ -23,62 +22,37 @@ _SMALLEST_SCALE = np.float32(1e-30)
 @lowers_float(DynamicDense)
 def dense(lowering, layer, inputs, output):
     (x,) = inputs
-    integers, scale = _integers(layer)
-    held = _held(lowering, layer, integers)
+    integers, scale = kernel_integers(layer)
+    held = held_kernel(lowering, layer, integers)
     real = lowering.real(x, False)
     if layer.kernel_quantizer.group_size is not None:
         return Made(_by_group(lowering, layer, real, held, scale, x.rank, output.shape))
     whole = lowering.builder.batch_size == 1 and x.rank == 2
-    q, step, zero = _on_its_grid(lowering, real) if whole else _on_own_grids(lowering, real, [x.rank - 1])
+    q, step, zero = on_its_grid(lowering, real) if whole else on_own_grids(lowering, real, [x.rank - 1])
     sums = integers.sum(0, dtype=np.int32)
-    y = _product(lowering, "MatMulInteger", [q, held], zero, None if whole else sums)
-    return Made(_finished(lowering, layer, y, step, scale, output.shape))
-
-
-@lowers_float(DynamicConv2D)
-def conv(lowering, layer, inputs, output):
-    (x,) = inputs
-    integers, scale = _integers(layer)
-    window, pads = integers.shape[:2], in_order(pads_of(layer, x.shape, integers.shape[:2]))
-    held = _held(lowering, layer, integers.transpose(3, 2, 0, 1))
-    geometry = {"kernel_shape": window, "strides": list(layer.strides), "dilations": list(layer.dilation_rate)}
-    real, of_pixels = lowering.real(x, True), len(layer.sample_axes(None)) == 1
-    whole = lowering.builder.batch_size == 1 and not of_pixels
-    if whole:
-        q, step, zero = _on_its_grid(lowering, real)
-        geometry["pads"] = pads
-    else:
-        real = lowering.node("Pad", [real, lowering.ints("pads", _of_image(pads))]) if any(pads) else real
-        q, step, zero = _on_own_grids(lowering, real, [1] if of_pixels else [1, 2, 3])
-    sums = integers.sum((0, 1, 2), dtype=np.int32).reshape(-1, 1, 1)
-    y = _product(lowering, "ConvInteger", [q, held], zero, None if whole else sums, **geometry)
-    return Made(_finished(lowering, layer, y, step, scale.reshape(-1, 1, 1), output.shape, first=True), True)
+    y = product_of_integers(lowering, "MatMulInteger", [q, held], zero, None if whole else sums)
+    return Made(finished(lowering, layer, y, step, scale, output.shape))
 
 
 def _by_group(lowering, layer, real, held, scale, rank, shape):
     """A product whose kernel has scales by group, `(groups, channels)`: in float, as no integer operator takes these."""
-    q, step, zero = _on_own_grids(lowering, real, [rank - 1])
+    q, step, zero = on_own_grids(lowering, real, [rank - 1])
     centred = lowering.node("Sub", [lowering.node("Cast", [q], to=DTYPES["float32"]), zero])
     groups, channels = scale.shape
     parts = lowering.ints("groups", [groups, layer.kernel_quantizer.group_size, channels])
     kernel = lowering.node("Reshape", [lowering.node("Cast", [held], to=DTYPES["float32"]), parts])
     kernel = lowering.node("Mul", [kernel, lowering.constant("kernel/group_scales", scale[:, None])])
     kernel = lowering.node("Reshape", [kernel, lowering.ints("whole", [-1, channels])])
-    return _finished(lowering, layer, lowering.node("MatMul", [centred, kernel]), step, np.ones(channels, np.float32), shape)
+    return finished(lowering, layer, lowering.node("MatMul", [centred, kernel]), step, np.ones(channels, np.float32), shape)
 
 
-def _of_image(pads):
-    """Padding of the window's axes as that of all axes, channels first."""
-    return [0, 0, *pads[:2], 0, 0, *pads[2:]]
-
-
-def _on_its_grid(lowering, x):
+def on_its_grid(lowering, x):
     """uint8 integers of a tensor on one grid, its scale and zero point."""
     names = [f"{lowering.path}/{name}" for name in ("input/quantized", "input/scale", "input/zero_point")]
     return lowering.builder.node_of_many("DynamicQuantizeLinear", [x], lowering.path, names)
 
 
-def _on_own_grids(lowering, x, axes):
+def on_own_grids(lowering, x, axes):
     """Likewise, with a grid for each part of the tensor that `axes` span."""
     nothing = lowering.constant("nothing", np.float32(0.0))
     low = lowering.node("Min", [reduced(lowering, "ReduceMin", x, axes), nothing])
@@ -93,7 +67,7 @@ def _on_own_grids(lowering, x, axes):
     return lowering.node("QuantizeLinear", [shifted, *unit], "input/quantized"), step, zero
 
 
-def _product(lowering, operator, operands, zero, sums, **attributes):
+def product_of_integers(lowering, operator, operands, zero, sums, **attributes):
     """The int32 product of integers less their zero points.
 
     Args:
@@ -108,13 +82,29 @@ def _product(lowering, operator, operands, zero, sums, **attributes):
     return lowering.node("Sub", [lowering.node(operator, operands, **attributes), over])
 
 
-def _finished(lowering, layer, product, step, scale, shape, first=False):
+def finished(lowering, layer, product, step, scale, shape):
     """The integer product brought back to real numbers, the bias and the activation."""
+    return activated(lowering, layer, scaled(lowering, product, step, scale, layer.bias), shape)
+
+
+def scaled(lowering, product, step, scale, bias):
+    """The integer product brought back to real numbers, and the bias.
+
+    Args:
+        product, step: names of the integers and of the scale of what they were made of.
+        scale: of the kernel, of a shape that broadcasts against the product.
+        bias: array of as many numbers, or `None`.
+    """
     y = lowering.node("Cast", [product], to=DTYPES["float32"])
     y = lowering.node("Mul", [y, lowering.node("Mul", [step, lowering.constant("kernel/scale", scale)])])
-    if layer.bias is not None:
-        bias = ops.convert_to_numpy(layer.bias).astype(np.float32)
-        y = lowering.node("Add", [y, lowering.constant("bias", bias.reshape(scale.shape))])
+    if bias is None:
+        return y
+    bias = ops.convert_to_numpy(bias).astype(np.float32)
+    return lowering.node("Add", [y, lowering.constant("bias", bias.reshape(scale.shape))])
+
+
+def activated(lowering, layer, y, shape, first=False):
+    """The activation of real numbers of a shape, channels first or last."""
     if layer.activation is activations.linear:
         return y
     if layer.activation is activations.relu:
@@ -125,13 +115,13 @@ def _finished(lowering, layer, product, step, scale, shape, first=False):
     return lowering.node("Transpose", [y], perm=[0, len(shape), *range(1, len(shape))]) if first else y
 
 
-def _integers(layer):
+def kernel_integers(layer):
     """int8 integers of a kernel, in the Keras layout, and the scales of its output channels."""
     integers, scale = integers_and_scale(layer.kernel_quantizer, layer.kernel, layer.kernel_axes)
     return ops.convert_to_numpy(integers).astype(np.int8), ops.convert_to_numpy(scale)
 
 
-def _held(lowering, layer, integers):
+def held_kernel(lowering, layer, integers):
     if layer.kernel_quantizer.stored_bits > 4 or lowering.opset < INT4_SINCE:
         return lowering.constant("kernel", integers)
     packed = lowering.builder.constant_int4(f"{lowering.path}/kernel", integers)

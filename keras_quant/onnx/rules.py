@@ -1,3 +1,14 @@
 """All lowering rules, registered by import."""
 
-from keras_quant.onnx import conv, conv_transpose, dynamic, elementwise, integers, masks, movement, normalization, pooling  # noqa: F401
+from keras_quant.onnx import (  # noqa: F401
+    conv,
+    conv_transpose,
+    dynamic,
+    dynamic_conv,
+    elementwise,
+    integers,
+    masks,
+    movement,
+    normalization,
+    pooling,
+)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_quant.layers.conv import QuantTransposedConvolution
+from keras_quant.layers.conv import ConvolvesTransposed
 
 # Values that the sampled windows of one layer may have, 128 MiB.
 LARGEST = 2**25
@@ -61,7 +61,7 @@ def sample(layer, inputs, targets, count, seed):
 def is_convolution(layer):
     """Whether an output of the layer sees one window of its input."""
     convolves = hasattr(layer, "dilation_rate") and layer.data_format == "channels_last"
-    return convolves and not isinstance(layer, QuantTransposedConvolution)
+    return convolves and not isinstance(layer, ConvolvesTransposed)
 
 
 def sums_rows(layer):

@@ -22,7 +22,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_quant import backend
+from keras_quant import policy as policies
 from keras_quant.graph.graph import Value, in_float
+from keras_quant.layers.conv import QuantDepthwiseConvolution
 from keras_quant.layers.derived import with_value
 from keras_quant.quantizers import Distribution, ranges
 from keras_quant.quantizers.weight import rounded
@@ -136,6 +138,7 @@ class Sensitivities:
 
     def _in_policy(self, node, args, policy, values):
         """A layer's output with its weights, inputs and output rounded as a policy has them; the arithmetic is float."""
+        policy = _of_part(node.operation, policy)
         if policy.weights == "float16":
             args = tree.map_structure(_to_half, args)
         elif policy.storage == "int8" or policy.activations == "dynamic":
@@ -183,10 +186,16 @@ class Sensitivities:
         total = 0.0
         for node in unit.places:
             exact = backend.read(node.operation.kernel)
-            with _weights(node.operation, policy):
+            with _weights(node.operation, _of_part(node.operation, policy)):
                 error = backend.read(node.operation.kernel) - exact
             total += 0.5 * traces[node.path] * float(ops.sum(error**2))
         return total
+
+
+def _of_part(layer, policy):
+    """The policy of a part of a unit: the depthwise one of a separable convolution is float where the other is dynamic."""
+    depthwise = isinstance(layer, QuantDepthwiseConvolution)
+    return policies.get("float32") if depthwise and policy.activations == "dynamic" else policy
 
 
 @contextlib.contextmanager

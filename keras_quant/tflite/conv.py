@@ -8,14 +8,15 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from keras import activations, ops
 
+from keras_quant.integer.axis import axes
+from keras_quant.integer.phases import Phases
 from keras_quant.layers import QuantConv1D
 from keras_quant.layers.conv import QuantConvolution, QuantDepthwiseConvolution, QuantTransposedConvolution
 from keras_quant.tflite.columns import in_columns, kernel_of_columns, outputs_of_block
 from keras_quant.tflite.depth_to_space import to_space
 from keras_quant.tflite.lower import lowers, params_of
-from keras_quant.tflite.phases import Phases
 from keras_quant.tflite.reshape import cut, pad
-from keras_quant.tflite.windows import axes, pays, windows
+from keras_quant.tflite.windows import pays, windows
 from keras_quant.tflite.writer import TensorType
 
 # Version of FULLY_CONNECTED by the bits of its weights, and the release that brought it.
@@ -112,14 +113,9 @@ def _on_images(rule):
     return lowered
 
 
-_AT_EACH_PIXEL = {
-    "padding": Padding.VALID,
-    "strideH": 1,
-    "strideW": 1,
-    "dilationHFactor": 1,
-    "dilationWFactor": 1,
-    "fusedActivationFunction": Activation.NONE,
-}
+# As of `geometry`.
+AT_EACH_PIXEL = {"padding": Padding.VALID, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+_DEFAULTS = {**AT_EACH_PIXEL, "fusedActivationFunction": Activation.NONE}
 
 
 def convolution(lowering, output, x, weights, y, groups=1, **fields):
@@ -128,7 +124,7 @@ def convolution(lowering, output, x, weights, y, groups=1, **fields):
     plain = (4, (2, 3, 0)) if x.kind == TensorType.INT16 else (3, (1, 14, 0))
     version = plain if groups == 1 else (6, (2, 9, 0))
     operands = [x, kernel, bias_constant(lowering, output, weights, x, scale)]
-    lowering.operator("CONV_2D", operands, y, *version, "Conv2DOptions", **{**_AT_EACH_PIXEL, **fields})
+    lowering.operator("CONV_2D", operands, y, *version, "Conv2DOptions", **{**_DEFAULTS, **fields})
     return y
 
 
@@ -238,7 +234,7 @@ def depthwise(lowering, output, x, weights, y, **fields):
     flat = kernel.reshape(1, height, width, channels * multiplier)
     index, scale = weight_constants(lowering, output, weights, flat, axis=3)
     operands = [x, index, bias_constant(lowering, output, weights, x, scale)]
-    options = {**_AT_EACH_PIXEL, "depthMultiplier": multiplier, **fields}
+    options = {**_DEFAULTS, "depthMultiplier": multiplier, **fields}
     version, since = (5, (2, 3, 0)) if x.kind == TensorType.INT16 else (3, (1, 14, 0))
     lowering.operator("DEPTHWISE_CONV_2D", operands, y, version, since, "DepthwiseConv2DOptions", **options)
     return y
@@ -299,18 +295,40 @@ def convolve_transposed(lowering, layer, x, output, y, weights):
 
 
 def _convolve_phases(lowering, layer, x, output, y, weights):
-    """Each window of the input gives the places of the output between two strides, which are put in order behind it."""
-    _, height, width, filters = y.shape
+    """As `convolve_transposed`, `by_phases`."""
+
+    def convolved(x, kernel, phases, shape):
+        repeated, made = of_every_phase(weights, phases, kernel), lowering.activation(output, "phases", shape)
+        return convolution(lowering, output, x, repeated, made, fusedActivationFunction=fused_activation(layer))
+
+    own = dataclasses.replace(output, params=params_of(x))
+    return by_phases(lowering, layer, x, output, own, y.shape[1:], _image_kernel(weights), convolved)
+
+
+def by_phases(lowering, layer, x, output, own, shape, kernel, convolved):
+    """A transposed convolution by a plain one.
+
+    Each window of the input gives the places of the output between two strides, which are put in order behind it.
+
+    Args:
+        lowering: `Lowering`.
+        layer: of whose geometry height and width count.
+        x: `Tensor` `(n, h, w, c)`.
+        output: `Output` of the rule, and `own` on the grid of `x`.
+        shape: `(h, w, filters)` of what is to be made.
+        kernel: `(h, w, filters, c)`.
+        convolved: function of the input with its border, a kernel `(taps, taps, c, phases · filters)`, how many phases there
+            are, and the shape without batch of what it is to make; it returns that `Tensor`.
+    """
+    height, width, filters = shape
     sizes = zip((-2, -1), x.shape[1:3], (height, width))
     down, across = (Phases.of(layer, place, size, wanted) for place, size, wanted in sizes)
     border = [(phases.axis.before, max(phases.axis.missing, 0)) for phases in (down, across)]
-    x = pad(lowering, x, dataclasses.replace(output, params=params_of(x)), [*border, (0, 0)], "bordered")
-    kernel = across.split(down.split(_image_kernel(weights), 0), 2).transpose(0, 2, 5, 1, 3, 4)
+    x = pad(lowering, x, own, [*border, (0, 0)], "bordered")
+    kernel = across.split(down.split(kernel, 0), 2).transpose(0, 2, 5, 1, 3, 4)
     kernel = kernel.reshape(*kernel.shape[:3], -1)
-    weights = of_every_phase(weights, down.stride * across.stride, kernel)
     rows, columns = (size - taps + 1 for size, taps in zip(x.shape[1:3], kernel.shape))
-    made = lowering.activation(output, "phases", (rows, columns, kernel.shape[-1]))
-    convolution(lowering, output, x, weights, made, fusedActivationFunction=fused_activation(layer))
+    made = convolved(x, kernel, down.stride * across.stride, (rows, columns, kernel.shape[-1]))
     size = rows * down.stride, columns * across.stride, filters
     if lowering.resizable and down.stride == across.stride > 1:
         made = to_space(lowering, made, lowering.activation(output, "in_order", size), down.stride)

@@ -83,7 +83,7 @@ def operation(lowering, operation, inputs, output):
 
 @lowers_float(L.Softmax)
 def softmax(lowering, layer, inputs, output):
-    if layer.axis not in (-1, len(output.shape)):
+    if keras.tree.flatten(layer.axis) not in ([-1], [len(output.shape)]):
         raise ExportError(
             f"Layer '{output.name}': SOFTMAX runs over the last axis. Permute before it. Received: axis={layer.axis}"
         )

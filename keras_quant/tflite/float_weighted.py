@@ -1,4 +1,4 @@
-"""Rules for float layers with weights: in float32, in float16, and in integers with activations quantized at run time."""
+"""Rules for float layers with weights, in float32 and in float16."""
 
 import dataclasses
 import types
@@ -8,15 +8,13 @@ import numpy as np
 from keras import ops
 
 from keras_quant.errors import ExportError
-from keras_quant.layers.dynamic import DynamicConv2D, DynamicDense
+from keras_quant.integer.axis import axes
+from keras_quant.integer.phases import Phases
 from keras_quant.layers.weighted import gain_and_shift
-from keras_quant.quantizers.weight import integers_and_scale
 from keras_quant.tflite.conv import Padding, geometry
 from keras_quant.tflite.float_elementwise import activate, before_activation, check_activation, scale_and_shift
 from keras_quant.tflite.lower import lowers_float
-from keras_quant.tflite.phases import Phases
 from keras_quant.tflite.volumes import frames_of, image_kernel, images, in_order, phase_kernel
-from keras_quant.tflite.windows import axes
 
 L = keras.layers
 
@@ -32,7 +30,7 @@ def weights(lowering, output, name, array):
     return unpacked
 
 
-def _bias(lowering, output, units, values):
+def bias_of(lowering, output, units, values):
     array = np.zeros(units) if values is None else ops.convert_to_numpy(values)
     return weights(lowering, output, "bias", array)
 
@@ -42,7 +40,7 @@ def _activation(layer):
     return keras.activations.linear if getattr(layer, "afterwards", None) else layer.activation
 
 
-def _weighted(lowering, layer, output, name, operands, version, since, options, **fields):
+def weighted(lowering, layer, output, name, operands, version, since, options, **fields):
     """An operator with weights, and the activation, fused or behind it."""
     activation = _activation(layer)
     check_activation(activation, output)
@@ -54,22 +52,22 @@ def _weighted(lowering, layer, output, name, operands, version, since, options, 
 @lowers_float(L.Dense)
 def dense(lowering, layer, inputs, output):
     kernel = weights(lowering, output, "kernel", ops.convert_to_numpy(layer.kernel).T)
-    return _fully_connected(lowering, layer, inputs, output, kernel, 2 if len(output.shape) > 1 else 1, (1, 10, 0))
+    return fully_connected(lowering, layer, inputs, output, kernel, 2 if len(output.shape) > 1 else 1, (1, 10, 0))
 
 
-def _fully_connected(lowering, layer, inputs, output, kernel, version, since, **fields):
+def fully_connected(lowering, layer, inputs, output, kernel, version, since, **fields):
     """FULLY_CONNECTED with a kernel that is in the file."""
-    operands = [*inputs, kernel, _bias(lowering, output, layer.units, layer.bias)]
+    operands = [*inputs, kernel, bias_of(lowering, output, layer.units, layer.bias)]
     fields |= {"keepNumDims": len(output.shape) > 1}
-    return _weighted(lowering, layer, output, "FULLY_CONNECTED", operands, version, since, "FullyConnectedOptions", **fields)
+    return weighted(lowering, layer, output, "FULLY_CONNECTED", operands, version, since, "FullyConnectedOptions", **fields)
 
 
 @lowers_float(L.Conv2D)
 def conv_2d(lowering, layer, inputs, output):
     kernel = weights(lowering, output, "kernel", ops.convert_to_numpy(layer.kernel).transpose(3, 0, 1, 2))
-    operands = [*inputs, kernel, _bias(lowering, output, layer.filters, layer.bias)]
+    operands = [*inputs, kernel, bias_of(lowering, output, layer.filters, layer.bias)]
     version, since = (1, (1, 5, 0)) if layer.groups == 1 else (6, (2, 9, 0))
-    return _weighted(lowering, layer, output, "CONV_2D", operands, version, since, "Conv2DOptions", **geometry(layer))
+    return weighted(lowering, layer, output, "CONV_2D", operands, version, since, "Conv2DOptions", **geometry(layer))
 
 
 @lowers_float(L.Conv3D)
@@ -80,9 +78,9 @@ def conv_3d(lowering, layer, inputs, output):
     frames = frames_of(output, depth.outputs)
     kernel = weights(lowering, output, "kernel", image_kernel(layer.kernel).transpose(3, 0, 1, 2))
     operands = [images(lowering, x, output, depth, layer.groups), kernel]
-    operands.append(_bias(lowering, output, layer.filters, layer.bias))
+    operands.append(bias_of(lowering, output, layer.filters, layer.bias))
     version, since = (1, (1, 5, 0)) if layer.groups == 1 else (6, (2, 9, 0))
-    y = _weighted(lowering, layer, frames, "CONV_2D", operands, version, since, "Conv2DOptions", **geometry(layer))
+    y = weighted(lowering, layer, frames, "CONV_2D", operands, version, since, "Conv2DOptions", **geometry(layer))
     return lowering.reshape(y, output, output.shape)
 
 
@@ -95,9 +93,9 @@ def _depthwise(lowering, layer, x, output, kernel, bias):
     height, width, channels, multiplier = kernel.shape
     flat = ops.convert_to_numpy(kernel).reshape(1, height, width, channels * multiplier)
     operands = [x, weights(lowering, output, "kernel", flat)]
-    operands.append(_bias(lowering, output, channels * multiplier, bias))
+    operands.append(bias_of(lowering, output, channels * multiplier, bias))
     fields = {"depthMultiplier": multiplier, **geometry(layer)}
-    return _weighted(
+    return weighted(
         lowering, layer, output, "DEPTHWISE_CONV_2D", operands, 2, (1, 12, 0), "DepthwiseConv2DOptions", **fields
     )
 
@@ -114,9 +112,9 @@ def separable_conv_2d(lowering, layer, inputs, output):
     x = _depthwise(lowering, window, x, between, layer.depthwise_kernel, None)
     kernel = ops.convert_to_numpy(layer.pointwise_kernel).transpose(3, 0, 1, 2)
     kernel = weights(lowering, output, "pointwise_kernel", kernel)
-    operands = [x, kernel, _bias(lowering, output, layer.filters, layer.bias)]
+    operands = [x, kernel, bias_of(lowering, output, layer.filters, layer.bias)]
     fields = {"padding": Padding.VALID, "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
-    return _weighted(lowering, layer, output, "CONV_2D", operands, 1, (1, 5, 0), "Conv2DOptions", **fields)
+    return weighted(lowering, layer, output, "CONV_2D", operands, 1, (1, 5, 0), "Conv2DOptions", **fields)
 
 
 @lowers_float(L.Conv2DTranspose)
@@ -151,38 +149,11 @@ def _transposed(lowering, layer, x, output, kernel, bias):
     filters = kernel.shape[2]
     kernel = weights(lowering, output, "kernel", ops.convert_to_numpy(kernel).transpose(2, 0, 1, 3))
     shape = lowering.ints(output, "shape", (lowering.writer.batch_size * output.rows, *output.shape))
-    operands = [shape, kernel, x, _bias(lowering, output, filters, bias)]
+    operands = [shape, kernel, x, bias_of(lowering, output, filters, bias)]
     fields = geometry(layer)
     del fields["dilationHFactor"], fields["dilationWFactor"]
     version, since = (3, (2, 3, 0)) if _activation(layer) is keras.activations.linear else (4, (2, 13, 0))
-    return _weighted(lowering, layer, output, "TRANSPOSE_CONV", operands, version, since, "TransposeConvOptions", **fields)
-
-
-@lowers_float(DynamicDense)
-def dynamic_dense(lowering, layer, inputs, output):
-    rows, scale = _integers(layer, (1, 0))
-    size, since = layer.kernel_quantizer.group_size, (2, 17, 0)
-    if size is not None:
-        kernel, since = lowering.writer.grouped_constant(f"{output.name}/kernel", rows, scale.T, size), (2, 21, 0)
-    elif layer.kernel_quantizer.stored_bits <= 4 and rows.shape[1] % 2 == 0:
-        kernel = lowering.writer.narrow_constant(f"{output.name}/kernel", rows, scale, 4)
-    else:
-        kernel = lowering.writer.constant(f"{output.name}/kernel", rows, scale)
-    return _fully_connected(lowering, layer, inputs, output, kernel, 12, since, asymmetricQuantizeInputs=True)
-
-
-@lowers_float(DynamicConv2D)
-def dynamic_conv_2d(lowering, layer, inputs, output):
-    kernel, scale = _integers(layer, (3, 0, 1, 2))
-    operands = [*inputs, lowering.writer.constant(f"{output.name}/kernel", kernel, scale)]
-    operands.append(_bias(lowering, output, layer.filters, layer.bias))
-    return _weighted(lowering, layer, output, "CONV_2D", operands, 5, (2, 4, 0), "Conv2DOptions", **geometry(layer))
-
-
-def _integers(layer, order):
-    """int8 integers of a layer's kernel with its axes in the file's order, the channels first, and their scales."""
-    integers, scale = integers_and_scale(layer.kernel_quantizer, layer.kernel, layer.kernel_axes)
-    return ops.convert_to_numpy(integers).astype(np.int8).transpose(order), ops.convert_to_numpy(scale)
+    return weighted(lowering, layer, output, "TRANSPOSE_CONV", operands, version, since, "TransposeConvOptions", **fields)
 
 
 @lowers_float(L.BatchNormalization)

@@ -18,6 +18,7 @@ from keras_quant.graph.resized import Sizes
 from keras_quant.graph.sizes import is_open_in, sizes_of
 from keras_quant.integer import Quantized
 from keras_quant.layers import QuantLayer, annotate, annotation
+from keras_quant.layers.dynamic import DynamicWeighted
 from keras_quant.policy import Policy
 from keras_quant.tflite.aarch64 import Emulator
 from keras_quant.tflite.file import read_model
@@ -146,9 +147,10 @@ def _verified(qmodel, path, content, model, data, steps, intermediates, verbose,
         )
     inputs, outputs = _signature(qmodel, graph, path, model)
     edges = [] if converted else [node.path for node in graph.nodes if leaves_float(node, graph)]
-    names = _tensors_inside(qmodel, model, resizable) if intermediates or edges else {}
-    given = {path: names[path] for path in edges if path in names}
-    inside = {path: name for path, name in names.items() if path not in given} if intermediates else {}
+    rounded = [] if converted else read_dynamically(graph)
+    names = _tensors_inside(qmodel, model, resizable) if intermediates or edges or rounded else {}
+    given = {path: names[path] for path in (*edges, *rounded) if path in names}
+    inside = {path: name for path, name in names.items() if path not in edges} if intermediates else {}
     if names:
         content, signature = repack(model, extra_outputs=sorted({*inside.values(), *given.values()})), None
     progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
@@ -183,8 +185,9 @@ class Comparison:
     Args:
         outputs: dict from output names to tensor names in the file.
         inside: dict from layer paths to tensor names in the file.
-        given: likewise, of what follows float layers, which the Keras side gets from the runtime.
-        compute: the Keras side: inputs, integers given → (real outputs, values inside).
+        given: likewise, of what follows float layers or is quantized by the kernel that reads it, which the Keras side gets
+            from the runtime.
+        compute: the Keras side: inputs, values given → (real outputs, values inside).
         runtime: `Runtime`.
     """
 
@@ -238,6 +241,15 @@ def leaves_float(node, graph):
     return bare and isinstance(node.operation, QuantLayer) and any(map(is_real, node.inputs))
 
 
+def read_dynamically(graph):
+    """Paths of the layers whose real outputs a kernel quantizes as it runs.
+
+    A value on the border of two steps falls to either, which is more than what sums in another order make of it.
+    """
+    read = {node.inputs[0] for node in graph.nodes if isinstance(node.operation, DynamicWeighted)}
+    return [node.path for node in graph.nodes if node.outputs in read and not isinstance(node.operation, QuantLayer)]
+
+
 def _is_exact(node):
     """Whether no order of sums changes what a node makes: integers, booleans, rows of a table of integers."""
     return getattr(node.operation, "is_exact", False) or not any(map(is_real, tree.flatten(node.outputs)))
@@ -246,24 +258,28 @@ def _is_exact(node):
 def keras_side(qmodel, graph, paths, given):
     """Compiled: inputs → outputs as `predict` gives them, and what the layers in `paths` make.
 
-    The integers that the layers in `given` make are handed in: float arithmetic is not exact, all behind it is.
+    What the layers in `given` make is handed in: float arithmetic is not exact, all behind it that rounds is. Integers
+    stand for the layer's own; real numbers are what the layers read that quantize them.
     """
     wanted = {node.path: node.output for node in graph.nodes if node.path in paths}
+    makers = {tree.flatten(node.outputs)[0]: node.path for node in graph.nodes}
 
-    def step(integers, *inputs):
+    def step(handed, *inputs):
         if not paths and not given:
             structured = tree.pack_sequence_as(graph.input_structure, list(inputs))
             return tree.flatten(qmodel(structured, training=False)), []
-        values = graph.run(inputs, lambda node, args, kwargs: _computed(node, args, kwargs, integers))
+        values = graph.run(inputs, lambda node, args, kwargs: _computed(node, args, kwargs, handed, makers))
         outputs = [values[value] for value in tree.flatten(graph.outputs)]
         return outputs, [_integers(values[wanted[path]]) for path in paths]
 
     return backend.compiled_for_batches(step)
 
 
-def _computed(node, args, kwargs, given):
+def _computed(node, args, kwargs, given, makers):
     layer = node.operation
-    if node.path in given:
+    if isinstance(layer, DynamicWeighted):
+        return in_integers(node, (given.get(makers.get(node.inputs[0]), args[0]),), kwargs)
+    if node.path in given and isinstance(layer, QuantLayer):
         params = layer.output_quantizer.params()
         centred = given[node.path] - params.stored.zero_point
         return annotate(centred * params.scale, layer.output_quantizer, Quantized(centred, params))

@@ -9,6 +9,7 @@ from keras_quant.tflite import (  # noqa: F401
     conv,
     dense,
     depth_to_space,
+    dynamic,
     elu,
     embedding,
     float_elementwise,

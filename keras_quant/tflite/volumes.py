@@ -9,6 +9,8 @@ import dataclasses
 
 from keras import ops
 
+from keras_quant.integer.axis import axes, axis
+from keras_quant.integer.phases import Phases
 from keras_quant.layers import (
     QuantAveragePooling3D,
     QuantConv3D,
@@ -29,10 +31,9 @@ from keras_quant.tflite.conv import (
     padding,
 )
 from keras_quant.tflite.lower import lowers, params_of
-from keras_quant.tflite.phases import Phases
 from keras_quant.tflite.pooling import global_average, global_maximum, pool_images
 from keras_quant.tflite.reshape import cut, pad
-from keras_quant.tflite.windows import axes, axis, windows_of_rows
+from keras_quant.tflite.windows import windows_of_rows
 
 
 @lowers(QuantConv3D)

@@ -18,8 +18,11 @@ import keras_quant as kq
 from keras_quant.graph import trace
 from keras_quant.onnx import export_onnx, read_model
 from keras_quant.onnx.opset import newest_opset
+from keras_quant.tflite.parity import TOLERANCES
 from tests.custom_layers import ConvUnit
 from tests.helpers import functional, images, sequential, shake, slow
+from tests.layers.test_dynamic import LAYERS as DYNAMIC
+from tests.layers.test_dynamic import every, several
 from tests.layers.test_float_islands import every_float_layer, three
 
 L, ops = keras.layers, keras.ops
@@ -182,6 +185,19 @@ def test_dynamic_layers_have_the_grids_of_xnnpack(policy, batch_size, opset, tmp
     assert found.count("ConvInteger") == 3 and found.count("MatMulInteger") == 3
     # Not of the pixels of a 1x1 convolution and of the rows of a Dense layer on an image.
     assert found.count("DynamicQuantizeLinear") == (4 if batch_size == 1 else 0)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+@pytest.mark.parametrize("name", ["images", *(slow(name) for name in DYNAMIC if name != "images")])
+def test_every_dynamic_layer_has_the_grids_of_xnnpack(name, batch_size, tmp_path, monkeypatch):
+    monkeypatch.setitem(TOLERANCES, "dynamic", 1e-5)
+    qmodel, x = kq.quantize(several(name), every("dynamic_int8")), images(6, DYNAMIC[name][0])
+    kq.export(qmodel, tmp_path / "m.onnx", batch_size=batch_size)
+    x *= np.float32(10.0) ** np.arange(-3, 3).reshape(-1, *[1] * (x.ndim - 1))
+    parity = kq.verify(qmodel, tmp_path / "m.onnx", x, verbose=0)
+    assert parity.equal and len(parity.outputs) == len(DYNAMIC[name]) - 1, [t.error for t in parity.outputs]
+    found = operators(tmp_path / "m.onnx")
+    assert found.count("ConvInteger") + found.count("MatMulInteger") == len(parity.outputs)
 
 
 def test_a_sample_of_a_dynamic_model_does_not_depend_on_those_beside_it(tmp_path):

@@ -27,7 +27,10 @@ LAYERS = {
     "dense": (Q.QuantDense(5), (7,)),
     "dense on rows": (Q.QuantDense(5, batch_norm=keras.layers.BatchNormalization()), SEQUENCE),
     "dynamic dense": (Q.DynamicDense(5), SEQUENCE),
-    "dynamic conv": (Q.DynamicConv2D(5, 3, padding="same"), IMAGE),
+    "dynamic conv": (Q.DynamicConv2D(6, 3, groups=2, padding="same"), IMAGE),
+    "dynamic and causal": (Q.DynamicConv1D(5, 3, padding="causal", dilation_rate=2), SEQUENCE),
+    "dynamic and transposed": (Q.DynamicConv2DTranspose(3, 2, strides=2), IMAGE),
+    "dynamic volume": (Q.DynamicConv3D(5, 2, padding="same", strides=(1, 2, 1)), (5, 6, 4, 3)),
 }
 
 

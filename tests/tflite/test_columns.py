@@ -4,9 +4,9 @@ import keras
 import pytest
 
 import keras_quant as kq
+from keras_quant.integer.axis import axis
 from keras_quant.tflite import columns
 from keras_quant.tflite.columns import outputs_of_block
-from keras_quant.tflite.windows import axis
 from tests.helpers import images, sequential, shake, ship
 
 L = keras.layers

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from keras_quant.tflite.windows import Axis
+from keras_quant.integer.axis import Axis
 
 
 @dataclasses.dataclass(frozen=True)
