@@ -1,6 +1,7 @@
 """The verb `calibrate`: activation ranges from data, without training."""
 
 import gc
+import itertools
 
 import keras
 import numpy as np
@@ -23,6 +24,8 @@ from keras_quant.settings import float32
 SAMPLES = 32768
 # Step between them, modulo the tensor's size. A prime: steps that divide the size would meet the same few channels only.
 STEP = 2654435761
+# From how many batches on it pays to compile what measures them.
+FEW_BATCHES = 8
 
 
 @float32()
@@ -129,15 +132,24 @@ def _owns_grid(node):
 
 
 def _sampling_step(graph, observed):
-    """A compiled function: inputs → (minimum, maximum, sample) of each observed tensor, computed in float, and what rows of
-    tables the data picks, see `check_picked`."""
+    """A function: inputs → (minimum, maximum, sample) of each observed tensor, computed in float, and what rows of tables
+    the data picks, see `check_picked`. The first batches run as they are, later ones compiled."""
+    wanted = {id(node) for node in observed}
 
     def step(*inputs):
-        picked = []
-        values = graph.run(inputs, lambda *call: in_float(*picking_safely(*call, picked)))
-        return [_summarize(_measured(node, values[node.output])) for node in observed], picked
+        picked, summaries = [], []
 
-    return backend.compiled_for_batches(step)
+        def compute(node, args, kwargs):
+            outputs = in_float(*picking_safely(node, args, kwargs, picked))
+            if id(node) in wanted:
+                summaries.append(_summarize(_measured(node, outputs)))
+            return outputs
+
+        graph.run(inputs, compute, release=True)
+        return summaries, picked
+
+    compiled, calls = backend.compiled_for_batches(step), itertools.count()
+    return lambda *inputs: (step if next(calls) < FEW_BATCHES else compiled)(*inputs)
 
 
 def _measured(node, outputs):
