@@ -11,6 +11,9 @@ from keras_quant.integer.params import float32_product, float32_ratio
 
 # An int32 bias of at most 2**30 leaves the accumulator room for the products.
 BIAS_LIMIT = 2.0**30
+# Products of so few terms are exact in float32 whatever the weights; so few sums a sample take float64 sooner than the look
+# at the biases that would spare it, which takes a while to trace.
+_EXACT_TERMS, _FEW_SUMS = 2**24 // (127 * 255), 2**14
 # XNNPACK takes requantization multipliers below 256; far below 2**-30 a channel adds nothing to any output.
 SMALLEST_MULTIPLIER, LARGEST_MULTIPLIER = 2.0**-30, 255.0
 
@@ -88,16 +91,21 @@ def accumulate(product, x, weights, reduce_axes):
         float32 tensor.
     """
     integers, params = x.integers, x.params
+    terms = math.prod(weights.kernel.shape[axis] for axis in reduce_axes)
+    exact = product(integers, weights.kernel) if terms <= _EXACT_TERMS else None
+    if exact is not None and None not in exact.shape[1:] and math.prod(exact.shape[1:]) <= _FEW_SUMS:
+        return ops.cast(ops.cast(exact, "float64") + weights.bias, "float32")
     furthest = ops.maximum(ops.abs(params.low), ops.abs(params.high))
     products = ops.max(ops.sum(ops.abs(weights.kernel), axis=reduce_axes)) * furthest
     largest = ops.cast(products, "float64") + ops.max(ops.abs(weights.bias))
 
     def narrow():
-        return product(integers, weights.kernel) + ops.cast(weights.bias, "float32")
+        return (product(integers, weights.kernel) if exact is None else exact) + ops.cast(weights.bias, "float32")
 
     def wide():
-        terms = math.prod(weights.kernel.shape[axis] for axis in reduce_axes)
         total = ops.cast(weights.bias, "float64")
+        if exact is not None:
+            return ops.cast(ops.cast(exact, "float64") + total, "float32")
         if terms * 255 >= 2**24:
             return ops.cast(product(ops.cast(integers, "float64"), ops.cast(weights.kernel, "float64")) + total, "float32")
         for place, digit in _digits(weights.kernel, terms):
