@@ -1,7 +1,6 @@
 """The verb `calibrate`: activation ranges from data, without training."""
 
 import gc
-import itertools
 
 import keras
 import numpy as np
@@ -24,8 +23,8 @@ from keras_quant.settings import float32
 SAMPLES = 32768
 # Step between them, modulo the tensor's size. A prime: steps that divide the size would meet the same few channels only.
 STEP = 2654435761
-# From how many batches on it pays to compile what measures them.
-FEW_BATCHES = 8
+# Up to how many batches are measured sooner than what measures them is compiled.
+FEW_BATCHES = 2
 
 
 @float32()
@@ -54,8 +53,6 @@ def calibrate(qmodel, data, steps=None, verbose="auto", method="mse"):
     graph, seen = set_ranges(qmodel, data, steps, verbose, ranges.get(method))
     warn_of_ranges_apart(graph)
     warn_of_gaps(seen)
-    # What was traced holds itself by cycles. The training step, which is traced next, is to have its memory.
-    gc.collect()
     return qmodel
 
 
@@ -69,9 +66,12 @@ def set_ranges(qmodel, data, steps, verbose, method):
     observed = _observed(graph)
     if not observed:
         raise CalibrationError(f"Model '{qmodel.name}' has no quantized layer. Pass it to `keras_quant.quantize` first.")
+    count = number_of_batches(data, steps)
+    compiles = count is None or count > FEW_BATCHES
     step = _sampling_step(graph, observed)
+    step = backend.compiled_for_batches(step) if compiles else step
     statistics = {id(node.operation): _Statistics(node) for node in observed}
-    progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
+    progress = keras.utils.Progbar(count, unit_name="batch") if verbose else None
     for arrays in input_batches(data, graph.inputs, steps):
         summaries, picked = step(*map(ops.convert_to_tensor, arrays))
         check_picked(graph, picked)
@@ -81,6 +81,10 @@ def set_ranges(qmodel, data, steps, verbose, method):
             progress.add(1)
     if progress is not None and progress.target is None:
         progress.update(progress._seen_so_far, finalize=True)
+    if compiles:
+        # What was compiled holds itself by cycles. The training step, which is traced next, is to have its memory.
+        del step
+        gc.collect()
     _merge_workers(qmodel, list(statistics.values()))
     seen = {node: statistics[id(node.operation)].seen for node in observed}
     check_masks(graph, seen)
@@ -133,7 +137,7 @@ def _owns_grid(node):
 
 def _sampling_step(graph, observed):
     """A function: inputs → (minimum, maximum, sample) of each observed tensor, computed in float, and what rows of tables
-    the data picks, see `check_picked`. The first batches run as they are, later ones compiled."""
+    the data picks, see `check_picked`."""
     wanted = {id(node) for node in observed}
 
     def step(*inputs):
@@ -148,8 +152,7 @@ def _sampling_step(graph, observed):
         graph.run(inputs, compute, release=True)
         return summaries, picked
 
-    compiled, calls = backend.compiled_for_batches(step), itertools.count()
-    return lambda *inputs: (step if next(calls) < FEW_BATCHES else compiled)(*inputs)
+    return step
 
 
 def _measured(node, outputs):
