@@ -23,6 +23,8 @@ from keras_quant.settings import float32
 SAMPLES = 32768
 # Step between them, modulo the tensor's size. A prime: steps that divide the size would meet the same few channels only.
 STEP = 2654435761
+# Up to how many batches are measured sooner than what measures them is compiled.
+FEW_BATCHES = 2
 
 
 @float32()
@@ -51,8 +53,6 @@ def calibrate(qmodel, data, steps=None, verbose="auto", method="mse"):
     graph, seen = set_ranges(qmodel, data, steps, verbose, ranges.get(method))
     warn_of_ranges_apart(graph)
     warn_of_gaps(seen)
-    # What was traced holds itself by cycles. The training step, which is traced next, is to have its memory.
-    gc.collect()
     return qmodel
 
 
@@ -66,9 +66,12 @@ def set_ranges(qmodel, data, steps, verbose, method):
     observed = _observed(graph)
     if not observed:
         raise CalibrationError(f"Model '{qmodel.name}' has no quantized layer. Pass it to `keras_quant.quantize` first.")
+    count = number_of_batches(data, steps)
+    compiles = count is None or count > FEW_BATCHES
     step = _sampling_step(graph, observed)
+    step = backend.compiled_for_batches(step) if compiles else step
     statistics = {id(node.operation): _Statistics(node) for node in observed}
-    progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
+    progress = keras.utils.Progbar(count, unit_name="batch") if verbose else None
     for arrays in input_batches(data, graph.inputs, steps):
         summaries, picked = step(*map(ops.convert_to_tensor, arrays))
         check_picked(graph, picked)
@@ -78,6 +81,10 @@ def set_ranges(qmodel, data, steps, verbose, method):
             progress.add(1)
     if progress is not None and progress.target is None:
         progress.update(progress._seen_so_far, finalize=True)
+    if compiles:
+        # What was compiled holds itself by cycles. The training step, which is traced next, is to have its memory.
+        del step
+        gc.collect()
     _merge_workers(qmodel, list(statistics.values()))
     seen = {node: statistics[id(node.operation)].seen for node in observed}
     check_masks(graph, seen)
@@ -129,15 +136,23 @@ def _owns_grid(node):
 
 
 def _sampling_step(graph, observed):
-    """A compiled function: inputs → (minimum, maximum, sample) of each observed tensor, computed in float, and what rows of
-    tables the data picks, see `check_picked`."""
+    """A function: inputs → (minimum, maximum, sample) of each observed tensor, computed in float, and what rows of tables
+    the data picks, see `check_picked`."""
+    wanted = {id(node) for node in observed}
 
     def step(*inputs):
-        picked = []
-        values = graph.run(inputs, lambda *call: in_float(*picking_safely(*call, picked)))
-        return [_summarize(_measured(node, values[node.output])) for node in observed], picked
+        picked, summaries = [], []
 
-    return backend.compiled_for_batches(step)
+        def compute(node, args, kwargs):
+            outputs = in_float(*picking_safely(node, args, kwargs, picked))
+            if id(node) in wanted:
+                summaries.append(_summarize(_measured(node, outputs)))
+            return outputs
+
+        graph.run(inputs, compute, release=True)
+        return summaries, picked
+
+    return step
 
 
 def _measured(node, outputs):

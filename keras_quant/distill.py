@@ -5,6 +5,7 @@ from keras import ops, tree
 
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import trace
+from keras_quant.graph.model import TracedOnce
 from keras_quant.layers.activation import QuantSoftmax
 
 KINDS = ("logits", "probabilities", "regression")
@@ -69,7 +70,7 @@ def distill(
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
-class Distiller(keras.Model):
+class Distiller(TracedOnce, keras.Model):
     """What `distill` returns. Args: as there; `student` is `qmodel`.
 
     Saved whole it holds the student and its teachers, so that training can be resumed; the student's own file holds the
@@ -126,6 +127,10 @@ class Distiller(keras.Model):
         # From Keras 3.6 on it counts the replicas.
         added = getattr(self, "_aggregate_additional_loss", ops.sum)
         return taught + sum(ops.cast(added(loss), taught.dtype) for loss in self.losses)
+
+    @property
+    def outputs_of_step(self):
+        return _signature(self.student)[1]
 
     def _teachers_loss(self, x, y_pred, sample_weight):
         said = [tree.flatten(teacher(x, training=False)) for teacher in self.teachers]

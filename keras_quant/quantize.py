@@ -1,7 +1,6 @@
 """The verb `quantize`: any Keras model → a quantization-aware one."""
 
 import dataclasses
-import gc
 import json
 
 from keras_quant.calibrate import has_ranges, set_ranges
@@ -75,8 +74,6 @@ def quantize(
     origin = {"policies": policies.get_config(), "ends": None if ends is None else ends.get_config()}
     origin |= {"fallback": fallback, "apart": sorted(apart), "sized": graph.sized}
     qmodel.origin = json.dumps(origin)
-    # What was traced holds itself by cycles. The training step, which is traced next, is to have its memory.
-    gc.collect()
     return qmodel
 
 

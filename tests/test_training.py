@@ -48,6 +48,13 @@ def test_fit_with_callbacks_learns_and_ships(qmodel, tmp_path):
     ship(qmodel, tmp_path, X[TEST])
 
 
+def test_a_step_is_traced_once(qmodel, monkeypatch):
+    traces, step = [], keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda *args: traces.append(1) or step(*args))
+    fit(compiled(qmodel), 2)
+    assert len(traces) == 1
+
+
 def test_a_model_built_by_hand_trains_from_scratch_without_calibration(tmp_path):
     model = keras.Sequential(
         [

@@ -41,6 +41,7 @@ from keras_quant.backend.functions import (
     gradients_of,
     hessian_traces,
     is_positive_now,
+    labels_to_come,
     step_on_data,
     without_optionals,
 )

@@ -71,6 +71,17 @@ def without_optionals(data):
     return keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
 
 
+def labels_to_come(batches):
+    """The shapes of the labels that an iterator of `fit` gives, in their structure; `None` where it does not say."""
+    spec = getattr(batches, "element_spec", None)
+    spec = spec if isinstance(spec, tuple) and 2 <= len(spec) <= 3 else (None, None)
+    return keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype.name) if _is_dense(x) else None, spec[1])
+
+
+def _is_dense(spec):
+    return isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None
+
+
 def gradients_of(loss, variables):
     """The gradients of `loss()`, a list of tensors or `None`."""
     with tf.GradientTape() as tape:

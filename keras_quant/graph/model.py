@@ -11,8 +11,47 @@ from keras_quant import backend
 from keras_quant.layers.derived import sharing_objects
 
 
+class TracedOnce:
+    """Mixin of a `keras.Model` that makes the variables of optimizer and metrics before the first step is traced.
+
+    Keras makes them in that trace, and TensorFlow then traces the step once more, now without. Where Keras makes them
+    before, as under a strategy, nothing is left to do.
+    """
+
+    def make_train_function(self, force=False):
+        before = self.train_function
+        super().make_train_function(force)
+        if self.train_function is not before:
+            self.train_function = self._once_built(self.train_function, trains=True)
+
+    def make_test_function(self, force=False):
+        before = self.test_function
+        super().make_test_function(force)
+        if self.test_function is not before:
+            self.test_function = self._once_built(self.test_function)
+
+    def _once_built(self, step, trains=False):
+        def call(batches):
+            if trains and self.optimizer is not None and not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+            if self._compile_metrics is not None and not self._compile_metrics.built:
+                self._build_metrics(backend.labels_to_come(batches))
+            return step(batches)
+
+        return call
+
+    def _build_metrics(self, labels):
+        if labels is not None and None not in tree.flatten(labels):
+            self._compile_metrics.build(labels, self.outputs_of_step)
+
+    @property
+    def outputs_of_step(self):
+        """Symbolic outputs, in the structure that metrics take them in."""
+        return self._outputs_struct
+
+
 @keras.saving.register_keras_serializable(package="keras_quant")
-class QuantizedModel(Functional):
+class QuantizedModel(TracedOnce, Functional):
     """A Functional model of quantized layers, some of which several layers of the float model joined.
 
     Attributes:

@@ -26,7 +26,7 @@ from keras_quant.integer.gelu import gelu
 from keras_quant.integer.halves import products_part, sums_part
 from keras_quant.integer.matmul import batch_matmul
 from keras_quant.integer.multiply import multiply
-from keras_quant.integer.normalization import standardize
+from keras_quant.integer.normalization import standardize, sums_are_exact
 from keras_quant.integer.params import Quantized, QuantParams, activation_range, float32_product, to_grid
 from keras_quant.integer.pooling import mean, sum, window_sums
 from keras_quant.integer.relu import leaky_relu, requantize
@@ -64,6 +64,7 @@ __all__ = [
     "resize_nearest",
     "softmax",
     "standardize",
+    "sums_are_exact",
     "subtract",
     "sum",
     "sums_part",

@@ -9,10 +9,12 @@ import math
 
 from keras import ops
 
-from keras_quant.integer.params import float32_product, float32_ratio, inverse_of, to_grid
+from keras_quant.integer.params import INT8, float32_product, float32_ratio, inverse_of, to_grid
 
 # The largest distance of an int8 value from its zero point, and the integers that float32 holds.
 _FARTHEST, _EXACT = 255, 2**24
+# Where partial sums are parted into a high and a low integer, whose sums are exact for so many of them.
+MOST_PARTIAL_SUMS = 2**12
 
 
 def standardize(x, y, axes, epsilon, center=True, statistic="mean", scale=None, offset=None):
@@ -51,6 +53,42 @@ def _exact_sum(terms, axes, count, largest):
     if count * largest <= _EXACT:
         return ops.sum(terms, axes, keepdims=True)
     return ops.cast(ops.sum(ops.cast(terms, "float64"), axes, keepdims=True), "float32")
+
+
+def summed_at_once(sizes, summed, farthest, divides=True):
+    """How many values of each axis float32 sums up at once, so that sums of their squares are exact.
+
+    Args:
+        sizes: of the axes.
+        summed: list of bools: whether an axis is summed over.
+        farthest: the largest distance of a value from the zero point.
+        divides: whether an axis that is too long may be split; it is summed value by value otherwise.
+
+    Returns:
+        A list of divisors of `sizes`; for an axis that is not summed over, its size.
+    """
+    count = math.prod(size for size, over in zip(sizes, summed) if over)
+    room, found = _EXACT // farthest**2, []
+    if count <= room:
+        return list(sizes)
+    for size, over in zip(sizes[::-1], summed[::-1]):
+        divisor = size if not over else _divisor(size, room) if divides else 1
+        found.insert(0, divisor)
+        room = room // divisor if over else room
+    return found
+
+
+def _divisor(size, most):
+    """The largest one that is not above `most`."""
+    return next(d for d in range(min(size, max(most, 1)), 0, -1) if size % d == 0)
+
+
+def sums_are_exact(sizes, summed):
+    """Whether float32 holds the sums of squares, whatever the zero point; see `summed_at_once`."""
+    if math.prod(size for size, over in zip(sizes, summed) if over) <= MOST_PARTIAL_SUMS:
+        return True
+    parts = (summed_at_once(sizes, summed, farthest) for farthest in range(-INT8.low, _FARTHEST + 1))
+    return all(math.prod(sizes) // math.prod(each) <= MOST_PARTIAL_SUMS for each in parts)
 
 
 def scaled_epsilon(epsilon, scale):

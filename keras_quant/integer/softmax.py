@@ -11,22 +11,14 @@ from keras_quant import backend
 from keras_quant.integer.params import INT8, INT8_MAX, QuantParams, inverse_of, to_grid
 from keras_quant.integer.table import tabulate
 
-# Scales of exponentials, how many levels they have, and of rows of how many terms. Each scale is an integer of few bits
-# divided by a power of two, so that float32 adds up a row exactly: the longer it is, the fewer bits.
-_SCALES = [np.float32((2**bits + 1) / 2 ** (bits + 8)) for bits in range(8, 0, -1)] + [np.float32(2**-7)]
-_LEVELS = [int(np.rint(1 / scale)) for scale in _SCALES]
-_MOST_TERMS = [2**24 // (levels * (2**bits + 1)) for levels, bits in zip(_LEVELS, range(8, 0, -1))] + [2**24 // _LEVELS[-1]]
-MOST_TERMS = _MOST_TERMS[-1]
-
-
-def exponentials(terms):
-    """The grid on which ELU makes the exponentials of a row of so many terms, less 1: it is exp(x) - 1 for x ≤ 0.
-
-    Returns:
-        `QuantParams`, and the integer that stands for 1.
-    """
-    place = next(place for place, most in enumerate(_MOST_TERMS) if terms <= most)
-    return QuantParams(_SCALES[place], np.float32(INT8.high), INT8), _LEVELS[place]
+# The grid on which ELU makes the exponentials of a row, less 1: it is exp(x) - 1 for x ≤ 0. The scale is an integer of few
+# bits divided by a power of two.
+EXPONENTIALS = QuantParams(np.float32(257 / 2**16), np.float32(INT8.high), INT8)
+# The integer that stands for 1.
+ONE = 255
+# Rows of how many exponentials float32 adds up exactly in any order: as they are, and as integers.
+TERMS_AS_THEY_ARE = 2**24 // (257 * ONE)
+MOST_TERMS = 2**24 // ONE
 
 
 def softmax(x, y):
@@ -52,16 +44,17 @@ def softmax(x, y):
 
 
 def exact_softmax(x, y):
-    """`q_y = rint(float32(s·e_j · float32(1 / (s·Σ e))) · (1/s_y)) + z_y` over the last axis.
+    """`q_y = rint(float32(s·e_j · float32(1 / float32(s·Σ e))) · (1/s_y)) + z_y` over the last axis.
 
-    With `e_j = K + rint(float32(expm1(s_x·(q_j - max))) · (1/s))`, and `s` and `K` by `exponentials`.
+    With `e_j = K + rint(float32(expm1(s_x·(q_j - max))) · (1/s))`, `s` the scale of `EXPONENTIALS` and `K` = `ONE`.
 
     Args:
         x: `Quantized` of `(..., terms)`, at most `MOST_TERMS`.
         y: `QuantParams` of the output.
     """
-    grid, one = exponentials(x.integers.shape[-1])
+    grid = EXPONENTIALS
     distance = x.integers - ops.max(x.integers, axis=-1, keepdims=True)
-    table = tabulate(QuantParams(x.params.scale, grid.zero_point), grid, ops.expm1) - grid.zero_point + one
-    terms = ops.take(table * grid.scale, ops.cast(distance - INT8.low + INT8.high, "int32"))
-    return to_grid(backend.product_in_place(terms, inverse_of(ops.sum(terms, axis=-1, keepdims=True))), y)
+    table = tabulate(QuantParams(x.params.scale, grid.zero_point), grid, ops.expm1) - grid.zero_point + ONE
+    terms = ops.take(table, ops.cast(distance - INT8.low + INT8.high, "int32"))
+    total = ops.sum(terms, axis=-1, keepdims=True) * grid.scale
+    return to_grid(backend.product_in_place(terms * grid.scale, inverse_of(total)), y)

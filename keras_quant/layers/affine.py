@@ -162,18 +162,22 @@ class QuantScaleShift(QuantAffine, keras.layers.Layer):
 
     Args:
         use_scale, use_offset: whether there is a scale, an offset.
+        scale_initializer, offset_initializer: see `keras.initializers.get`.
         activation: relu and relu6 are fused.
         output_quantizer: name, config or object, see `quantizers.get`.
     """
 
-    def __init__(self, use_scale=True, use_offset=True, **kwargs):
+    def __init__(self, use_scale=True, use_offset=True, scale_initializer="ones", offset_initializer="zeros", **kwargs):
         super().__init__(**kwargs)
         self.use_scale, self.use_offset = use_scale, use_offset
+        self.scale_initializer = keras.initializers.get(scale_initializer)
+        self.offset_initializer = keras.initializers.get(offset_initializer)
 
     def build(self, input_shape):
         shape = (input_shape[-1],)
-        self.scale = self.add_weight(name="scale", shape=shape, initializer="ones") if self.use_scale else None
-        self.offset = self.add_weight(name="offset", shape=shape, initializer="zeros") if self.use_offset else None
+        add = lambda name, initializer: self.add_weight(name=name, shape=shape, initializer=initializer)
+        self.scale = add("scale", self.scale_initializer) if self.use_scale else None
+        self.offset = add("offset", self.offset_initializer) if self.use_offset else None
         self._channels = shape[0]
         super().build(input_shape)
 
@@ -185,7 +189,13 @@ class QuantScaleShift(QuantAffine, keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "use_scale": self.use_scale, "use_offset": self.use_offset}
+        return {
+            **super().get_config(),
+            "use_scale": self.use_scale,
+            "use_offset": self.use_offset,
+            "scale_initializer": keras.initializers.serialize(self.scale_initializer),
+            "offset_initializer": keras.initializers.serialize(self.offset_initializer),
+        }
 
 
 @computes("numpy.Negative")

@@ -15,15 +15,17 @@ class _WithConstant(FusedActivation, QuantLayer, keras.layers.Layer):
     Args:
         constant_shape: shape of the constant, `(1, ...)`; it and the input broadcast against each other.
         constant_scale: its scale; by default the one that just holds the largest absolute value.
+        constant_initializer: see `keras.initializers.get`.
         trainable: whether `fit` changes it.
         activation: relu and relu6 are fused.
         output_quantizer: name, config or object, see `quantizers.get`.
     """
 
-    def __init__(self, constant_shape, constant_scale=None, **kwargs):
+    def __init__(self, constant_shape, constant_scale=None, constant_initializer="zeros", **kwargs):
         super().__init__(**kwargs)
         self.constant_shape, self.constant_scale = tuple(constant_shape), constant_scale
-        self.constant = self.add_weight(name="constant", shape=self.constant_shape, initializer="zeros")
+        self.constant_initializer = keras.initializers.get(constant_initializer)
+        self.constant = self.add_weight(name="constant", shape=self.constant_shape, initializer=self.constant_initializer)
 
     def quantized_constant(self):
         """The constant as the file holds it, `Quantized`."""
@@ -57,6 +59,7 @@ class _WithConstant(FusedActivation, QuantLayer, keras.layers.Layer):
             **super().get_config(),
             "constant_shape": self.constant_shape,
             "constant_scale": self.constant_scale,
+            "constant_initializer": keras.initializers.serialize(self.constant_initializer),
         }
 
 

@@ -1,7 +1,7 @@
 """Normalizations by statistics of the input itself: layer, group, root mean square, unit.
 
-Each is one operation of float32 operators whose results are exact, or where the policy wants integers only a standardization
-and an affine layer of integer kernels.
+Each is one operation of float32 operators whose results are exact. Where the policy wants integers only, or float32 does not
+hold the sums, it is a standardization and an affine layer of integer kernels.
 """
 
 import math
@@ -20,6 +20,29 @@ from keras_quant.layers.standardize import QuantExactStandardize, QuantStandardi
 _AFFINE_WEIGHTS = ("scale", "offset", "constant")
 
 
+class _OfShape(keras.regularizers.Regularizer, keras.constraints.Constraint):
+    """A regularizer or constraint of a weight that the float layer has in another shape.
+
+    Args:
+        rule: of the float layer.
+        shape: the weight's shape there.
+    """
+
+    def __init__(self, rule, shape):
+        self.rule, self.shape = rule, shape
+
+    def __call__(self, weight):
+        result = self.rule(keras.ops.reshape(weight, self.shape))
+        return keras.ops.reshape(result, weight.shape) if isinstance(self.rule, keras.constraints.Constraint) else result
+
+
+def _regulate(weight, shape, regularizer, constraint):
+    """Give a weight the rules of one of another shape."""
+    if list(weight.shape) != shape:
+        regularizer, constraint = (rule and _OfShape(rule, shape) for rule in (regularizer, constraint))
+    weight.regularizer, weight.constraint = regularizer, constraint
+
+
 class _Affine(QuantComposite):
     """Mixin: a standardization, then a trainable scale and offset, where the float layer has them."""
 
@@ -27,6 +50,9 @@ class _Affine(QuantComposite):
     has_scale_and_offset = (False, False)
     # The arguments of `QuantStandardize` besides axes and epsilon.
     statistics = {}
+    # What the float layer says of its weights.
+    gamma_initializer, beta_initializer = keras.initializers.Ones(), keras.initializers.Zeros()
+    gamma_regularizer = gamma_constraint = beta_regularizer = beta_constraint = None
 
     def axes(self, rank):
         """The axes that statistics are taken over, and along which scale and offset vary."""
@@ -38,26 +64,35 @@ class _Affine(QuantComposite):
         return None
 
     def build_parts(self, input_shape):
-        self.affine = []
-        if self.policy.integer_only:
+        self.affine, self.split, self.join = [], None, None
+        exact = None if self.policy.integer_only else self._exact(input_shape)
+        if exact is not None and exact.sums_are_exact:
+            self.standardize = exact
+        else:
             self._build_of_integers(input_shape)
-            return
+        shape = [input_shape[axis] for axis in self.axes(len(input_shape))]
+        for weight, role in zip(self._affine_weights(), self._affine_roles()):
+            _regulate(weight, shape, getattr(self, f"{role}_regularizer"), getattr(self, f"{role}_constraint"))
+
+    def _exact(self, input_shape):
         scale, offset = self.has_scale_and_offset
-        self.standardize = QuantExactStandardize(
+        layer = QuantExactStandardize(
             self.axes(len(input_shape)),
             self.epsilon,
             groups=self.groups_of(input_shape),
             use_scale=bool(scale),
             use_offset=bool(offset),
+            scale_initializer=self.gamma_initializer,
+            offset_initializer=self.beta_initializer,
             policy=self.policy,
             name=f"{self.name}_normalized",
             **self.statistics,
         )
-        self.standardize.build(input_shape)
+        layer.build(input_shape)
+        return layer
 
     def _build_of_integers(self, input_shape):
         groups, axes, shape = self.groups_of(input_shape), self.axes(len(input_shape)), input_shape
-        self.split = self.join = None
         if groups is not None:
             grouped = (math.prod(shape[1:-1]), groups, shape[-1] // groups)
             self.split = QuantReshape(grouped, name=f"{self.name}_split")
@@ -75,13 +110,25 @@ class _Affine(QuantComposite):
         rank, (scale, offset) = len(input_shape), self.has_scale_and_offset
         if not (scale or offset):
             return []
-        axes = self.axes(rank)
+        axes, initializers = self.axes(rank), (self.gamma_initializer, self.beta_initializer)
         if axes == [rank - 1]:
-            return [QuantScaleShift(scale, offset, name=f"{self.name}_affine")]
+            return [QuantScaleShift(scale, offset, *initializers, name=f"{self.name}_affine")]
         shape = [size if axis in axes else 1 for axis, size in enumerate(input_shape)]
-        gain = QuantMultiplyConstant(shape, name=f"{self.name}_scale")
-        gain.constant.assign(keras.ops.ones(shape))
-        return ([gain] if scale else []) + ([QuantAddConstant(shape, name=f"{self.name}_offset")] if offset else [])
+        kinds = (QuantMultiplyConstant, "scale", scale), (QuantAddConstant, "offset", offset)
+        return [
+            kind(shape, constant_initializer=initializer, name=f"{self.name}_{part}")
+            for (kind, part, has), initializer in zip(kinds, initializers)
+            if has
+        ]
+
+    def _affine_weights(self):
+        """Scale and offset, as far as there are."""
+        parts = [self.standardize, *self.affine]
+        return [weight for part in parts for weight in part.weights if weight.name in _AFFINE_WEIGHTS]
+
+    def _affine_roles(self):
+        """What the float layer calls them."""
+        return [name for name, has in zip(("gamma", "beta"), self.has_scale_and_offset) if has]
 
     @property
     def last_part(self):
@@ -93,7 +140,7 @@ class _Affine(QuantComposite):
 
     def compose(self, inputs, training=None):
         parts = [self.standardize, *self.affine]
-        if self.policy.integer_only and self.split is not None:
+        if self.split is not None:
             parts = [self.split, self.standardize, self.join, *self.affine]
         for layer in parts:
             inputs = layer(inputs, training=training)
@@ -104,9 +151,7 @@ class _Affine(QuantComposite):
 
     def copy_weights(self, layer):
         """Take scale and offset of the float layer."""
-        parts = [self.standardize, *self.affine]
-        own = [weight for part in parts for weight in part.weights if weight.name in _AFFINE_WEIGHTS]
-        for weight, value in zip(own, layer.weights):
+        for weight, value in zip(self._affine_weights(), layer.weights):
             weight.assign(keras.ops.reshape(value, weight.shape))
 
 

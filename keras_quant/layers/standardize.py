@@ -85,6 +85,7 @@ class QuantExactStandardize(QuantLayer, keras.layers.Layer):
         groups: into how many groups the channels of the last axis fall, each with all axes but the batch for a mean of its
             own; then `axis` is that which scale and offset vary along. `None` for none.
         use_scale, use_offset: whether there is a trainable scale, an offset, along `axis`.
+        scale_initializer, offset_initializer: see `keras.initializers.get`.
         output_quantizer: name, config or object, see `quantizers.get`.
     """
 
@@ -97,18 +98,23 @@ class QuantExactStandardize(QuantLayer, keras.layers.Layer):
         groups=None,
         use_scale=False,
         use_offset=False,
+        scale_initializer="ones",
+        offset_initializer="zeros",
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.axis, self.epsilon, self.center, self.statistic = axis, epsilon, center, statistic
         self.groups, self.use_scale, self.use_offset = groups, use_scale, use_offset
+        self.scale_initializer = keras.initializers.get(scale_initializer)
+        self.offset_initializer = keras.initializers.get(offset_initializer)
 
     def build(self, input_shape):
         rank = len(input_shape)
         varied = sorted(axis % rank for axis in self.axis)
         shape = [input_shape[axis] for axis in varied]
-        self.scale = self.add_weight(name="scale", shape=shape, initializer="ones") if self.use_scale else None
-        self.offset = self.add_weight(name="offset", shape=shape, initializer="zeros") if self.use_offset else None
+        add = lambda name, initializer: self.add_weight(name=name, shape=shape, initializer=initializer)
+        self.scale = add("scale", self.scale_initializer) if self.use_scale else None
+        self.offset = add("offset", self.offset_initializer) if self.use_offset else None
         if self.groups is None:
             self.whole, self.axes = tuple(input_shape[1:]), varied
             self.along = [size if axis in varied else 1 for axis, size in enumerate(input_shape)][1:]
@@ -117,6 +123,36 @@ class QuantExactStandardize(QuantLayer, keras.layers.Layer):
             self.whole, self.axes = (math.prod(input_shape[1:-1]), self.groups, each), [1, 3]
             self.along = [1, self.groups, each]
         super().build(input_shape)
+
+    def own_axes(self):
+        """The axes of `whole`.
+
+        Returns:
+            Lists of their sizes, of whether each is summed over, and of the place of each among them.
+        """
+        rank = len(self.whole)
+        return list(self.whole), [axis in self.axes for axis in range(1, rank + 1)], list(range(rank))
+
+    def joined_axes(self):
+        """As `own_axes`, with neighbours as one that are all summed over, or none of them, and vary alike.
+
+        Scale and offset vary along all of a joined axis, or not at all.
+        """
+        sizes, kinds, places = [], [], []
+        for size, summed, along in zip(*self.own_axes()[:2], self.along):
+            kind = summed, along > 1
+            # An axis of one value at the end would take SUM a hundred times as long.
+            if kinds and (kind == kinds[-1] or size == 1):
+                sizes[-1] *= size
+            else:
+                sizes, kinds = [*sizes, size], [*kinds, kind]
+            places.append(len(sizes) - 1)
+        return sizes, [summed for summed, _ in kinds], places
+
+    @property
+    def sums_are_exact(self):
+        """Whether float32 holds the sums that it takes."""
+        return integer.sums_are_exact(*self.joined_axes()[:2])
 
     def gain_and_shift(self):
         """Scale and offset as they are laid along `whole`, the shape without batch that means are taken in; or `None`."""
@@ -147,4 +183,9 @@ class QuantExactStandardize(QuantLayer, keras.layers.Layer):
 
     def get_config(self):
         own = ("axis", "epsilon", "center", "statistic", "groups", "use_scale", "use_offset")
-        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+        initializers = ("scale_initializer", "offset_initializer")
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in own},
+            **{name: keras.initializers.serialize(getattr(self, name)) for name in initializers},
+        }

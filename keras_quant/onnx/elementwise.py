@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_quant.integer import Quantized, QuantParams
-from keras_quant.integer.softmax import exponentials
+from keras_quant.integer.softmax import EXPONENTIALS
 from keras_quant.layers import (
     QuantAbsolute,
     QuantAdd,
@@ -114,10 +114,10 @@ def inner_softmax(lowering, layer, x, output):
     """Exponentials of 8 bits, as `integer.exact_softmax` has them."""
     if layer.is_builtin(x.shape[-1]):
         return softmax(lowering, layer, x, output)
-    (grid, _), last = exponentials(x.shape[-1]), [len(x.shape)]
+    last = [len(x.shape)]
     x = lowering.real(x, False)
     below = lowering.node("Sub", [x, reduced(lowering, "ReduceMax", x, last)])
-    steps = lowering.constant("steps", 1.0 / grid.scale)
+    steps = lowering.constant("steps", 1.0 / EXPONENTIALS.scale)
     terms = lowering.node("Round", [lowering.node("Mul", [lowering.node("Exp", [below]), steps])])
     return Made(lowering.node("Div", [terms, reduced(lowering, "ReduceSum", terms, last)]))
 

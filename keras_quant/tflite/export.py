@@ -47,7 +47,7 @@ def export_in_memory(qmodel, name, batch_size=1, fallback=None, input_type=None,
     if fallback == "converter" and (without_rule(graph) or not is_quantized(model.model)):
         content, made = _converted(model, sizes, batch_size), {}
     else:
-        written = {key: _lowered(model, shape, batch_size, input_type, output_type) for key, shape in sizes.items()}
+        written = {key: _lowered(model, shape, graph, batch_size, input_type, output_type) for key, shape in sizes.items()}
         content = finish({key: (lowering.writer, *ends) for key, (lowering, *ends) in written.items()}, DESCRIPTION)
         of_integers = {node.path for node in graph.nodes if isinstance(node.operation, QuantLayer)}
         layers = {key: lowering.layers for key, (lowering, *_) in written.items()}
@@ -78,10 +78,14 @@ def _reduced_precision(graph, lowering):
     return {"reduced_precision_support": b"fp16accfp16"} if "float16" in dtypes and "float32" not in dtypes else {}
 
 
-def _lowered(sizes, input_shape, batch_size, input_type, output_type):
-    """The `Lowering` of a model of `Sizes` at one, its inputs and its outputs, as `Writer.finish` takes them."""
+def _lowered(sizes, input_shape, graph, batch_size, input_type, output_type):
+    """The `Lowering` of a model of `Sizes` at one, its inputs and its outputs, as `Writer.finish` takes them.
+
+    Args:
+        graph: of the model at its own size.
+    """
     model, is_resizable = sizes.at(input_shape), sizes.is_open(input_shape)
-    settle_halves(trace(model, keep_float=True))
+    settle_halves(graph if model is sizes.model else trace(model, keep_float=True))
     options = batch_size, input_type, output_type, is_resizable
     written = _lowered_once(model, *options)
     if is_resizable:

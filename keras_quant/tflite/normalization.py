@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_quant.errors import ExportError
-from keras_quant.integer.normalization import heron, scaled_epsilon
+from keras_quant.integer.normalization import MOST_PARTIAL_SUMS, heron, scaled_epsilon, summed_at_once
 from keras_quant.layers.standardize import QuantExactStandardize
 from keras_quant.tflite.float_elementwise import binary
 from keras_quant.tflite.lower import lowers
@@ -15,8 +15,8 @@ from keras_quant.tflite.multiply import relabelled
 
 # Sums of integers up to this are exact in float32.
 _EXACT = 2**24
-# Where partial sums are parted into a high and a low integer, whose sums are exact for so many of them.
-_LOW, _PARTIAL_SUMS = 2**12, 2**12
+# Partial sums are parted into multiples of this and the rest.
+_LOW = 2**12
 
 
 @lowers(QuantExactStandardize)
@@ -99,28 +99,15 @@ class _Layout:
     @classmethod
     def of(cls, lowering, layer, farthest):
         """The layout of a layer whose integers are at most `farthest` from the zero point."""
-        sizes, kinds, places = [], [], []
-        for axis, (size, along) in enumerate(zip(layer.whole, layer.along), 1):
-            # Scale and offset vary along all of a joined axis, or not at all.
-            kind = axis in layer.axes, along > 1
-            # A file without sizes has no RESHAPE. An axis of one value at the end would take SUM a hundred times as long.
-            if kinds and (kind == kinds[-1] or size == 1) and not lowering.resizable:
-                sizes[-1] *= size
-            else:
-                sizes, kinds = [*sizes, size], [*kinds, kind]
-            places.append(len(sizes) - 1)
-        kinds = [summed for summed, _ in kinds]
-        room, axes = _EXACT // farthest**2, []
-        count = math.prod(size for size, summed in zip(sizes, kinds) if summed)
-        for size, summed in zip(sizes[::-1], kinds[::-1]):
-            divisor = size if not summed or count <= room else 1 if lowering.resizable else _divisor(size, room)
-            axes.insert(0, _Axis(size, summed, divisor))
-            room = room // divisor if summed and count > room else room
-        layout = cls(tuple(axes), tuple(places))
-        if math.prod(axis.size // axis.each for axis in axes) > _PARTIAL_SUMS:
+        # A file without sizes has no RESHAPE.
+        sizes, summed, places = layer.joined_axes() if not lowering.resizable else layer.own_axes()
+        each = summed_at_once(sizes, summed, farthest, divides=not lowering.resizable)
+        layout = cls(tuple(map(_Axis, sizes, summed, each)), tuple(places))
+        if math.prod(axis.size // axis.each for axis in layout.axes) > MOST_PARTIAL_SUMS:
+            where = " in a file that may be resized" if lowering.resizable else ""
             raise ExportError(
-                f"Layer '{lowering.path}' takes means of {count} values, whose sum float32 does not hold exactly. Give it a "
-                "policy that is `integer_only`."
+                f"Layer '{lowering.path}' takes means of {layout.count} values, whose sum float32 does not hold "
+                f"exactly{where}. Give it a policy that is `integer_only`."
             )
         return layout
 
@@ -148,11 +135,6 @@ class _Layout:
             places += [*range(first if whole else last - 1, last)] if axis.summed else []
             first = last
         return places
-
-
-def _divisor(size, most):
-    """The largest one that is not above `most`."""
-    return next(d for d in range(min(size, max(most, 1)), 0, -1) if size % d == 0)
 
 
 class _Steps:

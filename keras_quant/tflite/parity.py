@@ -138,8 +138,7 @@ def _verified(qmodel, path, content, model, data, steps, intermediates, verbose,
         model: `schema.ModelT` of the signature alone.
         signature: its name, of a file that has several.
     """
-    qmodel, data, resizable = _at_size_of_file(qmodel, model, data)
-    graph = trace(qmodel, keep_float=True)
+    qmodel, graph, data, resizable = _at_size_of_file(qmodel, model, data)
     converted = bool(without_rule(graph))
     if intermediates and converted:
         raise ModelFileError(
@@ -318,7 +317,7 @@ def _at_size_of_file(qmodel, model, data):
     """The model for the size that a file was exported for, or that of the data where the file leaves it open.
 
     Returns:
-        The model, with its ranges as `export` leaves them; the data, none of it used up; whether a size is open.
+        The model, its ranges as `export` leaves them; its `Graph`; the data, none of it used up; whether a size is open.
     """
     entries = model.signatureDefs[0].inputs if model.signatureDefs else []
     tensors = {text(entry.name): model.subgraphs[0].tensors[entry.tensorIndex] for entry in entries}
@@ -326,13 +325,15 @@ def _at_size_of_file(qmodel, model, data):
     models = qmodel if isinstance(qmodel, Sizes) else Sizes(qmodel)
     qmodel = models.of_file(sizes)
     # As export does: the model may have been saved before it.
-    settle_halves(trace(qmodel, keep_float=True))
+    graph = trace(qmodel, keep_float=True)
+    settle_halves(graph)
     signatures = {name: sizes[name] if t.shapeSignature is None else t.shapeSignature[1:] for name, t in tensors.items()}
     known = {name: tuple(None if size == -1 else int(size) for size in shape) for name, shape in signatures.items()}
     if not is_open_in(known.values()):
-        return qmodel, data, False
+        return qmodel, graph, data, False
     sizes, data = sizes_of(data, known, qmodel)
-    return Sizes(qmodel, models.make).of_file(sizes), data, True
+    resized = Sizes(qmodel, models.make).of_file(sizes)
+    return resized, graph if resized is qmodel else trace(resized, keep_float=True), data, True
 
 
 def _tensors_inside(qmodel, model, resizable=False):

@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 
+from keras_quant.errors import ExportError
 from keras_quant.integer import QuantParams
 from keras_quant.integer.params import INT8_MAX, INT8_MIN
-from keras_quant.integer.softmax import exponentials
+from keras_quant.integer.softmax import EXPONENTIALS, MOST_TERMS, ONE, TERMS_AS_THEY_ARE
 from keras_quant.layers import QuantInnerSoftmax, QuantSoftmax
 from keras_quant.tflite.float_elementwise import binary
 from keras_quant.tflite.lower import lowers, params_of
@@ -35,6 +36,8 @@ def inner_softmax(lowering, layer, x, output):
     REDUCE_MAX ► SUB ► ELU ► ADD 1 ► DEQUANTIZE ► MUL by 1 / SUM ► QUANTIZE
     """
     if layer.is_builtin(x.shape[-1]):
+        if lowering.resizable and not layer.policy.integer_only:
+            raise _too_long(lowering, x)
         return softmax(lowering, layer, x, output)
     row = (*x.shape[1:-1], 1)
     axis = lowering.ints(output, "axis", [len(x.shape) - 1])
@@ -45,19 +48,39 @@ def inner_softmax(lowering, layer, x, output):
     terms = _exponentials(lowering, below, output)
 
     real = dataclasses.replace(output, params=None)
-    total = lowering.activation(dataclasses.replace(real, shape=row), "total")
-    lowering.operator("SUM", [terms, axis], total, 1, (1, 5, 0), "ReducerOptions", keepDims=True)
+    total = _total(lowering, terms, axis, real, dataclasses.replace(real, shape=row))
     inverse = binary(lowering, "DIV", 1.0, total, dataclasses.replace(real, shape=row), "inverse")
     return lowering.quantized(binary(lowering, "MUL", terms, inverse, real, "share"), lowering.activation(output))
 
 
+def _too_long(lowering, x):
+    return ExportError(
+        f"Layer '{lowering.path}' is a softmax of {x.shape[-1]} terms. Rows of more than {MOST_TERMS} are another kernel's, "
+        "so no file that may be resized is exact at each size. Give `input_shape` without `None`, write a signature for "
+        "each size, `signatures={name: shape, ...}`, or quantize with `integer_only=True`."
+    )
+
+
 def _exponentials(lowering, x, output):
     """The real exponentials of numbers up to 0."""
-    grid, one = exponentials(x.shape[-1])
+    grid = EXPONENTIALS
     less = lowering.activation(output, "less_1", params=grid)
     lowering.operator("ELU", [x], less, 1, (1, 14, 0))
     # Integers from -K to 0 become those from 0 to K.
     whole = lowering.activation(output, "exponentials", params=QuantParams(grid.scale, INT8_MIN))
-    number = lowering.writer.constant(f"{output.name}/one", np.int8([INT8_MAX]), grid.scale, zero_point=INT8_MAX - one)
+    number = lowering.writer.constant(f"{output.name}/one", np.int8([INT8_MAX]), grid.scale, zero_point=INT8_MAX - ONE)
     lowering.operator("ADD", [less, number], whole, 2, (1, 14, 0), "AddOptions")
     return lowering.real(whole)
+
+
+def _total(lowering, terms, axis, real, row):
+    """The sum of a row, rounded to float32 once, whatever its length.
+
+    Of long rows it is that of the exponentials' integers: 256 / 257 makes of each multiple of 257 / 2^16 one of 1 / 2^8.
+    """
+    is_long = lowering.resizable or terms.shape[-1] > TERMS_AS_THEY_ARE
+    if is_long:
+        terms = binary(lowering, "MUL", terms, 256 / 257, real, "whole")
+    total = lowering.activation(row, "total")
+    lowering.operator("SUM", [terms, axis], total, 1, (1, 5, 0), "ReducerOptions", keepDims=True)
+    return binary(lowering, "MUL", total, 257 / 256, row, "rescaled") if is_long else total

@@ -42,6 +42,12 @@ def largest():
     return keras.Model(inputs, L.Minimum()([L.Maximum()(branches), branches[0]]))
 
 
+def attended():
+    x = inputs = keras.Input((None, 4))
+    x = L.Conv1D(6, 3, padding="causal", activation="relu")(x)
+    return keras.Model(inputs, L.Dense(3)(ops.matmul(L.Softmax()(L.Permute((2, 1))(L.Dense(2)(x))), x)))
+
+
 class Mean(L.Layer):
     """Divides by a number that it computes of the size."""
 
@@ -88,6 +94,8 @@ def adaptive():
 RESIZABLE = {
     "image": (open_image, (16, 24, 3), (None, None, 3), [(26, 18, 3), (40, 64, 3)]),
     "length": (open_length, (20, 4), (None, 4), [(8, 4), (61, 4)]),
+    # Rows whose exponentials float32 adds up as they are, and longer ones.
+    "attended": (attended, (40, 4), (None, 4), [(200, 4), (300, 4)]),
     "segmenter": (segmenter, (16, 24, 3), (None, None, 3), [(28, 20, 3), (64, 48, 3)]),
     "cropped": (cropped, (16, 24, 3), (None, None, 3), [(13, 21, 3), (64, 49, 3)]),
     "squeezed": (squeezed, (16, 24, 3), (None, None, 3), [(13, 21, 3), (32, 49, 3)]),
@@ -110,7 +118,7 @@ if not hasattr(L, "AdaptiveAveragePooling2D"):  # Keras 3.5
     del SIZED_BY_FLOAT["adaptive"]
 
 
-@pytest.mark.parametrize("name", few(RESIZABLE, "length"))
+@pytest.mark.parametrize("name", few(RESIZABLE, "attended"))
 def test_the_runtime_may_resize_the_inputs(name, tmp_path):
     build, shape, wanted, others = RESIZABLE[name]
     model = shake(build())
@@ -232,6 +240,12 @@ def no_names():
     kq.export(kq.quantize(small(), input_shape=(9, 9, 3)), "never.tflite", signatures=[(9, 9, 3)])
 
 
+def rows_of_two_kernels(**options):
+    x = inputs = keras.Input((None,))
+    qmodel = kq.quantize(keras.Model(inputs, x * ops.softmax(x)), "int8", images(2, (70_000,)), **options)
+    kq.export(qmodel, "never.tflite", input_shape=(None,))
+
+
 def open_onnx():
     kq.export(kq.quantize(small(), input_shape=(9, 9, 3)), "never.onnx", input_shape=(None, None, 3))
 
@@ -239,6 +253,7 @@ def open_onnx():
 MISTAKES = {
     bilinear: r"'up_sampling2d\w*' holds a size: its RESIZE_BILINEAR to \[1, 12, 12, 3\].*`signatures=",
     a_number_of_the_size: r"'dense\w*' holds a size: its FULLY_CONNECTED",
+    rows_of_two_kernels: r"softmax of 70000 terms.*`integer_only=True`",
     another_float_model: r"was not made of the float model.*Pass the one",
     both: "`input_shape`, or several, `signatures`",
     no_names: r"dict from names to shapes.*Received: signatures=\[\(9, 9, 3\)\]",

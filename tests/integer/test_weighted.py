@@ -1,10 +1,13 @@
 """Kernels with weights: random integers over geometry, scales and zero points, against LiteRT."""
 
+import keras
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_quant import integer
+from keras_quant.integer.weights import accumulate
 from tests.integer.one_op import OneOp, grid, integers, plain_weights, quantized
 
 BOUNDS = {0: (None, None), 1: (0.0, None), 3: (0.0, 6.0)}
@@ -160,6 +163,18 @@ def test_accumulators_above_the_exact_range_of_float32_equal_litert():
         assert reach > 2**24
         ours = integer.fully_connected(case.quantized(), case.weights, case.y)
         case.check("FULLY_CONNECTED", ours, (1, 0), 0, 5, "FullyConnectedOptions")
+
+
+@pytest.mark.parametrize("rows", [10, 3000])
+@pytest.mark.parametrize("inputs", [20, 518, 600])
+def test_accumulators_are_rounded_once_whatever_the_bias(inputs, rows):
+    """Of few terms and many, of few sums a sample and many."""
+    case = Case(0, (1, rows, inputs), (inputs, 8), 8, inputs)
+    bias = np.random.default_rng(0).integers(2**24, 2**28, 8)
+    weights = plain_weights(case.kernel, bias, case.sw, grid(case.sx, case.zx), case.y)
+    exact = (case.x.astype("int64") - case.zx) @ case.kernel.astype("int64") + bias
+    ours = accumulate(keras.ops.matmul, case.quantized(), weights, (0,))
+    np.testing.assert_array_equal(ours, exact.astype("float32"))
 
 
 @settings(max_examples=40)

@@ -150,10 +150,58 @@ def test_a_file_that_may_be_resized_holds_no_sizes(tmp_path):
         assert kq.verify(qmodel, tmp_path / "open.tflite", images(4, shape), verbose=0).equal
 
 
+REGULATED = {
+    "exact": (L.LayerNormalization, {}, False),
+    "group": (L.GroupNormalization, {"groups": 2}, False),
+    "integers": (L.LayerNormalization, {}, True),
+    "integers_over_axes": (L.LayerNormalization, {"axis": [1, 2]}, True),
+}
+
+
+@pytest.mark.parametrize("name", few(REGULATED, "exact", "integers_over_axes"))
+def test_initializers_regularizers_and_constraints_of_the_float_layer_hold(name, tmp_path):
+    cls, arguments, integer_only = REGULATED[name]
+    rules = {
+        "gamma_initializer": keras.initializers.Constant(2.0),
+        "beta_initializer": keras.initializers.Constant(-1.0),
+        "gamma_regularizer": keras.regularizers.L2(0.5),
+        "beta_regularizer": keras.regularizers.L1(0.25),
+        "gamma_constraint": keras.constraints.MaxNorm(0.1, axis=0),
+        "beta_constraint": keras.constraints.NonNeg(),
+    }
+    x, inputs = images(16, (6, 8)), keras.Input((6, 8))
+    float_layer = cls(**arguments, **rules)
+    model = keras.Model(inputs, float_layer(inputs))
+    policy, quant_cls = kq.Policy(integer_only=integer_only), getattr(layers, f"Quant{cls.__name__}")
+    by_hand = quant_cls(**float_layer.get_config(), policy=policy)
+    qmodel = kq.quantize(model, "int8", x, integer_only=integer_only)
+    keras.Model(inputs, by_hand(inputs))
+    for layer in (by_hand, qmodel.layers[-1]):
+        assert np.isclose(sum(layer.losses), sum(float_layer.losses)) and sum(layer.losses) > 0
+        assert all(layer.get_config()[rule] == float_layer.get_config()[rule] for rule in rules)
+    qmodel.compile("sgd", "mse")
+    qmodel.fit(x, x, epochs=1, verbose=0)
+    gamma, beta = (np.array(w) for w in qmodel.layers[-1].trainable_weights)
+    gamma = gamma.reshape(float_layer.gamma.shape)
+    assert np.all(np.linalg.norm(gamma, axis=0) < 0.101) and np.all(beta >= 0)
+    ship(qmodel, tmp_path, x)
+
+
 @pytest.mark.slow
 def test_more_values_than_float32_sums_up_exactly_take_integer_kernels(tmp_path):
     x = np.abs(images(2, (1100, 1000)))
     model = sequential(L.LayerNormalization(axis=[1, 2], center=False, scale=False, name="norm"), shape=(1100, 1000))
-    with pytest.raises(kq.ExportError, match=r"'norm.*' takes means of 1100000 values.*`integer_only`"):
-        kq.export(kq.quantize(model, "int8", x), tmp_path / "m.tflite")
-    ship(kq.quantize(model, "int8", x, integer_only=True), tmp_path, x)
+    report, _ = ship(kq.quantize(model, "int8", x), tmp_path, x)
+    assert report.float_operators == ()
+
+
+@pytest.mark.slow
+def test_files_that_may_be_resized_take_no_axis_apart(tmp_path):
+    inputs = keras.Input((None, 5000))
+    model = keras.Model(inputs, L.Dense(2)(L.LayerNormalization(name="norm")(inputs)))
+    x, path, sizes = images(2, (4, 5000)), tmp_path / "m.tflite", {"input_shape": (None, 5000)}
+    with pytest.raises(kq.ExportError, match=r"'norm.*' takes means of 5000 values.*resized.*`integer_only`"):
+        kq.export(kq.quantize(model, "int8", x), path, **sizes)
+    qmodel = kq.quantize(model, "int8", x, integer_only=True)
+    kq.export(qmodel, path, **sizes)
+    assert kq.verify(qmodel, path, images(2, (7, 5000)), verbose=0).equal
