@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 import pytest
 from keras import ops
 
@@ -38,6 +39,17 @@ def test_attention_that_is_spread_keeps_its_signal():
     (layer,) = softmaxes(qmodel)
     layer.output_quantizer.set_range(0.0, 255 / 256)
     assert sqnr() < 20
+
+
+def test_a_graph_rounds_each_product_by_itself():
+    """TensorFlow's optimizer takes chains of products in the order that broadcasts least, and rounds otherwise."""
+    layer = kq.layers.QuantInnerSoftmax()
+    model = keras.Sequential([keras.Input((64, 64)), layer])
+    for seed in range(6):
+        x = 2 * images(8, (64, 64), seed=seed)
+        layer.input_layers["0"].output_quantizer.set_range(float(x.min()), float(x.max()))
+        layer.output_quantizer.set_range(0.0, 0.317 + seed / 7)
+        np.testing.assert_array_equal(model.predict(x, verbose=0), model(x))
 
 
 ENDS = {

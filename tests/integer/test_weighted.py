@@ -168,9 +168,9 @@ def test_accumulators_above_the_exact_range_of_float32_equal_litert():
 @pytest.mark.parametrize("rows", [10, 3000])
 @pytest.mark.parametrize("inputs", [20, 518, 600])
 def test_accumulators_are_rounded_once_whatever_the_bias(inputs, rows):
-    """Of few terms and many, of few sums a sample and many."""
+    """Of few terms and many, of few sums a sample and many; the bias is of 24 bits, as `fold` makes it."""
     case = Case(0, (1, rows, inputs), (inputs, 8), 8, inputs)
-    bias = np.random.default_rng(0).integers(2**24, 2**28, 8)
+    bias = np.random.default_rng(0).integers(2**24, 2**28, 8).astype("float32").astype("int64")
     weights = plain_weights(case.kernel, bias, case.sw, grid(case.sx, case.zx), case.y)
     exact = (case.x.astype("int64") - case.zx) @ case.kernel.astype("int64") + bias
     ours = accumulate(keras.ops.matmul, case.quantized(), weights, (0,))
