@@ -11,6 +11,7 @@ from keras_quant.graph.ends import widen_ends
 from keras_quant.graph.gaps import warn_of_gaps
 from keras_quant.graph.sizes import at_size
 from keras_quant.layers import QuantLayer
+from keras_quant.overflow import check_overflow
 from keras_quant.policy import as_map
 from keras_quant.quantizers import ranges
 from keras_quant.settings import float32
@@ -68,6 +69,8 @@ def quantize(
         policies, ends = policies.integer_only(), None if ends is None else ends.integer_only()
     graph = fused_graph(model, policies, fallback, None if ends is None else ends.default)
     qmodel, apart = place(graph, model.name, fallback), ()
+    if calibration_data is not None and any(node.policy.activations == "float16" for node in graph.nodes):
+        check_overflow(trace(qmodel, keep_float=True), calibration_data, calibration_steps)
     if calibration_data is not None and has_ranges(qmodel):
         method = ranges.get(calibration_method)
         qmodel, apart = _calibrated(qmodel, graph, fallback, calibration_data, calibration_steps, method)

@@ -84,3 +84,12 @@ def test_what_is_int8_is_float_too(names, policy, tmp_path):
     model, x = model_of(names)
     report, _ = ship(kq.quantize(model, policy, x), tmp_path, x)
     assert not [op for op in report.operators if not op.is_float and op.name in ("QUANTIZE", "CONV_2D")]
+
+
+def test_a_layer_that_overflows_in_float16_is_named():
+    model = functional(lambda x: L.Dense(3, name="end")(L.Rescaling(1e5, name="far")(L.Dense(8, name="first")(x))), (6,))
+    x = images(8, (6,))
+    with pytest.raises(kq.CalibrationError, match="'far' computes in float16, which ends at 65,504"):
+        kq.quantize(model, "float16", x)
+    qmodel = kq.quantize(model, kq.PolicyMap({"far": "float32", "end": "float32"}, default="float16"), x)
+    assert np.isfinite(qmodel.predict(x, verbose=0)).all()
