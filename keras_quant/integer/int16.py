@@ -1,10 +1,9 @@
 """int16 activations with int8 weights: LiteRT's built-in reference kernels, in fixed point.
 
 Zero points are 0, so centred integers are the integers. A real multiplier becomes `m · 2**(shift - 31)` with a 31-bit
-integer `m` (`QuantizeMultiplier`); there are three ways to multiply by it:
+integer `m` (`QuantizeMultiplier`); there are two ways to multiply by it, and FULLY_CONNECTED does without:
 
 * `_times_wide`: a 48-bit accumulator by the upper 16 bits of `m`, rounded once (halves up): convolutions;
-* in FULLY_CONNECTED, a 64-bit one by all of `m`, rounded once (halves up);
 * `_times`: an int32 by all of `m`: the doubled high half, then a shift, each rounded (`MultiplyByQuantizedMultiplier`).
 """
 
@@ -46,13 +45,12 @@ def rescale(accumulator, multiplier, y, bounds=(None, None)):
 
 
 def rescale_rows(accumulator, multiplier, y, bounds=(None, None)):
-    """FULLY_CONNECTED from its accumulator on: `c_y = (acc · m + 2**(30-shift)) >> (31-shift)`, clamped; args as `rescale`.
+    """FULLY_CONNECTED from its accumulator on: `c_y = round(acc · float64(s_x · s_w / s_y))`, halves away from 0, clamped.
 
-    In float64: where a product has more digits than that holds, it lies nowhere near a half.
+    Args as of `rescale`.
     """
-    mantissa, shift = _fixed_point(multiplier)
-    exact = ops.cast(mantissa, "float64") * ops.take(_POWERS, shift - 31 - int(_EXPONENTS[0]))
-    return _clamped(ops.floor(accumulator * exact + 0.5), y, bounds)
+    product = accumulator * ops.cast(multiplier, "float64")
+    return _clamped(ops.sign(product) * ops.floor(ops.abs(product) + 0.5), y, bounds)
 
 
 def requantize(x, y):

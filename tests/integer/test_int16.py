@@ -95,6 +95,22 @@ def test_depthwise_conv_2d_equals_litert(g, multiplier):
     case.check("DEPTHWISE_CONV_2D", ours, kernel, 3, 5, "DepthwiseConv2DOptions", **fields)
 
 
+@pytest.mark.parametrize("kernel", ["dense", "conv"])
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_many_sums_are_rounded_as_litert_does(kernel, seed):
+    """Exact halves among them, at seeds that three divides; and, at others, sums within a millionth of a half."""
+    shape, rows = (6, 4), (20000,) if kernel == "dense" else (1, 200, 100)
+    case = Case(seed, (*rows, 6), shape if kernel == "dense" else (1, 1, *shape), 4, 6)
+    x = quantized(case.x, case.params)
+    if kernel == "dense":
+        ours = integer.fully_connected(x, case.weights, case.y)
+        case.check("FULLY_CONNECTED", ours, case.kernel.T, 0, 7, "FullyConnectedOptions")
+        return
+    ours = integer.conv_2d(x, case.weights, case.y)
+    fields = {"padding": PADDING["valid"], "dilationHFactor": 1, "dilationWFactor": 1, **strides(1)}
+    case.check("CONV_2D", ours, case.kernel.transpose(3, 0, 1, 2), 0, 4, "Conv2DOptions", **fields)
+
+
 @settings(max_examples=40)
 @given(geometry, st.sampled_from([(3,), (2, 3)]), st.integers(1, 1500))
 def test_fully_connected_equals_litert(g, leading, inputs):
