@@ -88,7 +88,7 @@ def _look(x, seen):
     if id(x) in seen:
         return "seen", seen[id(x)][1]
     seen[id(x)] = x, len(seen)
-    if isinstance(x, keras.Variable):
+    if type(x) is keras.Variable:
         return "variable", tuple(x.shape), x.dtype
     if isinstance(x, (list, tuple)):
         return "list", tuple(_look(y, seen) for y in x)
@@ -98,7 +98,7 @@ def _look(x, seen):
         return x.dtype.str, x.shape, x.tobytes()
     if dataclasses.is_dataclass(x):
         return type(x), tuple(_look(getattr(x, field.name), seen) for field in dataclasses.fields(x))
-    if isinstance(x, keras.layers.Layer):
+    if isinstance(x, keras.layers.Layer) and not isinstance(x, keras.Model):
         return type(x), _look(dict(_attributes(x)), seen)
     raise _UnlikeError
 

@@ -8,7 +8,8 @@ that nothing comes between a pair and its operator.
 from keras import ops, tree
 
 from keras_quant.errors import ExportError
-from keras_quant.graph import expand, trace
+from keras_quant.graph import trace
+from keras_quant.graph.expand import expand
 from keras_quant.graph.graph import Value, in_inference
 from keras_quant.graph.rules import Rules
 from keras_quant.layers import Quantize, QuantLayer, is_quantized

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 import keras_quant as kq
-from keras_quant.graph import fuse_activations, fuse_batch_norms, trace
+from keras_quant.graph import trace
+from keras_quant.graph.fuse import fuse_activations, fuse_batch_norms
 from keras_quant.tflite.runtime import Runtime, quantize_array
 from tests.helpers import images, shake
 from tests.judges.reading import operators
