@@ -34,6 +34,7 @@ SIZES = {"small": (64, 128, 4, 4), "deit": (197, 192, 12, 3), "bert": (128, 512,
 INTEGERS = kq.Policy(integer_only=True)
 POLICIES = {
     "int8": "int8",
+    "int8, GELU in float32": kq.PolicyMap({".*/gelu": "float32"}),
     "int8, integers only": INTEGERS,
     "float32": "float32",
     "float16": "float16",

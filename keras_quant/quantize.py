@@ -9,6 +9,7 @@ from keras_quant.graph import place, prepare, ranges_apart, settle_halves, trace
 from keras_quant.graph.computed_sizes import paths_with_sizes
 from keras_quant.graph.ends import widen_ends
 from keras_quant.graph.gaps import warn_of_gaps
+from keras_quant.graph.named_activations import part_named_activations
 from keras_quant.graph.sizes import at_size
 from keras_quant.layers import QuantLayer
 from keras_quant.overflow import check_overflow
@@ -125,7 +126,7 @@ def fused_graph(model, policies, fallback=None, ends=None):
             "`calibrate`, `fit` and `export` take it."
         )
     graph = dataclasses.replace(graph, sized=paths_with_sizes(graph))
+    graph = part_named_activations(graph.with_policies(policies), policies)
     policies.warn_unmatched([node.path for node in graph.nodes])
-    graph = graph.with_policies(policies)
     graph = graph if ends is None else widen_ends(graph, ends)
     return prepare(graph)

@@ -93,3 +93,16 @@ def test_a_layer_that_overflows_in_float16_is_named():
         kq.quantize(model, "float16", x)
     qmodel = kq.quantize(model, kq.PolicyMap({"far": "float32", "end": "float32"}, default="float16"), x)
     assert np.isfinite(qmodel.predict(x, verbose=0)).all()
+
+
+def test_a_map_names_an_activation_inside_a_layer(tmp_path):
+    def build(x):
+        return L.Dense(3, name="end")(L.Dense(8, "gelu", name="wide")(x))
+
+    x = images(16, (5, 6))
+    model = shake(functional(build, (5, 6)))
+    whole, _ = ship(kq.quantize(model, "int8", x), tmp_path, x)
+    apart, _ = ship(kq.quantize(model, kq.PolicyMap({".*/gelu": "float32"}), x), tmp_path, x)
+    assert [op.name for op in whole.operators] == ["FULLY_CONNECTED", "GELU", "FULLY_CONNECTED"] and whole.partitions == 2
+    expected = ["FULLY_CONNECTED", "DEQUANTIZE", "GELU", "QUANTIZE", "FULLY_CONNECTED"]
+    assert [op.name for op in apart.operators] == expected and apart.partitions == 1
