@@ -15,6 +15,8 @@ from keras_quant.graph.kinds import is_real
 def check_overflow(graph, data, steps=None):
     """Refuse a layer that computes in float16, whose largest number is 65,504, and makes an infinite one of the data.
 
+    What masks set far below all scores may be minus infinity.
+
     Args:
         graph: of a quantized model, as traced.
         data, steps: as of `calibrate`.
@@ -34,7 +36,7 @@ def check_overflow(graph, data, steps=None):
         def compute(node, args, kwargs):
             outputs = in_float(node, args, kwargs)
             if id(node) in wanted:
-                finite.append(ops.all(ops.isfinite(tree.flatten(outputs)[0])))
+                finite.append(ops.all(tree.flatten(outputs)[0] < float("inf")))
             return outputs
 
         graph.run(inputs, compute, release=True)
