@@ -16,11 +16,16 @@ def compiled_for_batches(function):
     """`function` of tensors that begin with the batch, as a graph, which is traced once for batches of all sizes."""
     graphs = {}
 
+    def within(*batches):
+        # The names of layers may begin with an underscore, which TensorFlow takes inside a scope only.
+        with tf.name_scope("step"):
+            return function(*batches)
+
     def call(*batches):
         specs = keras.tree.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), batches)
         key = str(specs)
         if key not in graphs:
-            graphs[key] = tf.function(functools.partial(function), input_signature=specs, autograph=False)
+            graphs[key] = tf.function(functools.partial(within), input_signature=specs, autograph=False)
         return graphs[key](*batches)
 
     return call

@@ -9,7 +9,7 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras_quant.backend.arrays import compiles_with_xla, read
 
 # Graphs that are kept, those used last.
-MOST_GRAPHS = 512
+MOST_GRAPHS = 256
 _GRAPHS = collections.OrderedDict()
 
 
