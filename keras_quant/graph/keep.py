@@ -1,6 +1,7 @@
 """Layers that compute in float between quantized ones: by policy, or by `quantize(..., fallback="float")`."""
 
 import keras
+import numpy as np
 from keras import tree
 from keras.src.backend import is_float_dtype
 
@@ -13,6 +14,7 @@ from keras_quant.layers import dynamic_class
 from keras_quant.policy import dtype_of
 from keras_quant.settings import FLOAT
 
+FAR_IN_HALF = 3e4
 # TensorFlow pools volumes in float32 only.
 WITHOUT_HALF = (keras.layers.MaxPooling3D, keras.layers.AveragePooling3D)
 
@@ -36,7 +38,8 @@ def keep_float(node, name, policy, placed):
         dynamic = policy is not None and policy.activations == "dynamic"
         placed.floats[key] = _dynamic(node, name, policy) if dynamic else copy_of(node, name, dtype)
     layer = placed.floats[key]
-    constant = lambda x: keras.ops.convert_to_tensor(numbers_of(x)) if is_expression(x) else x
+    half = policy is not None and policy.activations == "float16"
+    constant = lambda x: keras.ops.convert_to_tensor(numbers_of(x)) if is_expression(x) else _in_half(x) if half else x
     fill = lambda x: placed.tensors[x] if isinstance(x, Value) else constant(x)
     args, kwargs = tree.map_structure(fill, (node.args, node.kwargs))
     outputs = layer(*args, **kwargs)
@@ -49,6 +52,12 @@ def keep_float(node, name, policy, placed):
         layer.trainable = node.operation.trainable
     outputs = _joined(node, outputs, dtype, placed)
     placed.tensors.update(zip(tree.flatten(node.outputs), tree.flatten(outputs)))
+
+
+def _in_half(x):
+    """A number that float16 holds, for one with which masks set scores far below all others: Keras's own."""
+    is_scalar = isinstance(x, float) or (isinstance(x, np.ndarray) and x.ndim == 0 and x.dtype.kind == "f")
+    return np.copysign(FAR_IN_HALF, x).astype("float32") if is_scalar and abs(x) > np.finfo("float16").max else x
 
 
 def copy_of(node, name, dtype=None):
