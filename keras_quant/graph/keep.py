@@ -57,7 +57,7 @@ def keep_float(node, name, policy, placed):
 def _in_half(x):
     """A number that float16 holds, for one with which masks set scores far below all others: Keras's own."""
     is_scalar = isinstance(x, float) or (isinstance(x, np.ndarray) and x.ndim == 0 and x.dtype.kind == "f")
-    return np.copysign(FAR_IN_HALF, x).astype("float32") if is_scalar and abs(x) > np.finfo("float16").max else x
+    return np.copysign(FAR_IN_HALF, x).astype("float32") if is_scalar and abs(x) > float(np.finfo("float16").max) else x
 
 
 def copy_of(node, name, dtype=None):
