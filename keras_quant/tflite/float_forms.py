@@ -49,25 +49,13 @@ def entrance(lowering, layer, x, output):
     return x
 
 
-@lowers_real(QuantSigmoid)
-def sigmoid(lowering, layer, x, output):
-    return compute(lowering, x, output, "sigmoid")
+# Of an ELU the slope, if it is not 1, is a layer behind it.
+_FUNCTIONS = {QuantSigmoid: "sigmoid", QuantTanh: "tanh", QuantHardSigmoid: "hard_sigmoid", QuantELU: "elu"}
 
 
-@lowers_real(QuantTanh)
-def tanh(lowering, layer, x, output):
-    return compute(lowering, x, output, "tanh")
-
-
-@lowers_real(QuantHardSigmoid)
-def hard_sigmoid(lowering, layer, x, output):
-    return compute(lowering, x, output, "hard_sigmoid")
-
-
-@lowers_real(QuantELU)
-def elu(lowering, layer, x, output):
-    """The slope, if it is not 1, is a layer behind it."""
-    return compute(lowering, x, output, "elu")
+@lowers_real(*_FUNCTIONS)
+def function(lowering, layer, x, output):
+    return compute(lowering, x, output, next(name for cls, name in _FUNCTIONS.items() if isinstance(layer, cls)))
 
 
 @lowers_real(QuantGELU)
