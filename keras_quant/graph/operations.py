@@ -94,6 +94,19 @@ def only_moves(node, policy):
         return False
 
 
+def leaves_model(node, readers):
+    """Whether a node's values leave the model, moved or not.
+
+    Args:
+        node: `Node` with a policy.
+        readers: `Graph.consumers()`.
+    """
+    for reader in readers.get(node.output, []):
+        if reader is None or (only_moves(reader, reader.policy) and leaves_model(reader, readers)):
+            return True
+    return False
+
+
 def is_meant(part, node):
     """Whether a map that names a node means a part of what it became: what only moves is not quantized as it runs."""
     return node.named and not (node.policy.activations == "dynamic" and only_moves(part, policies.get("int8")))

@@ -15,6 +15,7 @@ from keras_quant.graph.masks import expand_masks
 from keras_quant.graph.products import lift_products
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
 from keras_quant.graph.softmax import scale_inner_softmaxes
+from keras_quant.graph.streams import keep_streams
 from keras_quant.graph.symmetric import symmetric_right_sides
 from keras_quant.graph.tables import lift_tables
 from keras_quant.graph.weights import join_biases, lift_weights
@@ -40,6 +41,7 @@ PASSES = (
     fuse_activations,
     merge_rescalings,
     fuse_input_scales,
+    keep_streams,
     scale_inner_softmaxes,
     symmetric_right_sides,
 )

@@ -7,7 +7,7 @@ from keras import tree
 from keras.src.ops import nn
 
 from keras_quant import layers
-from keras_quant.graph.operations import only_moves
+from keras_quant.graph.operations import leaves_model
 
 
 def scale_inner_softmaxes(graph):
@@ -18,7 +18,7 @@ def scale_inner_softmaxes(graph):
     One at the model's end keeps the fixed grid, with steps of 1/256, and so does one on fewer than 8 bits.
     """
     readers = graph.consumers()
-    inner = lambda node: _is_softmax(node) and node.policy.activations == "int8" and not _is_output(node, readers)
+    inner = lambda node: _is_softmax(node) and node.policy.activations == "int8" and not leaves_model(node, readers)
     swap = lambda node: dataclasses.replace(node, operation=layers.QuantInnerSoftmax()) if inner(node) else node
     return dataclasses.replace(graph, nodes=[swap(node) for node in graph.nodes])
 
@@ -31,11 +31,3 @@ def _is_softmax(node):
         return False
     rank = len(node.output.shape)
     return [axis % rank for axis in tree.flatten(operation.axis)] == [rank - 1]
-
-
-def _is_output(node, readers):
-    """Whether the node's values leave the model, moved or not."""
-    for reader in readers.get(node.output, []):
-        if reader is None or (only_moves(reader, reader.policy) and _is_output(reader, readers)):
-            return True
-    return False

@@ -34,7 +34,7 @@ from keras_quant.graph.operations import has_quantized_form
 from keras_quant.graph.sizes import Sized
 from keras_quant.graph.spelling import independent, is_nothing, symbolic_spelling, symbols_for_constants, without_flag
 from keras_quant.graph.weights import takes_weights
-from keras_quant.layers import annotate, annotation, is_quantized, reason_against
+from keras_quant.layers import ExactSum, annotate, annotation, is_quantized, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
 from keras_quant.layers.dynamic import DynamicComposite, DynamicWeighted
 from keras_quant.layers.with_mask import WithMask
@@ -231,7 +231,7 @@ class _Tracer:
                 self.masks.of.setdefault(value, mask)
 
     def _visit(self, operation, args, kwargs, prefix, training):
-        if isinstance(operation, (KernelCall, DynamicWeighted)) or not isinstance(operation, keras.layers.Layer):
+        if isinstance(operation, (ExactSum, KernelCall, DynamicWeighted)) or not isinstance(operation, keras.layers.Layer):
             return self._leaf(operation, args, kwargs, prefix, training)
         if not isinstance(operation, GridInputs) and (has_quantized_form(operation) or is_expanded(operation)):
             return self._whole(operation, args, kwargs, prefix, training)

@@ -69,6 +69,7 @@ from keras_quant.layers.normalization import (
     QuantLayerNormalization,
     QuantRMSNormalization,
     QuantUnitNormalization,
+    is_normalized_exactly,
 )
 from keras_quant.layers.one_hot import QuantOneHot
 from keras_quant.layers.pad import QuantPad
@@ -117,6 +118,7 @@ from keras_quant.layers.sequence import QuantCropping1D, QuantUpSampling1D, Quan
 from keras_quant.layers.slice import QuantSlice
 from keras_quant.layers.spectrogram import MelSpectrogram
 from keras_quant.layers.standardize import QuantExactStandardize, QuantStandardize
+from keras_quant.layers.stream import ExactSum
 from keras_quant.layers.table import QuantPower, QuantTable
 from keras_quant.layers.top_k import QuantTopK
 from keras_quant.layers.upsampling import QuantUpSampling2D, QuantUpSampling3D

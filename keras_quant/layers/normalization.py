@@ -12,9 +12,10 @@ from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.affine import QuantScaleShift
 from keras_quant.layers.base import QuantComposite
 from keras_quant.layers.constant import QuantAddConstant, QuantMultiplyConstant
-from keras_quant.layers.registry import quantizes
+from keras_quant.layers.registry import quantized_class, quantizes
 from keras_quant.layers.reshape import QuantReshape
 from keras_quant.layers.standardize import QuantExactStandardize, QuantStandardize
+from keras_quant.policy import NARROW
 
 # Scale first, as the Keras layers have their weights.
 _AFFINE_WEIGHTS = ("scale", "offset", "constant")
@@ -209,3 +210,14 @@ class QuantUnitNormalization(_Affine, keras.layers.UnitNormalization):
 
     epsilon = 1e-12
     statistics = {"center": False, "statistic": "sum"}
+
+
+def is_normalized_exactly(operation, policy):
+    """Whether a float layer becomes a `QuantExactStandardize`, unless its means are over too many values.
+
+    Args:
+        operation: a Keras layer or operation.
+        policy: `Policy` of it.
+    """
+    is_own = issubclass(quantized_class(operation) or object, _Affine)
+    return is_own and policy.activations in NARROW and not policy.integer_only

@@ -9,7 +9,7 @@ from keras_quant.graph.resized import Sizes
 from keras_quant.onnx import places
 from keras_quant.onnx.file import read_model
 from keras_quant.onnx.runtime import Runtime
-from keras_quant.tflite.parity import Comparison, ParityReport, keras_side, leaves_float
+from keras_quant.tflite.parity import Comparison, ParityReport, keras_side, leaving_float
 
 
 def verify_onnx(qmodel, path, data, steps=None, intermediates=False, verbose="auto", target="host"):
@@ -25,7 +25,7 @@ def verify_onnx(qmodel, path, data, steps=None, intermediates=False, verbose="au
     _check_ends(qmodel, graph, path, model)
     layers, ends = places.read(model)
     outputs = {name: ends[name] for name in graph.output_names if name in ends}
-    edges = [node.path for node in graph.nodes if leaves_float(node, graph)]
+    edges = leaving_float(graph)
     given = {path: layers[path] for path in edges if path in layers}
     inside = {path: place for path, place in layers.items() if path not in given} if intermediates else {}
     # Integers where the file has them: an output of real numbers is what they stand for.

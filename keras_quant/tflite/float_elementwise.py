@@ -6,6 +6,7 @@ from keras.src.ops import nn
 from keras.src.ops import numpy as knp
 
 from keras_quant.errors import ExportError
+from keras_quant.layers import ExactSum
 from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.layers.registry import float_classes
 from keras_quant.tflite.conv import fused_code, padding
@@ -157,6 +158,12 @@ def arithmetic(lowering, layer, inputs, output):
         last = index == len(inputs) - 2
         total = binary(lowering, name, total, x, output, None if last else f"partial_{index}")
     return total
+
+
+@lowers_float(ExactSum)
+def exact_sum(lowering, layer, inputs, output):
+    lowering.is_exact_in_float = True
+    return arithmetic(lowering, layer, inputs, output)
 
 
 _ROUNDINGS = classes(knp, Floor=("FLOOR", 1, (1, 5, 0)), Ceil=("CEIL", 1, (1, 14, 0)))

@@ -8,11 +8,13 @@ import numpy as np
 from keras import ops, tree
 
 from keras_quant import backend
+from keras_quant import policy as policies
 from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import CalibrationError, ModelFileError, QuantizationError
 from keras_quant.graph import settle_halves, trace
 from keras_quant.graph.graph import in_integers
 from keras_quant.graph.kinds import is_real
+from keras_quant.graph.operations import only_moves
 from keras_quant.graph.picks import check_inputs
 from keras_quant.graph.resized import Sizes
 from keras_quant.graph.sizes import is_open_in, sizes_of
@@ -20,6 +22,7 @@ from keras_quant.integer import Quantized
 from keras_quant.layers import QuantLayer, annotate, annotation
 from keras_quant.layers.dynamic import DynamicWeighted
 from keras_quant.policy import Policy
+from keras_quant.settings import FLOAT
 from keras_quant.tflite.aarch64 import Emulator
 from keras_quant.tflite.file import read_model
 from keras_quant.tflite.flatbuffer import one_signature, packed, repack, signature_names, text
@@ -145,7 +148,7 @@ def _verified(qmodel, path, content, model, data, steps, intermediates, verbose,
             f"'{path}' was made by TFLiteConverter, whose tensors inside are not the model's. Leave out `intermediates`."
         )
     inputs, outputs = _signature(qmodel, graph, path, model)
-    edges = [] if converted else [node.path for node in graph.nodes if leaves_float(node, graph)]
+    edges = [] if converted else leaving_float(graph)
     rounded = [] if converted else read_dynamically(graph)
     names = _tensors_inside(qmodel, model, resizable) if intermediates or edges or rounded else {}
     given = {path: names[path] for path in (*edges, *rounded) if path in names}
@@ -233,11 +236,17 @@ def _tolerance(node):
     return TOLERANCES.get(own, TOLERANCES["float32"])
 
 
-def leaves_float(node, graph):
-    """Whether a node quantizes what was computed in float; where halves are allowed, so may a file's input be."""
+def leaving_float(graph):
+    """Paths of the nodes that quantize what was computed in float; where halves are allowed, so may a file's input be."""
     halves = any(getattr(n.operation, "compute_dtype", "") == "float16" for n in graph.nodes)
-    bare = all(value.note is None and (halves or value not in graph.inputs) for value in node.inputs)
-    return bare and isinstance(node.operation, QuantLayer) and any(map(is_real, node.inputs))
+    exact, found = set() if halves else set(graph.inputs), []
+    for node in graph.nodes:
+        is_quantized, real = isinstance(node.operation, QuantLayer), [value for value in node.inputs if is_real(value)]
+        if is_quantized and real and all(value.note is None and value not in exact for value in node.inputs):
+            found.append(node.path)
+        if is_quantized or (_is_exact(node) and exact.issuperset(real)):
+            exact.update(tree.flatten(node.outputs))
+    return found
 
 
 def read_dynamically(graph):
@@ -250,8 +259,11 @@ def read_dynamically(graph):
 
 
 def _is_exact(node):
-    """Whether no order of sums changes what a node makes: integers, booleans, rows of a table of integers."""
-    return getattr(node.operation, "is_exact", False) or not any(map(is_real, tree.flatten(node.outputs)))
+    """Whether no order of sums changes what a node makes of exact numbers: single sums, integers, what only moves."""
+    real = [value for value in tree.flatten(node.outputs) if is_real(value)]
+    if not real or getattr(node.operation, "is_exact", False):
+        return True
+    return all(value.dtype == FLOAT for value in real) and only_moves(node, policies.get("int8"))
 
 
 def keras_side(qmodel, graph, paths, given):
