@@ -31,6 +31,11 @@ class QuantFlatten(Movement, keras.layers.Flatten):
 class QuantReshape(Movement, keras.layers.Reshape):
     """`keras.layers.Reshape` on int8; lowered to RESHAPE. Args: those of `keras.layers.Reshape`."""
 
+    def float_call(self, inputs):
+        sample = self.compute_output_shape(inputs.shape)[1:]
+        # The size of the batch, which Keras asks for, is ten operations in a graph, all of which take time to optimize.
+        return super().float_call(inputs) if None in sample else keras.ops.reshape(inputs, (-1, *sample))
+
 
 @quantizes(keras.layers.Permute)
 class QuantPermute(Movement, keras.layers.Permute):
