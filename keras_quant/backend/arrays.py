@@ -53,6 +53,16 @@ def clip(x, low, high):
     return tf.raw_ops.ClipByValue(t=x, clip_value_min=constant(low, x.dtype), clip_value_max=constant(high, x.dtype))
 
 
+def add_bias(x, bias):
+    """`x + bias` along the last axis; the gradient of `bias` takes a third of what TensorFlow's of a sum does."""
+    return tf.nn.bias_add(x, bias)
+
+
+def matmul(x, y, transpose_y=False):
+    """The product of matrices; `y` with its last two axes exchanged is not copied, neither here nor in the gradient."""
+    return tf.linalg.matmul(x, y, transpose_b=transpose_y)
+
+
 def product_in_place(x, y):
     """`x * y` of finite tensors, where it stands: `(x * y) * z` and `x * (y * z)` stay in that order.
 

@@ -83,7 +83,9 @@ class QuantWeighted(QuantLayer):
         if self._has_fewer_weights(inputs.shape):
             inputs, unit = without_unit(inputs)
         outputs = self.scaled_product(inputs, backend.times_unit(kernel, unit, per))
-        return outputs if self.bias is None else outputs + backend.times_unit(backend.read(self.bias), per=per)
+        return (
+            outputs if self.bias is None else backend.add_bias(outputs, backend.times_unit(backend.read(self.bias), per=per))
+        )
 
     def _train(self, inputs, quantizer):
         norm = self.batch_norm
