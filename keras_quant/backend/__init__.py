@@ -8,6 +8,7 @@ from keras_quant.backend.arrays import (
     clip,
     compiles_with_xla,
     constant,
+    dense,
     erfc,
     is_symbolic,
     keras_logits,

@@ -58,6 +58,13 @@ def add_bias(x, bias):
     return tf.nn.bias_add(x, bias)
 
 
+def dense(x, kernel, bias):
+    """`x @ kernel + bias` over the last axis, of rows in a matrix, so that TensorFlow's optimizer makes it one operation."""
+    rows = x if len(x.shape) == 2 else tf.reshape(x, (-1, x.shape[-1]))
+    y = tf.nn.bias_add(tf.linalg.matmul(rows, kernel), bias)
+    return y if len(x.shape) == 2 else tf.reshape(y, tf.concat([tf.shape(x)[:-1], [kernel.shape[-1]]], 0))
+
+
 def matmul(x, y, transpose_y=False):
     """The product of matrices; `y` with its last two axes exchanged is not copied, neither here nor in the gradient."""
     return tf.linalg.matmul(x, y, transpose_b=transpose_y)

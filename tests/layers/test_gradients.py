@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_quant.layers.dense import QuantDense
 from keras_quant.layers.gelu import QuantGELU
 from keras_quant.layers.matmul import QuantMatmul
 from keras_quant.layers.standardize import QuantExactStandardize
@@ -25,7 +26,7 @@ def outputs_and_gradients(function, inputs, weights, jit_compile=False):
 
 
 def check(layer, *inputs):
-    """In training the outputs are those of the plain form to the last bit, the gradients as far as float32 goes."""
+    """Of a layer in training: the outputs are those of the plain form to the last bit, the gradients as far as float32 goes."""
     rng = np.random.default_rng(0)
     layer.build(inputs[0].shape if len(inputs) == 1 else [x.shape for x in inputs])
     for weight in layer.trainable_weights:
@@ -69,3 +70,15 @@ def test_gelu(approximate):
 def test_products(transpose_b):
     layer = QuantMatmul(transpose_b=transpose_b, input_scale=0.3).product
     check(layer, values(2, 4, 5), values(*((2, 6, 5) if transpose_b else (2, 5, 6))))
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (2, 4, 6)])
+def test_dense(shape):
+    layer = QuantDense(5, input_scale=0.3)
+    layer.build(shape)
+    layer.bias.assign(values(5))
+    plain = lambda x: layer.scaled_product(x, layer.kernel.value) + layer.bias.value
+    own = lambda x: layer.biased_product(x, layer.kernel.value, layer.bias.value)
+    results = [outputs_and_gradients(form, [values(*shape)], layer.trainable_weights) for form in (own, plain)]
+    for mine, wanted in zip(*results):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-5, atol=1e-5)
