@@ -26,7 +26,7 @@ def outputs_and_gradients(function, inputs, weights, jit_compile=False):
 
 
 def check(layer, *inputs):
-    """Of a layer in training: the outputs are those of the plain form to the last bit, the gradients as far as float32 goes."""
+    """In training a layer gives the outputs of its plain form to the last bit, the gradients as far as float32 goes."""
     rng = np.random.default_rng(0)
     layer.build(inputs[0].shape if len(inputs) == 1 else [x.shape for x in inputs])
     for weight in layer.trainable_weights:
