@@ -4,13 +4,16 @@ Everything else in the package is written in `keras.ops`; another Keras backend 
 """
 
 from keras_quant.backend.arrays import (
+    add_bias,
     clip,
     compiles_with_xla,
     constant,
+    dense,
     erfc,
     is_symbolic,
     keras_logits,
     mask_bits,
+    matmul,
     product_in_place,
     read,
     round_half_even,
@@ -45,8 +48,9 @@ from keras_quant.backend.functions import (
     step_on_data,
     without_optionals,
 )
+from keras_quant.backend.gelu import gelu
 from keras_quant.backend.graph_functions import ReadingError, symbolic_outputs
-from keras_quant.backend.norm import batch_normalize
+from keras_quant.backend.norm import batch_normalize, standardize
 from keras_quant.backend.replicas import (
     extremes_of_replicas,
     from_all_workers,

@@ -53,6 +53,23 @@ def clip(x, low, high):
     return tf.raw_ops.ClipByValue(t=x, clip_value_min=constant(low, x.dtype), clip_value_max=constant(high, x.dtype))
 
 
+def add_bias(x, bias):
+    """`x + bias` along the last axis; the gradient of `bias` takes a third of what TensorFlow's of a sum does."""
+    return tf.nn.bias_add(x, bias)
+
+
+def dense(x, kernel, bias):
+    """`x @ kernel + bias` over the last axis, of rows in a matrix, so that TensorFlow's optimizer makes it one operation."""
+    rows = x if len(x.shape) == 2 else tf.reshape(x, (-1, x.shape[-1]))
+    y = tf.nn.bias_add(tf.linalg.matmul(rows, kernel), bias)
+    return y if len(x.shape) == 2 else tf.reshape(y, tf.concat([tf.shape(x)[:-1], [kernel.shape[-1]]], 0))
+
+
+def matmul(x, y, transpose_y=False):
+    """The product of matrices; `y` with its last two axes exchanged is not copied, neither here nor in the gradient."""
+    return tf.linalg.matmul(x, y, transpose_b=transpose_y)
+
+
 def product_in_place(x, y):
     """`x * y` of finite tensors, where it stands: `(x * y) * z` and `x * (y * z)` stay in that order.
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_quant import integer
+from keras_quant import backend, integer
 from keras_quant.layers.registry import quantizes
 from keras_quant.layers.weighted import QuantWeighted
 from keras_quant.policy import NARROW
@@ -21,6 +21,9 @@ class QuantDense(QuantWeighted, keras.layers.Dense):
 
     def product(self, inputs, kernel):
         return ops.matmul(inputs, kernel)
+
+    def biased_product(self, inputs, kernel, bias):
+        return backend.dense(inputs, self.scaled_kernel(kernel), bias)
 
     def integer_call(self, x, y):
         return integer.fully_connected(x, self.folded_weights(x.params, y), y, self.bounds)

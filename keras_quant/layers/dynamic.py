@@ -121,11 +121,11 @@ class DynamicWeighted(FollowsWeights, DynamicLayer):
 
     def finish(self, outputs):
         """Bias of what the product makes."""
-        return outputs if self.bias is None else outputs + self.bias
+        return outputs if self.bias is None else backend.add_bias(outputs, backend.read(self.bias))
 
     def activate(self, x):
         """Apply the activation."""
-        return self.activation(x)
+        return backend.gelu(x) if self.activation is keras.activations.gelu else self.activation(x)
 
     def call(self, inputs, training=None):
         kernel = backend.read(self.kernel)

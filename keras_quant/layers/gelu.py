@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_quant import integer
+from keras_quant import backend, integer
 from keras_quant.layers.base import QuantLayer
 from keras_quant.layers.functions import computes_activation
 from keras_quant.layers.registry import computes
@@ -24,6 +24,9 @@ class QuantGELU(QuantLayer, keras.layers.Layer):
 
     def float_call(self, inputs):
         return keras.activations.gelu(inputs, approximate=self.approximate)
+
+    def train_arithmetic(self, inputs):
+        return self.float_call(inputs) if self.approximate else backend.gelu(inputs)
 
     def integer_call(self, x, y):
         return integer.gelu(x, y, self.approximate)

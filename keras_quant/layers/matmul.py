@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_quant import integer
+from keras_quant import backend, integer
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.layers.annotation import annotation
 from keras_quant.layers.base import EndsInProduct, QuantComposite, Quantize, QuantLayer
@@ -44,6 +44,10 @@ class _BatchMatmul(_Scaled, QuantLayer, keras.layers.Layer):
     def float_call(self, inputs):
         a, b = inputs
         product = ops.matmul(a, ops.swapaxes(b, -1, -2) if self.transpose_b else b)
+        return product if self.input_scale == 1 else product * self.input_scale
+
+    def train_arithmetic(self, inputs):
+        product = backend.matmul(*inputs, transpose_y=self.transpose_b)
         return product if self.input_scale == 1 else product * self.input_scale
 
     def scaled_grid(self, params):

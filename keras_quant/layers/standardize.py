@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_quant import integer
+from keras_quant import backend, integer
 from keras_quant.layers.add import QuantSubtract
 from keras_quant.layers.base import QuantComposite, QuantLayer
 from keras_quant.layers.multiply import QuantMultiply, QuantSquare
@@ -172,6 +172,11 @@ class QuantExactStandardize(QuantLayer, keras.layers.Layer):
         inverse = ops.rsqrt(reduce(ops.square(x), self.axes, keepdims=True) + self.epsilon)
         y = x * inverse if scale is None else x * inverse * scale
         return self._put_together(y if offset is None else y + offset, inputs)
+
+    def train_arithmetic(self, inputs):
+        settings = self.axes, self.epsilon, self.center, self.statistic
+        x = self._taken_apart(inputs)
+        return self._put_together(backend.standardize(x, *settings, *self.gain_and_shift()), inputs)
 
     def integer_call(self, x, y):
         apart = integer.Quantized(self._taken_apart(x.integers), x.params)

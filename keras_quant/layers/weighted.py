@@ -82,8 +82,14 @@ class QuantWeighted(QuantLayer):
         kernel, unit = self.kernel_quantizer.in_training(self.kernel, self.kernel_axes), None
         if self._has_fewer_weights(inputs.shape):
             inputs, unit = without_unit(inputs)
-        outputs = self.scaled_product(inputs, backend.times_unit(kernel, unit, per))
-        return outputs if self.bias is None else outputs + backend.times_unit(backend.read(self.bias), per=per)
+        kernel = backend.times_unit(kernel, unit, per)
+        if self.bias is None:
+            return self.scaled_product(inputs, kernel)
+        return self.biased_product(inputs, kernel, backend.times_unit(backend.read(self.bias), per=per))
+
+    def biased_product(self, inputs, kernel, bias):
+        """`scaled_product` with a bias, in training."""
+        return backend.add_bias(self.scaled_product(inputs, kernel), bias)
 
     def _train(self, inputs, quantizer):
         norm = self.batch_norm
@@ -105,8 +111,11 @@ class QuantWeighted(QuantLayer):
 
     def scaled_product(self, inputs, kernel):
         """`product`, with `input_scale`."""
-        # The kernel is smaller than the inputs.
-        return self.product(inputs, kernel if self.input_scale == 1.0 else kernel * self.input_scale)
+        return self.product(inputs, self.scaled_kernel(kernel))
+
+    def scaled_kernel(self, kernel):
+        """A kernel with `input_scale`: it is smaller than the inputs."""
+        return kernel if self.input_scale == 1.0 else kernel * self.input_scale
 
     def add_bias(self, outputs):
         """What the product makes, with the bias if there is one."""
