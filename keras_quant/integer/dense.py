@@ -15,4 +15,12 @@ def fully_connected(x, weights, y, bounds=(None, None)):
         bounds: of the fused activation.
     """
     own = kernels(y)
-    return own.rescale_rows(own.accumulate(ops.matmul, x, weights, (0,)), weights, y, bounds)
+    return own.rescale_rows(own.accumulate(_rows_by, x, weights, (0,)), weights, y, bounds)
+
+
+def _rows_by(x, kernel):
+    """`ops.matmul`, whose graph works out the sizes of rows where those of a sample are known."""
+    sample = x.shape[1:-1]
+    if not sample or None in sample:
+        return ops.matmul(x, kernel)
+    return ops.reshape(ops.matmul(ops.reshape(x, (-1, x.shape[-1])), kernel), (-1, *sample, kernel.shape[-1]))
