@@ -18,17 +18,20 @@ from keras_quant.policy import PolicyMap
 from keras_quant.quantize import fused_graph
 from keras_quant.search.budget import RISE, SIZE, TIME, Budget, BudgetError, as_budget
 from keras_quant.search.cache import Cache
-from keras_quant.search.cost import Costs
+from keras_quant.search.cost import TIMED, Costs, Stopwatch, parted_graph
 from keras_quant.search.exchange import exchanges
+from keras_quant.search.flow import Flow, Times
 from keras_quant.search.front import Front, Point
 from keras_quant.search.objective import Objective
 from keras_quant.search.sensitivity import MEASURES, Sensitivities
 from keras_quant.search.solve import choose
-from keras_quant.search.truth import Truth, size_of
+from keras_quant.search.truth import Truth, content_of
 from keras_quant.search.units import units_of
 from keras_quant.settings import float32
 
-INT8 = policies.get("int8")
+INT8, FLOAT16, FLOAT32 = map(policies.get, ("int8", "float16", "float32"))
+# Candidates for a budget of bytes or loss.
+SIZED = ("int4", "int8", "float16")
 # Rounds in which a limit moves because the true figure missed it.
 ROUNDS = 6
 # Exchanges between two layers that are held against the true loss at the end.
@@ -36,7 +39,7 @@ EXCHANGES = 6
 
 
 @float32()
-def assign(model, data, budget, candidates=("int4", "int8", "float16"), latencies=None, **options):
+def assign(model, data, budget, candidates=None, latencies=None, **options):
     """Choose a policy for each layer with a kernel, for a budget.
 
         policies = kq.search.assign(model, train, budget=0.6, cache="search.json")
@@ -47,7 +50,7 @@ def assign(model, data, budget, candidates=("int4", "int8", "float16"), latencie
             of its outputs from the float model's.
         data: whatever `fit` takes; a few hundred samples do.
         budget: `Budget`, or a float: share of the int8 file's bytes.
-        candidates: policies, or their names.
+        candidates: policies, or their names; by default `SIZED`, and `TIMED` where times count.
         latencies: `Latencies` measured on another machine, or `True` to measure on this one; by default where the budget
             limits time.
         **options: the other arguments of `Search`, of them `cache`.
@@ -95,7 +98,7 @@ class Search:
         self,
         model,
         data,
-        candidates=("int4", "int8", "float16"),
+        candidates=None,
         steps=None,
         cache=None,
         latencies=None,
@@ -105,6 +108,8 @@ class Search:
         verbose=1,
         input_shape=None,
     ):
+        if candidates is None:
+            candidates = TIMED if latencies else SIZED
         self.candidates = [policies.get(name) for name in dict.fromkeys(candidates)]
         if not self.candidates or not measures or set(measures) - set(MEASURES):
             raise QuantizationError(
@@ -113,7 +118,7 @@ class Search:
             )
         self.measures, self.timed = tuple(measures), bool(latencies)
         model, data = at_size(model, input_shape, data)
-        graph = fused_graph(model, PolicyMap(), fallback)
+        graph = parted_graph(model, fallback) if self.timed else fused_graph(model, PolicyMap(), fallback)
         batches, objective = list(labelled_batches(data, graph.inputs, steps)), Objective(model)
         self._truth = Truth(model, graph, batches, objective, fallback)
         in_int8 = self._truth.in_int8
@@ -122,12 +127,17 @@ class Search:
         if not self.units:
             raise QuantizationError(f"Model '{model.name}' has no layer with a kernel to choose a policy for.")
         self._cache = Cache(cache, _fingerprint(model, self.units, batches))
-        costs = Costs(self.units, self.candidates, latencies, self._cache)
+        flow = Flow(graph, self.units) if self.timed else None
+        costs = Costs(self.units, self.candidates, latencies, self._cache, flow)
         self.costs, self.refused, self.latencies = costs.measure(verbose), costs.refused, costs.latencies
         self.options = {u: [p for p in self.candidates if (u, p) in self.costs] or [INT8] for u in self.units}
+        self._between = _takes(flow.between, (INT8, FLOAT32), self.costs) if self.timed else {}
+        self._times = Times(self.costs, self.latencies, flow.seams) if self.timed else None
         sensitivities = Sensitivities(quantized, self.units, self.options, batches, objective, self._cache, seed)
         self.evaluations, self.sensitivities = sensitivities.evaluations, sensitivities.measure(verbose)
-        self._int8_bytes, self._points = size_of(in_int8), {}
+        content = content_of(in_int8)
+        self._int8_bytes, self._points = len(content), {}
+        self._stopwatch = self._wound(content) if latencies is True else None
         self._tried = keras.utils.Progbar(None, unit_name="choice") if verbose else None
 
     def assign(self, budget):
@@ -143,10 +153,13 @@ class Search:
             BudgetError: if there is none, with the least that there is one for.
         """
         budget = as_budget(budget)
-        if budget.wants_latency and not self.timed:
-            raise QuantizationError("A budget of time needs times: pass `latencies=True` to `Search`, or a table of them.")
+        if budget.wants_latency:
+            self._check_timed()
         for limit in self._limits(budget):
-            limit.with_more(-self._overestimate).check_reachable(self.options, self.refused)
+            if limit.what == TIME:
+                self._check_time(limit)
+            else:
+                limit.with_more(-self._overestimate).check_reachable(self.options, self.refused)
         found = self._best_within(budget) if budget.limits_cost else self._smallest_within(budget)
         self._cache.write()
         return found
@@ -175,19 +188,67 @@ class Search:
         Args:
             policy: one of the candidates, or its name.
         """
-        policy = policies.get(policy)
-        return self._point({u: policy if (u, policy) in self.costs else INT8 for u in self.units}, "uniform")
+        return self._point(self._uniform(policies.get(policy)), "uniform")
+
+    def fastest(self):
+        """The `Point` of the least time: of the policies throughout, and of the sum of estimates that is least.
+
+        Raises:
+            QuantizationError: without times.
+        """
+        self._check_timed()
+        self._point(self._settled(self.options), "time")
+        return min(self._tried_and_uniform(), key=lambda point: point.milliseconds)
+
+    def _uniform(self, policy):
+        own = {unit: policy if (unit, policy) in self.costs else INT8 for unit in self.units}
+        other = FLOAT32 if policy.computes_in_float else INT8
+        return own | {unit: other if other in takes else takes[0] for unit, takes in self._between.items()}
+
+    @functools.cached_property
+    def _uniform_maps(self):
+        """The maps of one policy throughout, by the choices that they are: with it as their default, if it is float."""
+        maps = {}
+        for policy in filter(lambda policy: policy.computes_in_float, self.candidates):
+            choice = self._uniform(policy)
+            refused = {unit.path: INT8 for unit in self.units if choice[unit] != policy}
+            maps[self._key(choice)] = PolicyMap(refused, default=policy)
+        return maps
+
+    def _tried_and_uniform(self):
+        for policy in self.candidates:
+            self.uniform(policy)
+        return list(self._points.values())
+
+    def _check_timed(self):
+        if not self.timed:
+            raise QuantizationError("A budget of time needs times: pass `latencies=True` to `Search`, or a table of them.")
+
+    def _check_time(self, limit):
+        """Refuse a time below that of the fastest choice.
+
+        Raises:
+            BudgetError: with its time, absolute and as a share of int8's.
+        """
+        best = self.fastest()
+        if best.milliseconds > limit.most * (1 + 1e-9):
+            share = best.milliseconds / self._int8_time
+            raise BudgetError(
+                f"The smallest {TIME} within reach is {best.milliseconds:.4g}, and {limit.most:.4g} was asked for. The "
+                f"nearest budget that works is `latency={np.ceil(1e3 * share) / 1e3:.3f}`, with {best.counts()}."
+            )
 
     def _best_within(self, budget):
         limits = self._limits(budget)
-        found = [point for measure in self.measures if (point := self._chosen_by(measure, limits)) is not None]
-        found += [point for point in map(self.uniform, self.candidates) if _keeps(point, limits)]
+        for measure in self.measures:
+            self._chosen_by(measure, limits)
+        found = [point for point in self._tried_and_uniform() if _keeps(point, limits)]
         if not found:
             raise BudgetError(
                 f"No choice among {[p.name for p in self.candidates]} keeps to all limits of {budget} together, though each "
                 "is within reach. Relax one of them."
             )
-        best = self._exchanged(min(found, key=lambda point: point.loss), limits)
+        best = self._exchanged(min(found, key=lambda point: (point.loss, point.milliseconds or 0.0)), limits)
         if budget.loss is not None and best.loss > budget.loss:
             raise BudgetError(
                 f"Within the other limits the smallest rise of the loss is {best.loss:.4g}, and {budget.loss:.4g} was "
@@ -196,15 +257,44 @@ class Search:
         return best
 
     def _chosen_by(self, measure, limits):
-        """The solver's choice by one measure; sizes are sums of estimates, so the limit moves until it is kept."""
-        score, slack = functools.partial(self._score, measure), -self._overestimate
+        """The solver's choice by one measure; sizes and times are sums of estimates, so limits move until they are kept."""
+        score, slack, pace = functools.partial(self._score, measure), -self._overestimate, self._pace
         for _ in range(ROUNDS):
-            choice = choose(self.options, score, [limit.with_more(slack) for limit in limits])
+            moved = [limit.with_more(slack).at_pace(pace) for limit in limits]
+            choice = self._choose(self.options, score, moved)
             point = None if choice is None else self._point(choice, measure)
             if point is None or _keeps(point, limits):
                 return point
-            slack += max(point.bytes - limit.most for limit in limits if limit.what == SIZE) + 1
+            missed = [limit for limit in limits if not _keeps(point, [limit])]
+            slack += max((point.bytes - limit.most + 1 for limit in missed if limit.what == SIZE), default=0)
+            pace *= min((0.98 * limit.most / point.milliseconds for limit in missed if limit.what == TIME), default=1)
         return None
+
+    def _choose(self, options, score, limits):
+        """As of `choose`; where times are known, layers without kernel have a part in them."""
+        choice = choose(options | self._between, score, limits, self._times.seams if self.timed else ())
+        return choice and {unit: choice[unit] for unit in options}
+
+    def _settled(self, options):
+        """The choice among options that takes the least time by estimates, with the layers without kernel."""
+        return choose(options | self._between, self._times, [], self._times.seams)
+
+    @functools.cached_property
+    def _int8_time(self):
+        """Milliseconds of int8 throughout."""
+        return self.uniform(INT8).milliseconds
+
+    @functools.cached_property
+    def _pace(self):
+        """Estimated by true time, of int8 throughout."""
+        return self._times.total(self._uniform(INT8)) / self._int8_time if self.timed else 1.0
+
+    def _wound(self, content):
+        """The watch, held against the model in int8."""
+        known = self._cache.get("milliseconds", "int8 throughout", 1)
+        watch = Stopwatch(content, known and known[0])
+        self._cache.put("milliseconds", "int8 throughout", [watch.milliseconds])
+        return watch
 
     @functools.cached_property
     def _smallest(self):
@@ -220,9 +310,11 @@ class Search:
     def _exchanged(self, point, limits):
         """What gives one layer more and another less, the most promising first, wherever it lowers the true loss."""
         score = lambda u, p: sum(self._score(m, u, p) / self._scale(m) for m in self.measures)
-        roomy = [limit.with_more(-self._overestimate) for limit in limits]
-        for choice in exchanges(point.choice, self.options, score, roomy)[:EXCHANGES]:
-            other = self._point(choice, point.measure)
+        roomy = [limit.with_more(-self._overestimate).at_pace(self._pace) for limit in limits]
+        whole = self._settled({unit: [policy] for unit, policy in point.choice.items()}) if self.timed else point.choice
+        options = self.options | dict.fromkeys(self._between, ())
+        for choice in exchanges(whole, options, score, roomy)[:EXCHANGES]:
+            other = self._point({unit: choice[unit] for unit in self.units}, point.measure)
             if other.loss < point.loss and _keeps(other, limits):
                 point = other
         return point
@@ -248,14 +340,13 @@ class Search:
         return best
 
     def _limits(self, budget):
-        time_of = lambda u, p: self.costs[u, p].milliseconds
         return budget.limits(
             size_of=lambda u, p: self.costs[u, p].bytes,
             fixed_size=self._int8_bytes - sum(self.costs[unit, INT8].bytes for unit in self.units),
-            time_of=time_of,
+            time_of=self._times,
             rise_of=lambda u, p: self._score("loss", u, p),
             int8_size=self._int8_bytes,
-            int8_time=sum(time_of(unit, INT8) for unit in self.units) if self.timed else None,
+            int8_time=self._int8_time if self.timed else None,
         )
 
     def _score(self, measure, unit, policy):
@@ -272,21 +363,42 @@ class Search:
     def _most_precise(self, unit):
         return min(self.options[unit], key=lambda policy: self._score("noise", unit, policy))
 
+    def _key(self, choice):
+        return json.dumps([choice[unit].config for unit in (*self.units, *self._between)], sort_keys=True)
+
     def _point(self, choice, measure):
-        """A choice with its true size and loss."""
-        key = json.dumps([choice[unit].config for unit in self.units], sort_keys=True)
+        """A choice with its true size and loss, and its true time where it is measured here."""
+        if self.timed and choice.keys() == set(self.units):
+            choice = self._settled({unit: [policy] for unit, policy in choice.items()})
+        key = self._key(choice)
         if key not in self._points:
-            chosen = self._truth.policy_map(choice)
-            figures = self._cache.get("points", key, 2)
-            if figures is None:
-                figures = self._truth.figures(chosen)
-                self._cache.put("points", key, figures)
-                self._say()
-            costs = [self.costs[item] for item in choice.items()]
-            milliseconds = sum(cost.milliseconds for cost in costs) if self.timed else None
-            bops = sum(cost.bops for cost in costs)
-            self._points[key] = Point(chosen, int(figures[0]), figures[1], milliseconds, bops, measure, choice)
+            uniform = self._uniform_maps.get(key)
+            chosen = self._truth.policy_map(self._with_halves(choice)) if uniform is None else uniform
+            size, loss, milliseconds = self._figures(key, chosen)
+            if self.timed and self._stopwatch is None:
+                milliseconds = self._times.total(choice)
+            bops = sum(self.costs[unit, choice[unit]].bops for unit in self.units)
+            own = {unit: choice[unit] for unit in self.units}
+            self._points[key] = Point(chosen, int(size), loss, milliseconds, bops, measure, own)
         return self._points[key]
+
+    def _figures(self, key, chosen):
+        """Bytes, rise of the loss, and milliseconds or `None`."""
+        section, count = ("points", 2) if self._stopwatch is None else ("timed points", 3)
+        figures = self._cache.get(section, key, count)
+        if figures is None:
+            content, loss = self._truth.figures(chosen)
+            figures = [len(content), loss] + ([] if self._stopwatch is None else [self._stopwatch.of(content)])
+            self._cache.put(section, key, figures)
+            self._say()
+        return figures if len(figures) == 3 else [*figures, None]
+
+    def _with_halves(self, choice):
+        """What lies between layers in float16 is so, too, where no layer is in another float type."""
+        kinds = {choice[unit].activations for unit in self.units if choice[unit].computes_in_float}
+        if kinds != {"float16"}:
+            return choice
+        return choice | {unit: FLOAT16 for unit in self._between if choice[unit].computes_in_float}
 
     def _say(self):
         """One choice more was held against the truth."""
@@ -298,6 +410,12 @@ def _keeps(point, limits):
     """Whether a point's true size and estimated time keep to limits; its loss is seen to at the end."""
     figures = {SIZE: point.bytes, TIME: point.milliseconds, RISE: 0.0}
     return all(figures[limit.what] <= limit.most * (1 + 1e-9) for limit in limits)
+
+
+def _takes(units, wanted, costs):
+    """The policies that each unit has a file for; units without any are left out."""
+    taken = {unit: [policy for policy in wanted if (unit, policy) in costs] for unit in units}
+    return {unit: own for unit, own in taken.items() if own}
 
 
 def _fingerprint(model, units, batches):
