@@ -99,5 +99,6 @@ def _alone(unit):
     fill = lambda x: inputs[x] if isinstance(x, Value) else x
     args, kwargs = tree.map_structure(fill, (unit.node.args, unit.node.kwargs))
     model = keras.Model(list(inputs.values()), layer(*args, **kwargs))
-    layer.set_weights([np.asarray(w) for w in unit.node.operation.get_weights()])
+    if isinstance(layer, keras.layers.Layer):
+        layer.set_weights([np.asarray(w) for w in unit.node.operation.get_weights()])
     return model
