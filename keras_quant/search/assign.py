@@ -3,9 +3,8 @@
 import dataclasses
 import functools
 import hashlib
-import json
+import math
 
-import keras
 import numpy as np
 from keras import ops, tree
 
@@ -18,18 +17,19 @@ from keras_quant.policy import PolicyMap
 from keras_quant.quantize import fused_graph
 from keras_quant.search.budget import RISE, SIZE, TIME, Budget, BudgetError, as_budget
 from keras_quant.search.cache import Cache
-from keras_quant.search.cost import TIMED, Costs, Stopwatch, parted_graph
-from keras_quant.search.exchange import exchanges
+from keras_quant.search.cost import TIMED, Costs, parted_graph
+from keras_quant.search.exchange import changes_of_kinds, exchanges
 from keras_quant.search.flow import Flow, Times
-from keras_quant.search.front import Front, Point
+from keras_quant.search.front import Front
 from keras_quant.search.objective import Objective
+from keras_quant.search.points import Points
 from keras_quant.search.sensitivity import MEASURES, Sensitivities
 from keras_quant.search.solve import choose
-from keras_quant.search.truth import Truth, content_of
+from keras_quant.search.truth import Truth
 from keras_quant.search.units import units_of
 from keras_quant.settings import float32
 
-INT8, FLOAT16, FLOAT32 = map(policies.get, ("int8", "float16", "float32"))
+INT8 = policies.get("int8")
 # Candidates for a budget of bytes or loss.
 SIZED = ("int4", "int8", "float16")
 # Rounds in which a limit moves because the true figure missed it.
@@ -133,14 +133,11 @@ class Search:
         costs = Costs(self.units, self.candidates, latencies, self._cache, flow)
         self.costs, self.refused, self.latencies = costs.measure(verbose), costs.refused, costs.latencies
         self.options = {u: [p for p in self.candidates if (u, p) in self.costs] or [INT8] for u in self.units}
-        self._between = _takes(flow.between, (INT8, FLOAT32), self.costs) if self.timed else {}
         self._times = Times(self.costs, self.latencies, flow.seams) if self.timed else None
         sensitivities = Sensitivities(quantized, self.units, self.options, batches, objective, self._cache, seed)
         self.evaluations, self.sensitivities = sensitivities.evaluations, sensitivities.measure(verbose)
-        content = content_of(in_int8)
-        self._int8_bytes, self._points, self._fastest = len(content), {}, None
-        self._stopwatch = self._wound(content) if latencies is True else None
-        self._tried = keras.utils.Progbar(None, unit_name="choice") if verbose else None
+        self._points = Points(self, self._truth, self._times, flow, self._cache, latencies is True, verbose)
+        self._int8_bytes = self._points.int8_bytes
 
     def assign(self, budget):
         """The best choice within a budget.
@@ -190,7 +187,7 @@ class Search:
         Args:
             policy: one of the candidates, or its name.
         """
-        return self._point(self._uniform(policies.get(policy)), "uniform")
+        return self._points.uniform(policies.get(policy))
 
     def fastest(self):
         """The `Point` of the least time: of the policies throughout, and of the sum of estimates that is least.
@@ -199,53 +196,31 @@ class Search:
             QuantizationError: without times.
         """
         self._check_timed()
-        if self._fastest is None:
-            self._tried_and_uniform()
-            self._fastest = self._faster(self._settled(self.options))
-        return min(self._points.values(), key=lambda point: point.milliseconds)
+        return min([self._found_fastest, *self._tried_and_uniform()], key=lambda point: point.milliseconds)
+
+    @functools.cached_property
+    def _found_fastest(self):
+        choice = self._points.settled(self.options)
+        return self._faster(choice) if self._points.measured else self._points.of(choice, "time")
 
     def _faster(self, choice):
         """Changes layers of a kind all together, the most promising first, wherever that lowers the true time.
 
         What splits the graph, or keeps a layer from being joined to the next, no layer's own file shows.
         """
-        point, kinds = self._point(choice, "time"), {}
-        for unit in choice:
-            kinds.setdefault(unit.signature, []).append(unit)
-        takes = self.options | self._between
-        moves = [
-            dict.fromkeys(units, [policy])
-            for units in kinds.values()
-            for policy in takes[units[0]]
-            if policy.storage != choice[units[0]].storage or "dynamic" in (policy.activations, choice[units[0]].activations)
-        ]
-        settled = lambda choice, move: self._settled({u: [choice[u]] for u in self.units} | move)
-        moves = [move for move in moves if any(choice[unit] != policy for unit, (policy,) in move.items())]
-        for move in sorted(moves, key=lambda move: self._times.total(settled(choice, move)))[:KINDS]:
-            other = settled(choice, move)
-            if self._point(other, "time").milliseconds < point.milliseconds:
-                choice, point = other, self._point(other, "time")
+        point, own = self._points.of(choice, "time"), lambda choice: {unit: [choice[unit]] for unit in self.units}
+        changed = lambda choice, move: self._points.settled(own(choice) | move)
+        moves = changes_of_kinds(choice, self.options | self._points.between)
+        for move in sorted(moves, key=lambda move: self._times.total(changed(choice, move)))[:KINDS]:
+            other = changed(choice, move)
+            if self._points.of(other, "time").milliseconds < point.milliseconds:
+                choice, point = other, self._points.of(other, "time")
         return point
-
-    def _uniform(self, policy):
-        own = {unit: policy if (unit, policy) in self.costs else INT8 for unit in self.units}
-        other = FLOAT32 if policy.computes_in_float else INT8
-        return own | {unit: other if other in takes else takes[0] for unit, takes in self._between.items()}
-
-    @functools.cached_property
-    def _uniform_maps(self):
-        """The maps of one policy throughout, by the choices that they are: with it as their default, if it is float."""
-        maps = {}
-        for policy in filter(lambda policy: policy.computes_in_float, self.candidates):
-            choice = self._uniform(policy)
-            refused = {unit.path: INT8 for unit in self.units if choice[unit] != policy}
-            maps[self._key(choice)] = PolicyMap(refused, default=policy)
-        return maps
 
     def _tried_and_uniform(self):
         for policy in self.candidates:
             self.uniform(policy)
-        return list(self._points.values())
+        return list(self._points)
 
     def _check_timed(self):
         if not self.timed:
@@ -257,13 +232,14 @@ class Search:
         Raises:
             BudgetError: with its time, absolute and as a share of int8's.
         """
+        if any(_keeps(point, [limit]) for point in self._tried_and_uniform()) or _keeps(self.fastest(), [limit]):
+            return
         best = self.fastest()
-        if best.milliseconds > limit.most * (1 + 1e-9):
-            share = best.milliseconds / self._int8_time
-            raise BudgetError(
-                f"The smallest {TIME} within reach is {best.milliseconds:.4g}, and {limit.most:.4g} was asked for. The "
-                f"nearest budget that works is `latency={np.ceil(1e3 * share) / 1e3:.3f}`, with {best.counts()}."
-            )
+        share = math.ceil(100 * best.milliseconds / self.uniform(INT8).milliseconds) / 100
+        raise BudgetError(
+            f"The smallest {TIME} within reach is {best.milliseconds:.4g}, and {limit.most:.4g} was asked for. The nearest "
+            f"budget that works is `latency={share:.2f}`, with {best.counts()}."
+        )
 
     def _best_within(self, budget):
         limits = self._limits(budget)
@@ -271,9 +247,12 @@ class Search:
             self._chosen_by(measure, limits)
         found = [point for point in self._tried_and_uniform() if _keeps(point, limits)]
         if not found:
+            over = lambda point: max(_figures(point)[limit.what] / limit.most for limit in limits)
+            near = min(self._points, key=over)
+            time = "" if near.milliseconds is None else f" and {near.milliseconds:.4g} ms"
             raise BudgetError(
                 f"No choice among {[p.name for p in self.candidates]} keeps to all limits of {budget} together, though each "
-                "is within reach. Relax one of them."
+                f"is within reach. Relax one of them: the nearest has {near.bytes} bytes{time}, with {near.counts()}."
             )
         best = self._exchanged(min(found, key=lambda point: (point.loss, point.milliseconds or 0.0)), limits)
         if budget.loss is not None and best.loss > budget.loss:
@@ -289,7 +268,7 @@ class Search:
         for _ in range(ROUNDS):
             moved = [limit.with_more(slack).at_pace(pace) for limit in limits]
             choice = self._choose(self.options, score, moved)
-            point = None if choice is None else self._point(choice, measure)
+            point = None if choice is None else self._points.of(choice, measure)
             if point is None or _keeps(point, limits):
                 return point
             missed = [limit for limit in limits if not _keeps(point, [limit])]
@@ -299,34 +278,18 @@ class Search:
 
     def _choose(self, options, score, limits):
         """As of `choose`; where times are known, layers without kernel have a part in them."""
-        choice = choose(options | self._between, score, limits, self._times.seams if self.timed else ())
+        choice = choose(options | self._points.between, score, limits, self._times.seams if self.timed else ())
         return choice and {unit: choice[unit] for unit in options}
-
-    def _settled(self, options):
-        """The choice among options that takes the least time by estimates, with the layers without kernel."""
-        return choose(self._between | options, self._times, [], self._times.seams)
-
-    @functools.cached_property
-    def _int8_time(self):
-        """Milliseconds of int8 throughout."""
-        return self.uniform(INT8).milliseconds
 
     @functools.cached_property
     def _pace(self):
         """Estimated by true time, of int8 throughout."""
-        return self._times.total(self._uniform(INT8)) / self._int8_time if self.timed else 1.0
-
-    def _wound(self, content):
-        """The watch, held against the model in int8."""
-        known = self._cache.get("milliseconds", "int8 throughout", 1)
-        watch = Stopwatch(content, known and known[0])
-        self._cache.put("milliseconds", "int8 throughout", [watch.milliseconds])
-        return watch
+        return self._times.total(self._points.throughout(INT8)) / self.uniform(INT8).milliseconds if self.timed else 1.0
 
     @functools.cached_property
     def _smallest(self):
         """The `Point` of the fewest bytes."""
-        return self._point({unit: self._cheapest(unit) for unit in self.units}, "bytes")
+        return self._points.of({unit: self._cheapest(unit) for unit in self.units}, "bytes")
 
     @functools.cached_property
     def _overestimate(self):
@@ -338,10 +301,12 @@ class Search:
         """What gives one layer more and another less, the most promising first, wherever it lowers the true loss."""
         score = lambda u, p: sum(self._score(m, u, p) / self._scale(m) for m in self.measures)
         roomy = [limit.with_more(-self._overestimate).at_pace(self._pace) for limit in limits]
-        whole = self._settled({unit: [policy] for unit, policy in point.choice.items()}) if self.timed else point.choice
-        options = self.options | dict.fromkeys(self._between, ())
+        whole = (
+            self._points.settled({unit: [policy] for unit, policy in point.choice.items()}) if self.timed else point.choice
+        )
+        options = self.options | dict.fromkeys(self._points.between, ())
         for choice in exchanges(whole, options, score, roomy)[:EXCHANGES]:
-            other = self._point({unit: choice[unit] for unit in self.units}, point.measure)
+            other = self._points.of({unit: choice[unit] for unit in self.units}, point.measure)
             if other.loss < point.loss and _keeps(other, limits):
                 point = other
         return point
@@ -349,7 +314,7 @@ class Search:
     def _smallest_within(self, budget):
         """The smallest file within a rise of the loss: by bisection of what the sum of the layers' rises may be."""
         wanted, low, high = budget.loss, 0.0, None
-        best = self._point({unit: self._most_precise(unit) for unit in self.units}, "noise")
+        best = self._points.of({unit: self._most_precise(unit) for unit in self.units}, "noise")
         if best.loss > wanted:
             raise BudgetError(
                 f"The smallest rise of the loss within reach is {best.loss:.4g}, and {wanted:.4g} was asked for. "
@@ -358,7 +323,7 @@ class Search:
         (limit,) = self._limits(budget)
         for _ in range(ROUNDS):
             choice = choose(self.options, lambda u, p: self.costs[u, p].bytes, [limit])
-            point = None if choice is None else self._point(choice, "loss")
+            point = None if choice is None else self._points.of(choice, "loss")
             if point is not None and point.loss <= wanted:
                 best, low = min(best, point, key=lambda p: p.bytes), limit.most
             else:
@@ -373,7 +338,7 @@ class Search:
             time_of=self._times,
             rise_of=lambda u, p: self._score("loss", u, p),
             int8_size=self._int8_bytes,
-            int8_time=self._int8_time if self.timed else None,
+            int8_time=self.uniform(INT8).milliseconds if self.timed else None,
         )
 
     def _score(self, measure, unit, policy):
@@ -390,59 +355,14 @@ class Search:
     def _most_precise(self, unit):
         return min(self.options[unit], key=lambda policy: self._score("noise", unit, policy))
 
-    def _key(self, choice):
-        return json.dumps([choice[unit].config for unit in (*self.units, *self._between)], sort_keys=True)
-
-    def _point(self, choice, measure):
-        """A choice with its true size and loss, and its true time where it is measured here."""
-        if self.timed and choice.keys() == set(self.units):
-            choice = self._settled({unit: [policy] for unit, policy in choice.items()})
-        key = self._key(choice)
-        if key not in self._points:
-            uniform = self._uniform_maps.get(key)
-            chosen = self._truth.policy_map(self._with_halves(choice)) if uniform is None else uniform
-            size, loss, milliseconds = self._figures(key, chosen)
-            if self.timed and self._stopwatch is None:
-                milliseconds = self._times.total(choice)
-            bops = sum(self.costs[unit, choice[unit]].bops for unit in self.units)
-            own = {unit: choice[unit] for unit in self.units}
-            self._points[key] = Point(chosen, int(size), loss, milliseconds, bops, measure, own)
-        return self._points[key]
-
-    def _figures(self, key, chosen):
-        """Bytes, rise of the loss, and milliseconds or `None`."""
-        section, count = ("points", 2) if self._stopwatch is None else ("timed points", 3)
-        figures = self._cache.get(section, key, count)
-        if figures is None:
-            content, loss = self._truth.figures(chosen)
-            figures = [len(content), loss] + ([] if self._stopwatch is None else [self._stopwatch.of(content)])
-            self._cache.put(section, key, figures)
-            self._say()
-        return figures if len(figures) == 3 else [*figures, None]
-
-    def _with_halves(self, choice):
-        """What lies between layers in float16 is so, too, where no layer is in another float type."""
-        kinds = {choice[unit].activations for unit in self.units if choice[unit].computes_in_float}
-        if kinds != {"float16"}:
-            return choice
-        return choice | {unit: FLOAT16 for unit in self._between if choice[unit].computes_in_float}
-
-    def _say(self):
-        """One choice more was held against the truth."""
-        if self._tried is not None:
-            self._tried.add(1)
-
 
 def _keeps(point, limits):
     """Whether a point's true size and estimated time keep to limits; its loss is seen to at the end."""
-    figures = {SIZE: point.bytes, TIME: point.milliseconds, RISE: 0.0}
-    return all(figures[limit.what] <= limit.most * (1 + 1e-9) for limit in limits)
+    return all(_figures(point)[limit.what] <= limit.most * (1 + 1e-9) for limit in limits)
 
 
-def _takes(units, wanted, costs):
-    """The policies that each unit has a file for; units without any are left out."""
-    taken = {unit: [policy for policy in wanted if (unit, policy) in costs] for unit in units}
-    return {unit: own for unit, own in taken.items() if own}
+def _figures(point):
+    return {SIZE: point.bytes, TIME: point.milliseconds, RISE: 0.0}
 
 
 def _fingerprint(model, units, batches):

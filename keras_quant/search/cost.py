@@ -110,8 +110,8 @@ class Costs:
         self.between, self.seams = _between(flow, candidates)
         self.cache = cache
         self.wants_latency = bool(latencies)
-        self.latencies = Latencies(latencies if isinstance(latencies, dict) else {})
-        self.given = isinstance(latencies, dict)
+        self.latencies = latencies if isinstance(latencies, Latencies) else Latencies()
+        self.given = isinstance(latencies, Latencies)
         self.refused = {}
 
     def measure(self, verbose=1):
@@ -185,7 +185,7 @@ def _between(flow, candidates):
         return [], []
     mixed = any(policy.computes_in_float for policy in candidates)
     pairs = [(unit, policy) for unit in flow.between for policy in ((INT8, FLOAT32) if mixed else (INT8,))]
-    return pairs, list(dict.fromkeys(key for seam in flow.seams for key in seam.keys if mixed)) + [NOTHING]
+    return pairs, list(dict.fromkeys([NOTHING, *(key for seam in flow.seams for key in seam.keys if mixed)]))
 
 
 def wide_seams(unit, policy):
@@ -231,18 +231,18 @@ def write_operators(model, folder, candidates=TIMED, fallback=None, input_shape=
     Returns:
         Dict from file names to the keys of `Latencies`.
     """
-    folder, files = pathlib.Path(folder), {}
+    folder = pathlib.Path(folder)
     model, _ = at_size(model, input_shape)
     qmodel, candidates = quantize(model, INT8, fallback=fallback), list(map(policies.get, candidates))
     graph = parted_graph(model, fallback)
     units = units_of(graph, qmodel, trace(qmodel, keep_float=True))
     pairs, keys = _between(Flow(graph, units), candidates)
+    files = {key: seam_file(key) for key in keys}
     for unit, policy in [*((u, p) for u in units for p in dict.fromkeys((*candidates, INT8))), *pairs]:
         with contextlib.suppress(QuantizationError):  # a policy that the layer does not take
             if name(unit, policy) not in files:
                 files[name(unit, policy)] = file_of(unit, policy)
             files |= {seam: seam_file(seam) for seam in wide_seams(unit, policy)}
-    files |= {key: seam_file(key) for key in keys}
     folder.mkdir(parents=True, exist_ok=True)
     keys = {f"{number:03}.tflite": key for number, key in enumerate(files)}
     for file, key in keys.items():
