@@ -9,8 +9,9 @@ The search sees training images; accuracies are those of the 10,000 test images,
 scales of weights of few bits learned.
 
 With `--transformers`, the maps found for a budget of time against each policy throughout, on the encoders of
-`transformers.py`: one map for the least time, one for the time of the fastest policy. The files run in turn on one thread; times are medians of
-processor time, ratios medians over the pairs of neighbouring runs, SQNR that of the logits against float.
+`transformers.py`: one map for the least time, one for the time of the fastest policy. The files run in turn on one thread;
+times are medians of processor time, ratios medians over the pairs of neighbouring runs, SQNR that of the logits against
+float.
 """
 
 import argparse
