@@ -31,8 +31,8 @@ import keras_quant as kq
 from keras_quant.tflite import Runtime
 
 NETWORKS = {"resnet8": "resnet8_cifar10.keras", "mobilenet_v2": "mobilenet_v2_cifar10.keras"}
-# That a search of a transformer sees.
-SAMPLES = 8
+# What a search of a transformer chooses from, and how many samples it sees.
+POLICIES, SAMPLES = ("int8", "dynamic_int8", "float32", "float16"), 8
 # Weights of few bits move further than those of eight: see `recipe.RATE`.
 RATE = 4e-4
 
@@ -115,11 +115,10 @@ def qat_rows(args, model, train, test):
 def fast_maps(model, x):
     """The maps of the least time, and of the least loss in the time of the fastest uniform policy."""
     begin, processor = time.perf_counter(), time.process_time()
-    policies = ("int8", "dynamic_int8", "float32", "float16")
-    search = kq.search.Search(model, x[:SAMPLES], policies, latencies=True, measures=("noise",), verbose=0)
+    search = kq.search.Search(model, x[:SAMPLES], POLICIES, latencies=True, measures=("noise",), verbose=0)
     share_of = lambda point: point.milliseconds / search.uniform("int8").milliseconds
     shares = {"the least time": share_of(search.fastest())}
-    shares["the fastest policy's time"] = share_of(min(map(search.uniform, policies), key=lambda p: p.milliseconds))
+    shares["the fastest policy's time"] = share_of(min(map(search.uniform, POLICIES), key=lambda p: p.milliseconds))
     found = {f"searched, {name}": search.assign(kq.search.Budget(latency=share)) for name, share in shares.items()}
     took = time.perf_counter() - begin, time.process_time() - processor
     print(f"{len(search.units)} layers: {took[0]:.0f} s, {took[1]:.0f} s of processor", flush=True)

@@ -290,10 +290,14 @@ class Stopwatch:
         self.reference = content
         self.milliseconds = milliseconds or timed({"": content}, FILE_ROUNDS, FILE_SECONDS)[""] * 1e3
 
-    def of(self, content):
-        """Milliseconds of one call of a file, processor time of one thread."""
-        rounds = rounds_of({"reference": self.reference, "other": content}, FILE_ROUNDS, FILE_SECONDS)
-        return self.milliseconds * float(np.median([taken["other"] / taken["reference"] for taken in rounds]))
+    def of_all(self, files):
+        """Milliseconds of one call of each file, processor time of one thread.
+
+        Args:
+            files: dict from names to bytes; they are run in turn.
+        """
+        rounds = rounds_of({None: self.reference, **files}, FILE_ROUNDS, FILE_SECONDS)
+        return {key: self.milliseconds * float(np.median([taken[key] / taken[None] for taken in rounds])) for key in files}
 
 
 def timed(files, rounds=ROUNDS, seconds=ROUND_SECONDS):
