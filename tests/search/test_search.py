@@ -208,7 +208,7 @@ class Table(Latencies):
 
 def sequence(x):
     for path in ("a", "b"):
-        x = L.Dense(64, "gelu", name=path)(L.LayerNormalization(name=f"norm_{path}")(x))
+        x = L.Dense(256, "gelu", name=path)(L.LayerNormalization(name=f"norm_{path}")(x))
     return L.Dense(2, name="logits")(x)
 
 
