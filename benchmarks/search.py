@@ -2,10 +2,16 @@
 
     python benchmarks/search.py [--network resnet8] [--samples 1024] [--points 10] [--candidates w2a8,int4,int8,float16]
     python benchmarks/search.py --qat [--size 0.6]
+    python benchmarks/search.py --transformers [small bert deit]
 
 The search sees training images; accuracies are those of the 10,000 test images, post-training. With `--qat`, the choice for
 `--size` times the bytes of int8, and int4 for all layers beside the choice for as many bytes, after two epochs of training,
 scales of weights of few bits learned.
+
+With `--transformers`, the maps found for a budget of time against each policy throughout, on the encoders of
+`transformers.py`: one map for the least time, one for the time of the fastest policy. The files run in turn on one thread;
+times are medians of processor time, ratios medians over the pairs of neighbouring runs, SQNR that of the logits against
+float.
 """
 
 import argparse
@@ -14,14 +20,19 @@ import pathlib
 import time
 
 import keras
+import latency
 import networks
 import numpy as np
 import recipe
 import report
+import transformers
 
 import keras_quant as kq
+from keras_quant.tflite import Runtime
 
 NETWORKS = {"resnet8": "resnet8_cifar10.keras", "mobilenet_v2": "mobilenet_v2_cifar10.keras"}
+# What a search of a transformer chooses from, and how many samples it sees.
+POLICIES, SAMPLES = ("int8", "dynamic_int8", "float32", "float16"), 8
 # Weights of few bits move further than those of eight: see `recipe.RATE`.
 RATE = 4e-4
 
@@ -101,6 +112,40 @@ def qat_rows(args, model, train, test):
         }
 
 
+def fast_maps(model, x):
+    """The maps of the least time, and of the least loss in the time of the fastest uniform policy."""
+    begin, processor = time.perf_counter(), time.process_time()
+    search = kq.search.Search(model, x[:SAMPLES], POLICIES, latencies=True, measures=("noise",), verbose=0)
+    share_of = lambda point: point.milliseconds / search.uniform("int8").milliseconds
+    shares = {"the least time": share_of(search.fastest())}
+    shares["the fastest policy's time"] = share_of(min(map(search.uniform, POLICIES), key=lambda p: p.milliseconds))
+    found = {f"searched, {name}": search.assign(kq.search.Budget(latency=share)) for name, share in shares.items()}
+    took = time.perf_counter() - begin, time.process_time() - processor
+    print(f"{len(search.units)} layers: {took[0]:.0f} s, {took[1]:.0f} s of processor", flush=True)
+    for name, point in found.items():
+        print(f"{name}: {point.counts()}", point.policies, sep="\n", flush=True)
+    return {name: point.policies for name, point in found.items()}
+
+
+def transformer_rows(size, repeats=30):
+    model, x = transformers.made(size)
+    uniform = {name: policy for name, policy in transformers.POLICIES.items() if isinstance(policy, str)}
+    by_hand = {name: policy for name, policy in transformers.POLICIES.items() if isinstance(policy, kq.PolicyMap)}
+    makers = uniform | by_hand | fast_maps(model, x)
+    files = {name: latency.exported(model, x, policy) for name, policy in makers.items()}
+    seconds = latency.measure(files, 1, repeats)
+    best = min(uniform, key=lambda name: np.median(seconds[name][:, 1]))
+    for name, content in files.items():
+        yield {
+            "": name,
+            "ms": float(np.median(seconds[name][:, 1]) * 1e3),
+            "to the fastest policy": latency.ratio(seconds[name], seconds[best], 1),
+            "bytes": len(content),
+            "partitions": len(Runtime(content, "m.tflite").partitions()),
+            "dB": transformers.decibels(content, model, x),
+        }
+
+
 def main():
     parser = report.arguments(argparse.ArgumentParser(description=__doc__.split("\n")[0]), "search")
     parser.add_argument("--data", type=pathlib.Path, default=networks.DATA, help="folder with networks and images")
@@ -111,7 +156,15 @@ def main():
     parser.add_argument("--cache", help="JSON file that keeps what is measured")
     parser.add_argument("--qat", action="store_true", help="train the choices")
     parser.add_argument("--size", type=float, default=0.6, help="with --qat: share of int8's bytes")
+    parser.add_argument(
+        "--transformers", nargs="*", choices=transformers.SIZES, help="budgets of time; all sizes by default"
+    )
     args = parser.parse_args()
+    if args.transformers is not None:
+        for size in args.transformers or transformers.SIZES:
+            title = "{} tokens, width {}, {} blocks".format(*transformers.SIZES[size])
+            report.show(title, list(transformer_rows(size)), args.json.with_name(f"{args.json.stem}_{size}.json"))
+        return
     args.json.parent.mkdir(parents=True, exist_ok=True)
     model, train, test = load(args), networks.cifar10("train", args.data), networks.cifar10("test", args.data)
     rows, title = (qat_rows, "trained") if args.qat else (front_rows, "Pareto front")

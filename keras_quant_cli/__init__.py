@@ -156,7 +156,10 @@ def _add_search(commands):
     parser.add_argument("--latency", metavar="SHARE", type=_share, help="of the time, by int8's, measured on this machine")
     parser.add_argument("--loss", metavar="RISE", type=_share, help="distance from the float model's outputs, at most")
     parser.add_argument(
-        "--candidates", metavar="NAMES", type=_names, default="int4,int8,float16", help="policies; default: %(default)s"
+        "--candidates",
+        metavar="NAMES",
+        type=_names,
+        help="policies; default: int4,int8,float16, and with --latency dynamic_int8 as well",
     )
     parser.add_argument("--cache", metavar="FILE.json", type=_target(".json"), help="keeps what is measured, to go on with")
     parser.add_argument("--front", metavar="OUT.png", type=_target(".png"), help="draw loss by size, too; takes a while")

@@ -46,7 +46,8 @@ def search(args):
     found = kq.search.Search(model, load_inputs(args.data, model), args.candidates, **options)
     point = found.assign(budget)
     point.policies.save(args.output)
-    print(f"{args.output}: {point.counts()}; {point.bytes:,} bytes, distance from float {point.loss:.4g}")
+    time = "" if point.milliseconds is None else f", {point.milliseconds:.4g} ms"
+    print(f"{args.output}: {point.counts()}; {point.bytes:,} bytes{time}, distance from float {point.loss:.4g}")
     if args.front is not None:
         front = found.front()
         console().print(front.table())

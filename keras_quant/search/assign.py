@@ -3,9 +3,8 @@
 import dataclasses
 import functools
 import hashlib
-import json
+import math
 
-import keras
 import numpy as np
 from keras import ops, tree
 
@@ -18,25 +17,33 @@ from keras_quant.policy import PolicyMap
 from keras_quant.quantize import fused_graph
 from keras_quant.search.budget import RISE, SIZE, TIME, Budget, BudgetError, as_budget
 from keras_quant.search.cache import Cache
-from keras_quant.search.cost import Costs
-from keras_quant.search.exchange import exchanges
-from keras_quant.search.front import Front, Point
+from keras_quant.search.cost import TIMED, Costs, parted_graph
+from keras_quant.search.exchange import changes_of_kinds, exchanges
+from keras_quant.search.flow import Flow, Times
+from keras_quant.search.front import Front
 from keras_quant.search.objective import Objective
+from keras_quant.search.points import Points
 from keras_quant.search.sensitivity import MEASURES, Sensitivities
 from keras_quant.search.solve import choose
-from keras_quant.search.truth import Truth, size_of
+from keras_quant.search.truth import Truth
 from keras_quant.search.units import units_of
 from keras_quant.settings import float32
 
 INT8 = policies.get("int8")
+# Candidates for a budget of bytes or loss.
+SIZED = ("int4", "int8", "float16")
 # Rounds in which a limit moves because the true figure missed it.
 ROUNDS = 6
 # Exchanges between two layers that are held against the true loss at the end.
 EXCHANGES = 6
+# Kinds of layers that are changed to see whether the file is faster.
+KINDS = 8
+# What tells a faster file from noise.
+GAIN = 0.99
 
 
 @float32()
-def assign(model, data, budget, candidates=("int4", "int8", "float16"), latencies=None, **options):
+def assign(model, data, budget, candidates=None, latencies=None, **options):
     """Choose a policy for each layer with a kernel, for a budget.
 
         policies = kq.search.assign(model, train, budget=0.6, cache="search.json")
@@ -47,7 +54,7 @@ def assign(model, data, budget, candidates=("int4", "int8", "float16"), latencie
             of its outputs from the float model's.
         data: whatever `fit` takes; a few hundred samples do.
         budget: `Budget`, or a float: share of the int8 file's bytes.
-        candidates: policies, or their names.
+        candidates: policies, or their names; by default `SIZED`, and `TIMED` where times count.
         latencies: `Latencies` measured on another machine, or `True` to measure on this one; by default where the budget
             limits time.
         **options: the other arguments of `Search`, of them `cache`.
@@ -95,7 +102,7 @@ class Search:
         self,
         model,
         data,
-        candidates=("int4", "int8", "float16"),
+        candidates=None,
         steps=None,
         cache=None,
         latencies=None,
@@ -105,6 +112,8 @@ class Search:
         verbose=1,
         input_shape=None,
     ):
+        if candidates is None:
+            candidates = TIMED if latencies else SIZED
         self.candidates = [policies.get(name) for name in dict.fromkeys(candidates)]
         if not self.candidates or not measures or set(measures) - set(MEASURES):
             raise QuantizationError(
@@ -113,7 +122,7 @@ class Search:
             )
         self.measures, self.timed = tuple(measures), bool(latencies)
         model, data = at_size(model, input_shape, data)
-        graph = fused_graph(model, PolicyMap(), fallback)
+        graph = parted_graph(model, fallback) if self.timed else fused_graph(model, PolicyMap(), fallback)
         batches, objective = list(labelled_batches(data, graph.inputs, steps)), Objective(model)
         self._truth = Truth(model, graph, batches, objective, fallback)
         in_int8 = self._truth.in_int8
@@ -122,13 +131,15 @@ class Search:
         if not self.units:
             raise QuantizationError(f"Model '{model.name}' has no layer with a kernel to choose a policy for.")
         self._cache = Cache(cache, _fingerprint(model, self.units, batches))
-        costs = Costs(self.units, self.candidates, latencies, self._cache)
+        flow = Flow(graph, self.units) if self.timed else None
+        costs = Costs(self.units, self.candidates, latencies, self._cache, flow)
         self.costs, self.refused, self.latencies = costs.measure(verbose), costs.refused, costs.latencies
         self.options = {u: [p for p in self.candidates if (u, p) in self.costs] or [INT8] for u in self.units}
+        self._times = Times(self.costs, self.latencies, flow.seams) if self.timed else None
         sensitivities = Sensitivities(quantized, self.units, self.options, batches, objective, self._cache, seed)
         self.evaluations, self.sensitivities = sensitivities.evaluations, sensitivities.measure(verbose)
-        self._int8_bytes, self._points = size_of(in_int8), {}
-        self._tried = keras.utils.Progbar(None, unit_name="choice") if verbose else None
+        self._points = Points(self, self._truth, self._times, flow, self._cache, latencies is True, verbose)
+        self._int8_bytes, self._sped = self._points.int8_bytes, False
 
     def assign(self, budget):
         """The best choice within a budget.
@@ -143,10 +154,13 @@ class Search:
             BudgetError: if there is none, with the least that there is one for.
         """
         budget = as_budget(budget)
-        if budget.wants_latency and not self.timed:
-            raise QuantizationError("A budget of time needs times: pass `latencies=True` to `Search`, or a table of them.")
+        if budget.wants_latency:
+            self._check_timed()
         for limit in self._limits(budget):
-            limit.with_more(-self._overestimate).check_reachable(self.options, self.refused)
+            if limit.what == TIME:
+                self._check_time(limit)
+            else:
+                limit.with_more(-self._overestimate).check_reachable(self.options, self.refused)
         found = self._best_within(budget) if budget.limits_cost else self._smallest_within(budget)
         self._cache.write()
         return found
@@ -175,19 +189,75 @@ class Search:
         Args:
             policy: one of the candidates, or its name.
         """
-        policy = policies.get(policy)
-        return self._point({u: policy if (u, policy) in self.costs else INT8 for u in self.units}, "uniform")
+        return self._points.uniform(policies.get(policy))
+
+    def fastest(self):
+        """The `Point` of the least time: of the policies throughout, and of the sum of estimates that is least.
+
+        Raises:
+            QuantizationError: without times.
+        """
+        self._check_timed()
+        self._tried_and_uniform()
+        if not self._sped:
+            self._sped, choice = True, self._points.settled(self.options)
+            self._points.of(choice, "time")
+            if self._points.measured:
+                self._speed_up(choice)
+                self._points.run_off()
+        return min(self._points, key=lambda point: point.milliseconds)
+
+    def _speed_up(self, choice):
+        """Changes layers of a kind all together, the most promising first, wherever that lowers the true time.
+
+        What splits the graph, or keeps a layer from being joined to the next, no layer's own file shows.
+        """
+        point, own = self._points.of(choice, "time"), lambda choice: {unit: [choice[unit]] for unit in self.units}
+        changed = lambda choice, move: self._points.settled(own(choice) | move)
+        moves = changes_of_kinds(choice, self.options | self._points.between)
+        for move in sorted(moves, key=lambda move: self._times.total(changed(choice, move)))[:KINDS]:
+            other = changed(choice, move)
+            if self._points.of(other, "time").milliseconds < GAIN * point.milliseconds:
+                choice, point = other, self._points.of(other, "time")
+
+    def _tried_and_uniform(self):
+        for policy in self.candidates:
+            self.uniform(policy)
+        return list(self._points)
+
+    def _check_timed(self):
+        if not self.timed:
+            raise QuantizationError("A budget of time needs times: pass `latencies=True` to `Search`, or a table of them.")
+
+    def _check_time(self, limit):
+        """Refuse a time below that of the fastest choice.
+
+        Raises:
+            BudgetError: with its time, absolute and as a share of int8's.
+        """
+        if any(_keeps(point, [limit]) for point in self._tried_and_uniform()) or _keeps(self.fastest(), [limit]):
+            return
+        best = self.fastest()
+        share = math.ceil(100 * best.milliseconds / self.uniform(INT8).milliseconds) / 100
+        raise BudgetError(
+            f"The smallest {TIME} within reach is {best.milliseconds:.4g}, and {limit.most:.4g} was asked for. The nearest "
+            f"budget that works is `latency={share:.2f}`, with {best.counts()}."
+        )
 
     def _best_within(self, budget):
         limits = self._limits(budget)
-        found = [point for measure in self.measures if (point := self._chosen_by(measure, limits)) is not None]
-        found += [point for point in map(self.uniform, self.candidates) if _keeps(point, limits)]
+        for measure in self.measures:
+            self._chosen_by(measure, limits)
+        found = [point for point in self._tried_and_uniform() if _keeps(point, limits)]
         if not found:
+            over = lambda point: max(_figures(point)[limit.what] / limit.most for limit in limits)
+            near = min(self._points, key=over)
+            time = "" if near.milliseconds is None else f" and {near.milliseconds:.4g} ms"
             raise BudgetError(
                 f"No choice among {[p.name for p in self.candidates]} keeps to all limits of {budget} together, though each "
-                "is within reach. Relax one of them."
+                f"is within reach. Relax one of them: the nearest has {near.bytes} bytes{time}, with {near.counts()}."
             )
-        best = self._exchanged(min(found, key=lambda point: point.loss), limits)
+        best = self._exchanged(min(found, key=lambda point: (point.loss, point.milliseconds or 0.0)), limits)
         if budget.loss is not None and best.loss > budget.loss:
             raise BudgetError(
                 f"Within the other limits the smallest rise of the loss is {best.loss:.4g}, and {budget.loss:.4g} was "
@@ -196,20 +266,33 @@ class Search:
         return best
 
     def _chosen_by(self, measure, limits):
-        """The solver's choice by one measure; sizes are sums of estimates, so the limit moves until it is kept."""
-        score, slack = functools.partial(self._score, measure), -self._overestimate
+        """The solver's choice by one measure; sizes and times are sums of estimates, so limits move until they are kept."""
+        score, slack, pace = functools.partial(self._score, measure), -self._overestimate, self._pace
         for _ in range(ROUNDS):
-            choice = choose(self.options, score, [limit.with_more(slack) for limit in limits])
-            point = None if choice is None else self._point(choice, measure)
+            moved = [limit.with_more(slack).at_pace(pace) for limit in limits]
+            choice = self._choose(self.options, score, moved)
+            point = None if choice is None else self._points.of(choice, measure)
             if point is None or _keeps(point, limits):
                 return point
-            slack += max(point.bytes - limit.most for limit in limits if limit.what == SIZE) + 1
+            missed = [limit for limit in limits if not _keeps(point, [limit])]
+            slack += max((point.bytes - limit.most + 1 for limit in missed if limit.what == SIZE), default=0)
+            pace *= min((0.98 * limit.most / point.milliseconds for limit in missed if limit.what == TIME), default=1)
         return None
+
+    def _choose(self, options, score, limits):
+        """As of `choose`; where times are known, layers without kernel have a part in them."""
+        choice = choose(options | self._points.between, score, limits, self._times.seams if self.timed else ())
+        return choice and {unit: choice[unit] for unit in options}
+
+    @functools.cached_property
+    def _pace(self):
+        """Estimated by true time, of int8 throughout."""
+        return self._times.total(self._points.throughout(INT8)) / self.uniform(INT8).milliseconds if self.timed else 1.0
 
     @functools.cached_property
     def _smallest(self):
         """The `Point` of the fewest bytes."""
-        return self._point({unit: self._cheapest(unit) for unit in self.units}, "bytes")
+        return self._points.of({unit: self._cheapest(unit) for unit in self.units}, "bytes")
 
     @functools.cached_property
     def _overestimate(self):
@@ -220,9 +303,13 @@ class Search:
     def _exchanged(self, point, limits):
         """What gives one layer more and another less, the most promising first, wherever it lowers the true loss."""
         score = lambda u, p: sum(self._score(m, u, p) / self._scale(m) for m in self.measures)
-        roomy = [limit.with_more(-self._overestimate) for limit in limits]
-        for choice in exchanges(point.choice, self.options, score, roomy)[:EXCHANGES]:
-            other = self._point(choice, point.measure)
+        roomy = [limit.with_more(-self._overestimate).at_pace(self._pace) for limit in limits]
+        whole = (
+            self._points.settled({unit: [policy] for unit, policy in point.choice.items()}) if self.timed else point.choice
+        )
+        options = self.options | dict.fromkeys(self._points.between, ())
+        for choice in exchanges(whole, options, score, roomy)[:EXCHANGES]:
+            other = self._points.of({unit: choice[unit] for unit in self.units}, point.measure)
             if other.loss < point.loss and _keeps(other, limits):
                 point = other
         return point
@@ -230,7 +317,7 @@ class Search:
     def _smallest_within(self, budget):
         """The smallest file within a rise of the loss: by bisection of what the sum of the layers' rises may be."""
         wanted, low, high = budget.loss, 0.0, None
-        best = self._point({unit: self._most_precise(unit) for unit in self.units}, "noise")
+        best = self._points.of({unit: self._most_precise(unit) for unit in self.units}, "noise")
         if best.loss > wanted:
             raise BudgetError(
                 f"The smallest rise of the loss within reach is {best.loss:.4g}, and {wanted:.4g} was asked for. "
@@ -239,7 +326,7 @@ class Search:
         (limit,) = self._limits(budget)
         for _ in range(ROUNDS):
             choice = choose(self.options, lambda u, p: self.costs[u, p].bytes, [limit])
-            point = None if choice is None else self._point(choice, "loss")
+            point = None if choice is None else self._points.of(choice, "loss")
             if point is not None and point.loss <= wanted:
                 best, low = min(best, point, key=lambda p: p.bytes), limit.most
             else:
@@ -248,14 +335,13 @@ class Search:
         return best
 
     def _limits(self, budget):
-        time_of = lambda u, p: self.costs[u, p].milliseconds
         return budget.limits(
             size_of=lambda u, p: self.costs[u, p].bytes,
             fixed_size=self._int8_bytes - sum(self.costs[unit, INT8].bytes for unit in self.units),
-            time_of=time_of,
+            time_of=self._times,
             rise_of=lambda u, p: self._score("loss", u, p),
             int8_size=self._int8_bytes,
-            int8_time=sum(time_of(unit, INT8) for unit in self.units) if self.timed else None,
+            int8_time=self.uniform(INT8).milliseconds if self.timed else None,
         )
 
     def _score(self, measure, unit, policy):
@@ -272,32 +358,14 @@ class Search:
     def _most_precise(self, unit):
         return min(self.options[unit], key=lambda policy: self._score("noise", unit, policy))
 
-    def _point(self, choice, measure):
-        """A choice with its true size and loss."""
-        key = json.dumps([choice[unit].config for unit in self.units], sort_keys=True)
-        if key not in self._points:
-            chosen = self._truth.policy_map(choice)
-            figures = self._cache.get("points", key, 2)
-            if figures is None:
-                figures = self._truth.figures(chosen)
-                self._cache.put("points", key, figures)
-                self._say()
-            costs = [self.costs[item] for item in choice.items()]
-            milliseconds = sum(cost.milliseconds for cost in costs) if self.timed else None
-            bops = sum(cost.bops for cost in costs)
-            self._points[key] = Point(chosen, int(figures[0]), figures[1], milliseconds, bops, measure, choice)
-        return self._points[key]
-
-    def _say(self):
-        """One choice more was held against the truth."""
-        if self._tried is not None:
-            self._tried.add(1)
-
 
 def _keeps(point, limits):
     """Whether a point's true size and estimated time keep to limits; its loss is seen to at the end."""
-    figures = {SIZE: point.bytes, TIME: point.milliseconds, RISE: 0.0}
-    return all(figures[limit.what] <= limit.most * (1 + 1e-9) for limit in limits)
+    return all(_figures(point)[limit.what] <= limit.most * (1 + 1e-9) for limit in limits)
+
+
+def _figures(point):
+    return {SIZE: point.bytes, TIME: point.milliseconds, RISE: 0.0}
 
 
 def _fingerprint(model, units, batches):

@@ -22,8 +22,8 @@ class Budget:
     Args:
         size: of the file, as a share of the same model's in int8 (0.6).
         bytes: of the file.
-        latency: as a share of int8's, by the sum over the layers with kernels.
-        milliseconds: sum over the layers with kernels, one call of each.
+        latency: of one call of the file, as a share of int8's.
+        milliseconds: of one call of the file.
         loss: how much the loss may rise over the float model's.
     """
 
@@ -93,8 +93,14 @@ class Limit:
         """The limit with so many bytes more in what no choice changes, if it is one of size."""
         return dataclasses.replace(self, fixed=self.fixed + bytes) if self.what == SIZE else self
 
+    def at_pace(self, pace):
+        """The limit on estimates, which are so many times the truth, if it is one of time."""
+        return dataclasses.replace(self, most=self.most * pace) if self.what == TIME else self
+
     def sum(self, choice):
         """Of a dict from units to policies."""
+        if hasattr(self.cost, "total"):
+            return self.fixed + self.cost.total(choice)
         return self.fixed + sum(self.cost(unit, policy) for unit, policy in choice.items())
 
     def check_reachable(self, options, refused):

@@ -1,8 +1,9 @@
 """What each layer costs in each precision: bytes in the file, MACs × bits, time on a runtime.
 
 Bytes and time are those of a file that holds the layer alone: weights as the file stores them, and all operators that the
-precision takes. A layer whose tensors are not int8 has the seams to int8 neighbours on top; two such layers in a row have
-fewer, so that is an upper bound. Layers with the same operators are measured once.
+precision takes. Layers with the same operators are measured once. A layer whose tensors are not int8 has the bytes of the
+seams to int8 neighbours on top; two such layers in a row have fewer, so that is an upper bound. The time of seams depends on
+both sides of a tensor: see `flow`. What a choice takes in truth is the time of its whole file, see `Stopwatch`.
 """
 
 import contextlib
@@ -20,19 +21,26 @@ from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.graph import trace
 from keras_quant.graph.sizes import at_size
 from keras_quant.quantize import fused_graph, quantize
+from keras_quant.search.flow import Flow, activations_apart
 from keras_quant.search.units import alone, key_of, units_of
 from keras_quant.tflite import export_in_memory
 from keras_quant.tflite.file import write_atomically
 from keras_quant.tflite.runtime import Runtime
 from keras_quant.tflite.writer import TensorType, Writer
 
-INT8 = policies.get("int8")
+INT8, FLOAT32 = policies.get("int8"), policies.get("float32")
+# Candidates of a search that is timed: all that may be the fastest somewhere, or much more precise for little time.
+TIMED = ("int4", "int8", "dynamic_int8", "float16")
 # What an operator between two precisions and its tensor take in a file.
 SEAM_BYTES = 150
 # Rounds of timing, and the seconds that one operator is repeated for in each.
 ROUNDS, ROUND_SECONDS = 7, 0.004
 # Operators that are loaded and timed in turn.
 TOGETHER = 32
+# Rounds in which whole files are timed, and the seconds of each.
+FILE_ROUNDS, FILE_SECONDS = 15, 0.02
+# The smallest file: what a call takes before any operator runs.
+NOTHING = "QUANTIZE 1 float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Cost:
     Attributes:
         bytes: of a file with the layer alone.
         bops: MACs × bits of a weight × bits of an activation, for one sample.
-        milliseconds: of one call, one thread; `None` where it was not measured.
+        milliseconds: of one call, one thread, without what any call takes; `None` where it was not measured.
     """
 
     bytes: int
@@ -52,6 +60,10 @@ class Cost:
 
 class Latencies(dict):
     """Milliseconds by operator, measured somewhere: a dict from `name(unit, policy)` to floats, kept as JSON."""
+
+    def of(self, key):
+        """Milliseconds of an operator inside a file, where it shares the call."""
+        return max(self[key] - self.get(NOTHING, 0.0), 0.0)
 
     def save(self, path):
         """Write the table, atomically."""
@@ -86,17 +98,20 @@ class Costs:
         candidates: list of `Policy`s.
         latencies: `Latencies` measured elsewhere; `True` to measure here; `None` for none.
         cache: `Cache`.
+        flow: `Flow`, whose layers and seams are timed as well, or `None`.
 
     Attributes:
         refused: dict from `(unit, policy)` to the reason, for what a layer cannot be computed in.
         latencies: `Latencies`, of what is known.
     """
 
-    def __init__(self, units, candidates, latencies, cache):
-        self.units, self.candidates, self.cache = units, candidates, cache
+    def __init__(self, units, candidates, latencies, cache, flow=None):
+        self.wanted = [(unit, policy) for unit in units for policy in dict.fromkeys((*candidates, INT8))]
+        self.between, self.seams = _between(flow, candidates)
+        self.cache = cache
         self.wants_latency = bool(latencies)
-        self.latencies = Latencies(latencies if isinstance(latencies, dict) else {})
-        self.given = isinstance(latencies, dict)
+        self.latencies = latencies if isinstance(latencies, Latencies) else Latencies()
+        self.given = isinstance(latencies, Latencies)
         self.refused = {}
 
     def measure(self, verbose=1):
@@ -105,14 +120,16 @@ class Costs:
         Returns:
             Dict from `(unit, policy)` to `Cost`.
         """
-        sizes, files = {}, {}
-        wanted = [(unit, policy) for unit in self.units for policy in dict.fromkeys((*self.candidates, INT8))]
+        sizes, wanted = {}, self.wanted + self.between
+        files = self._untimed(self.seams, seam_file) if self.wants_latency else {}
         progress = keras.utils.Progbar(len(wanted), unit_name="layer and policy") if verbose else None
         for unit, policy in wanted:
             size = self._size(unit, policy)
             if size:
                 sizes[unit, policy] = size + SEAM_BYTES * len(seams(unit, policy))
-                files |= self._untimed(unit, policy) if self.wants_latency else {}
+                if self.wants_latency:
+                    files |= self._untimed([name(unit, policy)], lambda _, own=(unit, policy): file_of(*own))
+                    files |= self._untimed(wide_seams(unit, policy), seam_file)
             if progress is not None:
                 progress.add(1)
         self._time(files)
@@ -121,8 +138,8 @@ class Costs:
     def _cost(self, unit, policy, size):
         bits = {"int16": 16, "float16": 16, "float32": 32, "dynamic": 8}
         activation = bits.get(policy.activations) or policy.output_bits
-        parts = (name(unit, policy), *seams(unit, policy))
-        milliseconds = sum(self.latencies[part] for part in parts) if self.wants_latency else None
+        parts = (name(unit, policy), *wide_seams(unit, policy))
+        milliseconds = sum(map(self.latencies.of, parts)) if self.wants_latency else None
         return Cost(size, unit.macs * policy.weight_bits * activation, milliseconds)
 
     def _size(self, unit, policy):
@@ -137,10 +154,9 @@ class Costs:
             self.cache.put("bytes", key, known)
         return int(known[0])
 
-    def _untimed(self, unit, policy):
+    def _untimed(self, keys, make):
         """Files of what nobody has timed yet, by their names in the table."""
-        files = {} if self._knows_time(name(unit, policy)) else {name(unit, policy): file_of(unit, policy)}
-        return files | {seam: seam_file(seam) for seam in seams(unit, policy) if not self._knows_time(seam)}
+        return {key: make(key) for key in keys if not self._knows_time(key)}
 
     def _knows_time(self, key):
         if key in self.latencies:
@@ -161,6 +177,20 @@ class Costs:
             for key, seconds in timed(part).items():
                 self.latencies[key] = seconds * 1e3
                 self.cache.put("milliseconds", key, [seconds * 1e3])
+
+
+def _between(flow, candidates):
+    """What is timed beside the layers with kernels: pairs of other layers and policies, and names of seams."""
+    if flow is None:
+        return [], []
+    mixed = any(policy.computes_in_float for policy in candidates)
+    pairs = [(unit, policy) for unit in flow.between for policy in ((INT8, FLOAT32) if mixed else (INT8,))]
+    return pairs, list(dict.fromkeys([NOTHING, *(key for seam in flow.seams for key in seam.keys if mixed)]))
+
+
+def wide_seams(unit, policy):
+    """Those of `seams` that belong to the layer: int16 has kernels for so few that its neighbours are taken to be int8."""
+    return seams(unit, policy) if policy.storage == "int16" else []
 
 
 def seams(unit, policy):
@@ -188,7 +218,7 @@ def seam_file(seam):
     return writer.finish({"x": x}, {"y": y}, seam)
 
 
-def write_operators(model, folder, candidates=("int4", "int8", "float16"), fallback=None, input_shape=None):
+def write_operators(model, folder, candidates=TIMED, fallback=None, input_shape=None):
     """Write each distinct layer in each precision, and each seam, as a file of its own, to be timed on a device.
 
         keys = kq.search.write_operators(model, "operators")          # operators/000.tflite, ...
@@ -201,22 +231,34 @@ def write_operators(model, folder, candidates=("int4", "int8", "float16"), fallb
     Returns:
         Dict from file names to the keys of `Latencies`.
     """
-    folder, files = pathlib.Path(folder), {}
+    folder = pathlib.Path(folder)
     model, _ = at_size(model, input_shape)
-    qmodel = quantize(model, INT8, fallback=fallback)
-    units = units_of(fused_graph(model, policies.PolicyMap(), fallback), qmodel, trace(qmodel, keep_float=True))
-    for unit in units:
-        for policy in dict.fromkeys((*map(policies.get, candidates), INT8)):
-            with contextlib.suppress(QuantizationError):  # a policy that the layer does not take
-                if name(unit, policy) not in files:
-                    files[name(unit, policy)] = file_of(unit, policy)
-                files |= {seam: seam_file(seam) for seam in seams(unit, policy)}
+    qmodel, candidates = quantize(model, INT8, fallback=fallback), list(map(policies.get, candidates))
+    graph = parted_graph(model, fallback)
+    units = units_of(graph, qmodel, trace(qmodel, keep_float=True))
+    pairs, keys = _between(Flow(graph, units), candidates)
+    files = {key: seam_file(key) for key in keys}
+    for unit, policy in [*((u, p) for u in units for p in dict.fromkeys((*candidates, INT8))), *pairs]:
+        with contextlib.suppress(QuantizationError):  # a policy that the layer does not take
+            if name(unit, policy) not in files:
+                files[name(unit, policy)] = file_of(unit, policy)
+            files |= {seam: seam_file(seam) for seam in wide_seams(unit, policy)}
     folder.mkdir(parents=True, exist_ok=True)
     keys = {f"{number:03}.tflite": key for number, key in enumerate(files)}
     for file, key in keys.items():
         write_atomically(folder / file, files[key])
     write_atomically(folder / "operators.json", json.dumps(keys, indent=1).encode())
     return keys
+
+
+def parted_graph(model, fallback=None):
+    """The fused graph of a model, activations that have operators of their own apart from their layers.
+
+    Args:
+        model: float `keras.Model`.
+        fallback: as of `quantize`.
+    """
+    return fused_graph(model, activations_apart(fused_graph(model, policies.PolicyMap(), fallback)), fallback)
 
 
 def file_of(unit, policy):
@@ -236,25 +278,54 @@ def file_of(unit, policy):
     return content
 
 
-def timed(files):
+class Stopwatch:
+    """Times whole files against one of them, so that they compare however busy the machine is from one to the next.
+
+    Args:
+        content: bytes of the file that the others are held against.
+        milliseconds: that it takes; measured if it is `None`.
+    """
+
+    def __init__(self, content, milliseconds=None):
+        self.reference = content
+        self.milliseconds = milliseconds or timed({"": content}, FILE_ROUNDS, FILE_SECONDS)[""] * 1e3
+
+    def of_all(self, files):
+        """Milliseconds of one call of each file, processor time of one thread.
+
+        Args:
+            files: dict from names to bytes; they are run in turn.
+        """
+        rounds = rounds_of({None: self.reference, **files}, FILE_ROUNDS, FILE_SECONDS)
+        return {key: self.milliseconds * float(np.median([taken[key] / taken[None] for taken in rounds])) for key in files}
+
+
+def timed(files, rounds=ROUNDS, seconds=ROUND_SECONDS):
     """Seconds of one call of each file on LiteRT, one thread; medians of rounds in which all are run in turn.
 
     Args:
         files: dict from names to bytes.
+        rounds: number of rounds.
+        seconds: that each file is repeated for in a round.
     """
+    taken = rounds_of(files, rounds, seconds)
+    return {key: float(np.median([own[key] for own in taken])) for key in files}
+
+
+def rounds_of(files, rounds, seconds):
+    """For each round a dict from the names of files to the seconds of processor time of a call. Args: as of `timed`."""
     runtimes = {key: Runtime(content, "layer") for key, content in files.items()}
     calls = {}
     for key, runtime in runtimes.items():
         for detail in runtime.inputs:
             runtime.interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
         _once(runtime, 2)
-        calls[key] = max(1, int(ROUND_SECONDS / max(_once(runtime, 1), 1e-7)))
-    rounds = [{key: _once(runtime, calls[key]) for key, runtime in runtimes.items()} for _ in range(ROUNDS)]
-    return {key: float(np.median([taken[key] for taken in rounds])) for key in runtimes}
+        calls[key] = max(1, int(seconds / max(_once(runtime, 1), 1e-7)))
+    return [{key: _once(runtime, calls[key]) for key, runtime in runtimes.items()} for _ in range(rounds)]
 
 
 def _once(runtime, calls):
-    begin = time.perf_counter()
+    begin = time.thread_time()
     for _ in range(calls):
         runtime.interpreter.invoke()
-    return (time.perf_counter() - begin) / calls
+    return (time.thread_time() - begin) / calls

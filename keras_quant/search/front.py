@@ -19,7 +19,7 @@ class Point:
         policies: `PolicyMap`.
         bytes: of the exported file.
         loss: rise of the loss over the float model's on the search's data, of the integers that the file computes.
-        milliseconds: sum over the layers with kernels, or `None` where times were not measured.
+        milliseconds: of one call of the file; from a table of latencies, the sum over its operators; `None` without times.
         bops: MACs × bits of a weight × bits of an activation, for one sample.
         measure: name of the sensitivity that led to it; "uniform" for one policy throughout.
         choice: dict from `Unit`s to `Policy`s.

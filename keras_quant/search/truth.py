@@ -62,12 +62,12 @@ class Truth:
         return calibrate(qmodel, self.calibration, verbose=0) if has_ranges(qmodel) else qmodel
 
     def figures(self, chosen):
-        """Bytes of the file and rise of the loss, of a `PolicyMap`."""
+        """The file, as bytes, and the rise of the loss, of a `PolicyMap`."""
         qmodel = self.quantized(chosen)
         rises = []
         for y, exact, (_, labels, weights) in zip(self._outputs(qmodel), self._exact, self.batches):
             rises.append(self.objective.rise(y, exact, labels, weights))
-        return size_of(qmodel), float(np.mean(rises))
+        return content_of(qmodel), float(np.mean(rises))
 
     def _outputs(self, model):
         # A few batches take less time than a graph to be traced.
@@ -78,21 +78,25 @@ class Truth:
     def policy_map(self, choice):
         """The `PolicyMap` of a choice, a dict from units to policies, int8 for all else.
 
-        A layer without kernel that only layers in one float type feed is in that type, too, where it has an operator.
+        A layer without kernel that the choice leaves out, and that only layers which compute in float feed, does so, too,
+        where it has an operator. An activation is named where it computes in another type than its layer.
         """
         chosen = {id(unit.node.operation): policy for unit, policy in choice.items()}
         feeds, named = {}, {}
         for node in self.graph.nodes:
             own = chosen.get(id(node.operation)) or _fed_in_float(node, feeds)
-            if own is not None and own != policies.get("int8"):
+            layer = node.path.rpartition("/")[0]
+            joined = layer in named and node.inputs[0].name == layer and named[layer].computes_in_float
+            if own is not None and own != policies.get("int8") and not joined:
                 named[node.path] = own
             feeds.update((value, own) for value in tree.flatten(node.outputs))
         return PolicyMap(named, default="int8")
 
 
 def _fed_in_float(node, feeds):
-    """The float policy of all layers that feed a node, or `None`."""
-    fed = {feeds.get(value) for value in node.inputs}
+    """The float policy of all layers that feed a node, or `None`; behind dynamic ones that is float32."""
+    real = lambda policy: policies.get("float32") if policy is not None and policy.activations == "dynamic" else policy
+    fed = {real(feeds.get(value)) for value in node.inputs}
     only = fed.pop() if len(fed) == 1 else None
     plain = only is not None and only.weights == only.activations in policies.FLOATS
     return only if plain and lowers_in_float(node.operation) else None
@@ -103,7 +107,6 @@ def _owners(qmodel):
     return [layer for layer in qmodel._flatten_layers() if getattr(layer, "output_quantizer", None) is not None]
 
 
-def size_of(qmodel):
-    """Bytes of a quantized model's file."""
-    content, _ = export_in_memory(qmodel, qmodel.name)
-    return len(content)
+def content_of(qmodel):
+    """A quantized model's file, as bytes."""
+    return export_in_memory(qmodel, qmodel.name)[0]

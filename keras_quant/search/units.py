@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_quant.errors import UnsupportedLayerError
 from keras_quant.graph.graph import Value
 from keras_quant.graph.keep import copy_of
 from keras_quant.graph.macs import macs
@@ -33,10 +34,18 @@ class Unit:
     places: tuple
     macs: int
 
+    @property
+    def parted(self):
+        """Whether its own activation is a layer of its own in the graph."""
+        return self.node.activation is keras.activations.linear
+
     @functools.cached_property
     def signature(self):
         """JSON text that layers with the same operators share."""
-        config = self.node.operation.get_config().items()
+        config = self.node.operation.get_config()
+        if self.parted:
+            config["activation"] = "linear"
+        config = config.items()
         relevant = {key: value for key, value in config if not key.endswith(_IRRELEVANT)}
         shapes = [value.shape[1:] for value in self.node.inputs]
         return json.dumps([type(self.node.operation).__name__, shapes, relevant], default=str)
@@ -71,11 +80,25 @@ def key_of(policy):
 
 
 def alone(unit):
-    """A float model of the unit's layer alone, with its weights."""
+    """A float model of the unit's layer alone, with its weights.
+
+    Raises:
+        UnsupportedLayerError: for what is called with more than tensors and numbers.
+    """
+    try:
+        return _alone(unit)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UnsupportedLayerError(f"Layer '{unit.path}' cannot be called by itself ({error}).") from error
+
+
+def _alone(unit):
     inputs = {value: keras.Input(value.shape[1:], dtype=value.dtype) for value in unit.node.inputs}
     layer = copy_of(unit.node, "layer")
+    if unit.parted:
+        layer.activation = keras.activations.linear
     fill = lambda x: inputs[x] if isinstance(x, Value) else x
     args, kwargs = tree.map_structure(fill, (unit.node.args, unit.node.kwargs))
     model = keras.Model(list(inputs.values()), layer(*args, **kwargs))
-    layer.set_weights([np.asarray(w) for w in unit.node.operation.get_weights()])
+    if isinstance(layer, keras.layers.Layer):
+        layer.set_weights([np.asarray(w) for w in unit.node.operation.get_weights()])
     return model

@@ -16,12 +16,13 @@ from keras_quant import backend
 from keras_quant.policy import get
 from keras_quant.search import Budget, BudgetError, Latencies, Search
 from keras_quant.search.budget import SIZE, Limit
-from keras_quant.search.cost import name, seam_file, seams, write_operators
+from keras_quant.search.cost import Cost, name, rounds_of, seam_file, seams, write_operators
+from keras_quant.search.flow import Seam, Times
 from keras_quant.search.objective import Objective, divergence
 from keras_quant.search.sensitivity import Sensitivities
 from keras_quant.search.solve import choose
 from keras_quant.search.units import macs
-from keras_quant.tflite import Runtime
+from keras_quant.tflite import Runtime, export_in_memory
 from tests.helpers import few, functional, images, shake, ship
 
 L = keras.layers
@@ -162,15 +163,97 @@ def test_the_choice_is_the_best_there_is(table):
             assert sum(score(*item) for item in found.items()) == pytest.approx(min(within), abs=1e-3)
 
 
-def test_a_layer_that_is_not_int8_has_its_seams_on_top(search):
+class Node:
+    """A layer of the fake networks below."""
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_the_choice_counts_a_seam_only_where_precision_changes(data):
+    """Against all choices there are, in networks of four layers where each reads some of those before it."""
+    units, number = [Node() for _ in range(4)], st.integers(0, 20)
+    options = {unit: [get("int8"), get("dynamic_int8"), get("float16")] for unit in units}
+    costs = {(u, p): Cost(0, 0, data.draw(number)) for u, own in options.items() for p in own}
+    made = []
+    for index, maker in enumerate(units[:-1]):
+        readers = data.draw(st.sets(st.sampled_from(units[index + 1 :]), min_size=1))
+        made.append(Seam(maker, tuple(readers), (index,), inside=len(readers) == 1 and data.draw(st.booleans())))
+    times = Times(costs, Latencies({key: data.draw(number) for seam in made for key in seam.keys}), made)
+    in_float = lambda choice, unit: choice[unit].computes_in_float
+    allowed = [
+        choice
+        for pick in itertools.product(*options.values())
+        if (choice := dict(zip(units, pick)))
+        and not any(s.inside and in_float(choice, s.maker) and not in_float(choice, s.readers[0]) for s in made)
+    ]
+    found = choose(options, times, [], made)
+    assert found in allowed and times.total(found) == pytest.approx(min(map(times.total, allowed)))
+    score = lambda unit, policy: 0.0 if policy.name == "float16" else 1.0
+    most = times.total(found)
+    within = choose(options, score, [Limit("time", times, most)], made)
+    assert times.total(within) == pytest.approx(most)
+
+
+class Table(Latencies):
+    """Milliseconds by a rule."""
+
+    def __contains__(self, key):
+        return True
+
+    def __missing__(self, key):
+        if key.startswith(("QUANTIZE", "DEQUANTIZE")):
+            return 0.0 if " 1 " in key else 1.0
+        return {"int8": 3.0, "dynamic_int8": 2.0}.get(key.split()[0], 2.0)
+
+
+def sequence(x):
+    for path in ("a", "b"):
+        x = L.Dense(256, "gelu", name=path)(L.LayerNormalization(name=f"norm_{path}")(x))
+    return L.Dense(2, name="logits")(x)
+
+
+def test_a_budget_of_time_has_dynamic_and_float_layers_among_its_choices():
+    model = shake(functional(sequence, (6, 8)))
+    x = np.random.default_rng(0).normal(size=(8, 6, 8)).astype("float32")
+    search = Search(model, x, latencies=Table(x=1.0), verbose=0, measures=("noise",))
+    assert [p.name for p in search.options[search.units[0]]] == ["int4", "int8", "dynamic_int8", "float16"]
+    # Three layers with a kernel, two activations, two normalizations: alone, a layer in float has seams on both sides.
+    assert search.uniform("int8").milliseconds == 7 * 3 and search.uniform("dynamic_int8").milliseconds == 7 * 2
+    fast = search.assign(Budget(latency=0.67))
+    assert fast.milliseconds == 14 and fast.policies.default.name in ("dynamic_int8", "float16", "int8")
+    with pytest.raises(BudgetError, match=r"smallest time in milliseconds within reach is 14, and 10.5 was") as caught:
+        search.assign(Budget(latency=0.5))
+    share = float(str(caught.value).split("latency=")[1].split("`")[0])
+    assert search.assign(Budget(latency=share)).milliseconds == 14
+    wide = Search(model, x, ("int4", "float16"), latencies=Table(x=1.0), verbose=0, measures=("noise",))
+    with pytest.raises(BudgetError, match="nearest has .* bytes and .* ms"):
+        wide.assign(Budget(latency=0.67, bytes=wide.uniform("int4").bytes))
+
+
+@pytest.mark.slow
+def test_the_fastest_map_of_a_transformer_is_no_slower_than_any_policy_throughout(tmp_path):
+    x = inputs = keras.Input((32, 64))
+    y = L.LayerNormalization()(x)
+    x = L.Add()([x, L.MultiHeadAttention(2, 32)(y, y)])
+    x = L.Add()([x, L.Dense(64)(L.Dense(256, "gelu")(L.LayerNormalization()(x)))])
+    model = shake(keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling1D()(x))))
+    x = np.random.default_rng(0).normal(size=(8, 32, 64)).astype("float32")
+    search = Search(model, x, ("int8", "dynamic_int8", "float16"), latencies=True, verbose=0, measures=("noise",))
+    fastest = min((search.uniform(policy) for policy in search.candidates), key=lambda point: point.milliseconds)
+    share = search.fastest().milliseconds / search.uniform("int8").milliseconds
+    found = search.assign(Budget(latency=share))
+    assert found.milliseconds <= fastest.milliseconds
+    files = {point: export_in_memory(kq.quantize(model, point.policies, x), "m")[0] for point in (found, fastest)}
+    assert np.median([taken[found] / taken[fastest] for taken in rounds_of(files, 15, 0.02)]) < 1.05
+    ship(kq.quantize(model, found.policies, x), tmp_path, x)
+
+
+def test_seams_are_operators_of_their_own_between_a_layer_and_int8_neighbours(search):
     unit = next(unit for unit in search.units if unit.path == "body")
     assert seams(unit, get("int4")) == []
     assert seams(unit, get("float16")) == ["DEQUANTIZE 8×8×32 float32", "QUANTIZE 8×8×32 float32"]
     table = search.latencies
-    alone = table[name(unit, get("float16"))]
-    cost = search.costs[unit, get("float16")]
-    assert cost.milliseconds == pytest.approx(alone + sum(table[seam] for seam in seams(unit, get("float16"))))
-    assert cost.milliseconds > alone
+    assert search.costs[unit, get("float16")].milliseconds == table.of(name(unit, get("float16"))) > 0
     for seam in (*seams(unit, get("float16")), *seams(unit, get("int16"))):
         runtime = Runtime(seam_file(seam))
         kinds = {str(np.dtype(end[0]["dtype"])) for end in (runtime.inputs, runtime.outputs)}
