@@ -114,11 +114,20 @@ class Points:
     def run_off(self):
         """Time the few fastest once more, all in turn: the least of many noisy figures is too small."""
         if self.measured:
-            keys = sorted(self._points, key=lambda key: self._points[key].milliseconds)[:RUN_OFF]
-            files = {key: self._files.get(key) or self.truth.figures(self._points[key].policies)[0] for key in keys}
-            for key, milliseconds in self._stopwatch.of_all(files).items():
-                point = self._points[key] = dataclasses.replace(self._points[key], milliseconds=milliseconds)
-                self.cache.put("timed points", key, [point.bytes, point.loss, milliseconds])
+            self._time_again(sorted(self._points, key=lambda key: self._points[key].milliseconds)[:RUN_OFF])
+
+    def timed_again(self, point):
+        """A `Point` of these with its time measured once more, where times are measured here."""
+        key = next(key for key, own in self._points.items() if own is point)
+        if self.measured:
+            self._time_again([key])
+        return self._points[key]
+
+    def _time_again(self, keys):
+        files = {key: self._files.get(key) or self.truth.figures(self._points[key].policies)[0] for key in keys}
+        for key, milliseconds in self._stopwatch.of_all(files).items():
+            point = self._points[key] = dataclasses.replace(self._points[key], milliseconds=milliseconds)
+            self.cache.put("timed points", key, [point.bytes, point.loss, milliseconds])
 
     def _kept(self, key, content, milliseconds):
         """Keep the files of a few of the fastest in memory."""
