@@ -141,6 +141,7 @@ def test_a_float_sum_of_inexact_terms_is_compared_within_a_tolerance(tmp_path):
     ship(qmodel, tmp_path, x)
 
 
+@pytest.mark.slow
 def test_training_saving_and_onnx(tmp_path):
     _, qmodel, x = quantized(behind)
     qmodel.compile("adam", "mse")
