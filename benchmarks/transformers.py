@@ -5,7 +5,7 @@
 Encoders in the manner of ViT: layer normalization, attention, layer normalization, GELU between two Dense layers. Batch 1
 on LiteRT; the files of a size run in turn, times are medians of processor time, ratios medians over the pairs of
 neighbouring runs. SQNR is that of the logits against the float model on 32 samples. With `--steps` a training step at batch
-32 and the first calls of `predict` and `fit` as well, each contestant in a process of its own.
+32, its peak memory, and the first calls of `predict` and `fit` as well, each contestant in a process of its own.
 """
 
 import argparse
@@ -35,6 +35,7 @@ INTEGERS = kq.Policy(integer_only=True)
 POLICIES = {
     "int8": "int8",
     "int8, GELU in float32": kq.PolicyMap({".*/gelu": "float32"}),
+    "int8, GELU in float32, sums in int8": kq.PolicyMap({".*/gelu": "float32", "add.*": "int8"}),
     "int8, integers only": INTEGERS,
     "float32": "float32",
     "float16": "float16",
@@ -108,8 +109,8 @@ def rows(size, threads, repeats):
         }
 
 
-def training(size, name):
-    """Seconds that the first calls take, and a training step."""
+def training(size, name, predicts=True):
+    """Seconds that the first calls take, of `predict` only if it `predicts`, and a training step."""
     model, x = made(size)
     y = np.random.default_rng(0).integers(0, 10, len(x))
     if name in POLICIES:
@@ -119,7 +120,8 @@ def training(size, name):
     gc.collect()
     model.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     data = tf.data.Dataset.from_tensors((x, y)).repeat()
-    first = [_wall(lambda: model.predict(x, verbose=0)), _wall(lambda: model.fit(data, steps_per_epoch=1, verbose=0))]
+    calls = [lambda: model.predict(x, verbose=0)] * predicts + [lambda: model.fit(data, steps_per_epoch=1, verbose=0)]
+    first = [_wall(call) for call in calls]
     batches = iter(data)
     return first, lambda: model.train_function(batches)
 
@@ -158,7 +160,7 @@ def main():
     parser.add_argument("--mode", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        made = lambda: training(*args.size, args.worker)
+        made = lambda: training(*args.size, args.worker, args.mode != "peak")
         if args.mode == "first":
             return print(json.dumps(made()[0]))
         return train_step.print_peak(lambda: made()[1]) if args.mode == "peak" else clocks.serve(made()[1])
