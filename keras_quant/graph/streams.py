@@ -11,6 +11,8 @@ from keras_quant.graph.kinds import is_real
 from keras_quant.graph.operations import leaves_model, only_moves
 from keras_quant.layers import ExactSum, is_normalized_exactly
 
+_FLOAT32 = policies.get("float32")
+
 
 def keep_streams(graph):
     """Sums of which one leads to the next are rounded where they are read, not once more in each block.
@@ -18,12 +20,13 @@ def keep_streams(graph):
         x → normalization → dense → add(x, ·) → normalization_1 → dense_1 → add_1(add, ·)
         ⟹ add and add_1 as `ExactSum`, in float32, which normalizations and what else reads them quantize
 
-    Those of blocks without a normalization by the values' own statistics stay integers, as convolutional networks have
-    them; so do those that leave the model, and those that a map names or whose policy names a quantizer.
+    A map that names such a sum "float32" says the same. Those of blocks without a normalization by the values' own
+    statistics stay integers, as convolutional networks have them; so do those that leave the model, and those that a map
+    names or whose policy names a quantizer.
     """
     readers, around = graph.consumers(), _sums_around_normalizations(graph)
     found = {node.output: node for node in graph.nodes if node in around and _may_be_real(node, readers)}
-    joined = set()
+    joined = {node for node in around if node.policy == _FLOAT32 and node.activation is None}
     for value in found:
         after = {node for node in _read_by(value, readers) if found.get(_output(node)) is node}
         joined |= {found[value], *after} if after else set()
@@ -85,5 +88,5 @@ def _read_by(value, readers):
 
 def _real(node):
     """An `ExactSum` in a node's place."""
-    operation, policy = ExactSum(name=node.operation.name), policies.get("float32")
-    return dataclasses.replace(node, operation=operation, args=(list(node.inputs),), kwargs={}, policy=policy)
+    operation = ExactSum(name=node.operation.name)
+    return dataclasses.replace(node, operation=operation, args=(list(node.inputs),), kwargs={}, policy=_FLOAT32)

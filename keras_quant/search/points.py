@@ -84,9 +84,9 @@ class Points:
 
     @functools.cached_property
     def _uniform_maps(self):
-        """The maps of one policy throughout, by the choices that they are: with it as their default, if it is float."""
+        """The maps of one policy throughout, by the choices that they are: int8 or a float one as the default."""
         maps = {}
-        for policy in filter(lambda policy: policy.computes_in_float, self.search.candidates):
+        for policy in (INT8, *filter(lambda policy: policy.computes_in_float, self.search.candidates)):
             choice = self.throughout(policy)
             refused = {unit.path: INT8 for unit in self.search.units if choice[unit] != policy}
             maps[self._key(choice)] = PolicyMap(refused, default=policy)

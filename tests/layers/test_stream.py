@@ -123,6 +123,11 @@ def test_a_policy_keeps_sums_on_grids(policy):
     assert sums(kq.quantize(functional(behind, SHAPE), policy))[0] == 0
 
 
+def test_a_map_that_names_sums_in_float_says_the_same():
+    named = kq.PolicyMap({"add.*": "float32"})
+    assert sums(kq.quantize(functional(behind, SHAPE), named)) == sums(kq.quantize(functional(behind, SHAPE))) == (3, 0)
+
+
 @pytest.mark.slow
 def test_sums_lose_less_than_on_grids():
     deep = lambda x: behind(x, 12)
