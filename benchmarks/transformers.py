@@ -1,6 +1,7 @@
 """How long do transformers take in each precision, beside TFLiteConverter's files, and what do training and building cost?
 
     python benchmarks/transformers.py [--size small deit bert] [--threads 1 2] [--repeats 30] [--steps]
+        [--policies int8 dynamic_int8]
 
 Encoders in the manner of ViT: layer normalization, attention, layer normalization, GELU between two Dense layers. Batch 1
 on LiteRT; the files of a size run in turn, times are medians of processor time, ratios medians over the pairs of
@@ -67,11 +68,11 @@ def dynamic_range(model):
     return converter.convert()
 
 
-def files_of(model, x):
+def files_of(model, x, policies):
     """Each contestant's file; what cannot be written is said."""
     makers = {FLOAT: lambda: latency.converted(model), "converter, int8": lambda: latency.converted(model, x)}
     makers[DYNAMIC] = lambda: dynamic_range(model)
-    makers |= {name: lambda policy=policy: latency.exported(model, x, policy) for name, policy in POLICIES.items()}
+    makers |= {name: lambda policy=policy: latency.exported(model, x, policy) for name, policy in policies.items()}
     files = {}
     for name, make in makers.items():
         try:
@@ -92,9 +93,9 @@ def decibels(content, model, x):
     return float(10 * np.log10(np.sum(wanted**2) / np.sum((wanted - np.concatenate(logits)) ** 2)))
 
 
-def rows(size, threads, repeats):
+def rows(size, policies, threads, repeats):
     model, x = made(size)
-    files = files_of(model, x)
+    files = files_of(model, x, policies)
     seconds = latency.measure(files, threads, repeats)
     for name, content in files.items():
         runtime = Runtime(content, "m.tflite")
@@ -132,8 +133,8 @@ def _wall(call):
     return time.perf_counter() - start
 
 
-def step_rows(size, rounds):
-    names = [FLOAT, *POLICIES]
+def step_rows(size, policies, rounds):
+    names = [FLOAT, *policies]
     command = lambda name, mode: (sys.executable, __file__, "--worker", name, "--mode", mode, "--size", size)
     peaks = {name: train_step.peak(*command(name, "peak")) for name in names}
     firsts = {
@@ -155,6 +156,7 @@ def main():
     parser.add_argument("--size", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES), metavar="NAME")
     parser.add_argument("--steps", action="store_true", help="training and first calls, too")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--mode", help=argparse.SUPPRESS)
@@ -164,14 +166,15 @@ def main():
         if args.mode == "first":
             return print(json.dumps(made()[0]))
         return train_step.print_peak(lambda: made()[1]) if args.mode == "peak" else clocks.serve(made()[1])
+    policies = {name: POLICIES[name] for name in args.policies}
     for size in args.size:
         title = "{} tokens, width {}, {} blocks".format(*SIZES[size])
         for threads in args.threads:
             path = args.json.with_name(f"{args.json.stem}_{size}_{threads}.json")
-            report.show(f"{title}, {threads} thread(s)", list(rows(size, threads, args.repeats)), path)
+            report.show(f"{title}, {threads} thread(s)", list(rows(size, policies, threads, args.repeats)), path)
         if args.steps:
             path = args.json.with_name(f"{args.json.stem}_{size}_steps.json")
-            report.show(f"A training step, {title}, batch 32", list(step_rows(size, 20)), path)
+            report.show(f"A training step, {title}, batch 32", list(step_rows(size, policies, 20)), path)
 
 
 if __name__ == "__main__":
