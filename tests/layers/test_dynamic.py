@@ -58,8 +58,6 @@ LAYERS = {
 
 def several(name):
     shape, *layers = LAYERS[name]
-    # A value on the border of two steps falls to either, with one choice of weights in hundreds.
-    keras.utils.set_random_seed(0)
     own = [type(layer).from_config(layer.get_config()) for layer in layers]
     return shake(functional(lambda x: [layer(x) for layer in own], shape))
 
@@ -72,7 +70,7 @@ def every(policy):
 @pytest.mark.parametrize("policy", ["dynamic_int8", slow("dynamic_int4")])
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_are_simulated_far_below_a_step_and_are_one_partition(name, policy, tmp_path, monkeypatch):
-    monkeypatch.setitem(TOLERANCES, "dynamic", 1e-5)
+    monkeypatch.setitem(TOLERANCES, "dynamic", 5e-5)
     model, x = several(name), images(6, LAYERS[name][0])
     qmodel = kq.quantize(model, every(policy))
     report, parity = ship(qmodel, tmp_path, x * np.float32(10.0) ** np.arange(-3, 3).reshape(-1, *[1] * (x.ndim - 1)))
