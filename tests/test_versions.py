@@ -80,8 +80,6 @@ def lowest(name, graph, operator):
     if name == "MUL":
         a, b, y = (t.quantization.scale[0] for t in (*tensors, graph.tensors[int(operator.outputs[0])]))
         return 3 if a * b / y >= 1 else 2
-    if name == "TRANSPOSE_CONV":  # with a bias
-        return 4 if options.fusedActivationFunction else 3
     return LOWEST[name]
 
 

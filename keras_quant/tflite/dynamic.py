@@ -17,8 +17,8 @@ from keras_quant.layers import (
     DynamicDense,
 )
 from keras_quant.quantizers.weight import integers_and_scale
-from keras_quant.tflite.conv import AT_EACH_PIXEL, by_phases, geometry
-from keras_quant.tflite.float_weighted import bias_of, fully_connected, weighted
+from keras_quant.tflite.conv import geometry
+from keras_quant.tflite.float_weighted import bias_of, fully_connected, transposed, weighted
 from keras_quant.tflite.lower import lowers_float
 from keras_quant.tflite.reshape import pad
 from keras_quant.tflite.volumes import frames_of, image_kernel, images, in_order, phase_kernel
@@ -105,16 +105,10 @@ def transpose_conv_3d(lowering, layer, inputs, output):
 
 
 def _transposed(lowering, layer, x, output, kernel, scale, bias):
-    """CONV_2D for all phases of a kernel `(h, w, filters, c)`: a fraction of the time of XNNPACK's TRANSPOSE_CONV."""
-
-    def convolved(x, kernel, phases, shape):
-        made, filters = dataclasses.replace(output, shape=shape), shape[-1]
-        kernel = lowering.writer.constant(f"{output.name}/kernel", kernel.transpose(3, 0, 1, 2), np.tile(scale, phases))
-        own = None if bias is None else np.tile(ops.convert_to_numpy(bias), phases)
-        operands = [x, kernel, bias_of(lowering, output, filters, own)]
-        return weighted(lowering, layer, made, "CONV_2D", operands, *_PLAIN, "Conv2DOptions", **AT_EACH_PIXEL)
-
-    return by_phases(lowering, layer, x, output, output, output.shape, kernel, convolved)
+    """Of a kernel `(h, w, filters, c)`."""
+    name = f"{output.name}/kernel"
+    constant = lambda kernel, phases: lowering.writer.constant(name, kernel, np.tile(scale, phases))
+    return transposed(lowering, layer, x, output, kernel, bias, constant, *_PLAIN)
 
 
 def _integers(layer):
