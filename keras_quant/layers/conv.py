@@ -129,9 +129,7 @@ class QuantDepthwiseConv2D(QuantDepthwiseConvolution, keras.layers.DepthwiseConv
 
 @quantizes(keras.layers.Conv2DTranspose)
 class QuantConv2DTranspose(QuantTransposedConvolution, keras.layers.Conv2DTranspose):
-    """`keras.layers.Conv2DTranspose` on int8, one weight scale a filter; lowered to TRANSPOSE_CONV.
-
-    The operator has no dilation: a dilated kernel is written with its zeros.
+    """`keras.layers.Conv2DTranspose` on int8, one weight scale a filter; lowered to a CONV_2D of all phases.
 
     Args: those of `keras.layers.Conv2DTranspose`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
     """

@@ -55,7 +55,7 @@ class QuantDepthwiseConv1D(QuantDepthwiseConvolution, keras.layers.DepthwiseConv
 
 @quantizes(keras.layers.Conv1DTranspose)
 class QuantConv1DTranspose(QuantTransposedConvolution, keras.layers.Conv1DTranspose):
-    """`keras.layers.Conv1DTranspose` on int8, one weight scale a filter; lowered to TRANSPOSE_CONV.
+    """`keras.layers.Conv1DTranspose` on int8, one weight scale a filter; lowered to a CONV_2D of all phases.
 
     Args: those of `keras.layers.Conv1DTranspose`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
     """

@@ -19,7 +19,7 @@ class QuantConv3D(QuantConvolution, keras.layers.Conv3D):
 
 @quantizes(keras.layers.Conv3DTranspose)
 class QuantConv3DTranspose(QuantTransposedConvolution, keras.layers.Conv3DTranspose):
-    """`keras.layers.Conv3DTranspose` on int8, one weight scale a filter; lowered to TRANSPOSE_CONV, as Conv3D to CONV_2D.
+    """`keras.layers.Conv3DTranspose` on int8, one weight scale a filter; lowered to a CONV_2D of all phases, as Conv3D.
 
     Args: those of `keras.layers.Conv3DTranspose`, and `kernel_quantizer`, `batch_norm`, `output_quantizer`.
     """

@@ -40,5 +40,5 @@ def _of_images(layer):
     """What a rule reads of a layer of images, whose windows are one pixel high."""
     names = ("activation", "afterwards", "bias", "filters", "groups", "padding")
     same = {name: getattr(layer, name, None) for name in names}
-    steps = {name: (1, *getattr(layer, name)) for name in ("strides", "dilation_rate")}
+    steps = {name: (1, *getattr(layer, name)) for name in ("kernel_size", "strides", "dilation_rate")}
     return types.SimpleNamespace(kernel=layer.kernel[None], **same, **steps)
