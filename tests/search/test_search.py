@@ -280,6 +280,7 @@ def test_estimated_sizes_are_near_the_file(search):
         assert limit.sum(point.choice) == pytest.approx(point.bytes, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_budget_of_loss_gives_the_smallest_file_within_it(search):
     narrow, wide = search.uniform("w2a8"), search.uniform("int8")
     limits = [max(wide.loss, 0) + 1e-3, narrow.loss + 1e-3]
@@ -288,6 +289,7 @@ def test_a_budget_of_loss_gives_the_smallest_file_within_it(search):
     assert points[1].bytes < points[0].bytes <= wide.bytes
 
 
+@pytest.mark.slow
 def test_a_size_out_of_reach_says_what_holds_it_up(search):
     smallest = min(search.uniform("w2a8").bytes, search.uniform("int4").bytes)
     with pytest.raises(BudgetError, match=r"smallest number of bytes within reach is \d.*What holds it up: 'body' with"):
