@@ -63,13 +63,6 @@ def test_an_open_batch_is_resized_at_run_time(tmp_path):
         assert interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).shape == (size, 3)
 
 
-def test_an_open_batch_is_refused_where_the_operator_carries_its_shape(tmp_path):
-    qmodel = kq.quantize(sequential(L.Conv2DTranspose(3, 2, name="up")), "float32")
-    with pytest.raises(kq.ExportError, match="'up'.*`batch_size`"):
-        kq.export(qmodel, tmp_path / "m.tflite", batch_size=None)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_metadata_names_the_oldest_runtime(tmp_path):
     kq.export(quantized(), tmp_path / "m.tflite")
     _, parsed = read_model(tmp_path / "m.tflite")
