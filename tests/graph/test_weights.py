@@ -54,7 +54,9 @@ class Own(L.Layer):
 def test_a_kernel_its_bias_and_its_relu_are_one_operator(kind, tmp_path):
     qmodel, report = quantize_and_ship(functional(Own(kind)), tmp_path)
     (layer,) = [layer for layer in qmodel.layers if isinstance(layer, CLASSES[kind])]
-    assert len(report.operators) == 1
+    # All phases of a transposed convolution are put in order by operators that compute nothing.
+    moves = ("RESHAPE", "TRANSPOSE", "PAD", "STRIDED_SLICE") if kind == "transposed" else ()
+    assert len([op for op in report.operators if op.name not in moves]) == 1
     assert layer.use_bias and layer.trainable and layer.activation is keras.activations.relu
 
 

@@ -138,6 +138,7 @@ def same_constant(ours, theirs, layer, part):
     if isinstance(layer, QuantConv2D) and layer.groups == 1 and (zeros or len(wanted) > layer.filters):
         wanted_scale, wanted = of_one_column(wanted_scale, wanted, layer, part)
     if isinstance(layer, QuantTransposedConvolution):
+        wanted_scale, wanted = of_all_phases(wanted_scale, wanted, layer, part)
         if layer.rank == 3:
             wanted_scale, wanted = of_one_image(wanted_scale, wanted, layer, part)
         scale, values = of_one_phase(scale, values, wanted, layer, part)
@@ -163,8 +164,19 @@ def of_one_column(scale, wanted, layer, part):
     return scale[: layer.filters], first[:, :, :width]
 
 
+def of_all_phases(scale, wanted, layer, part):
+    """The kernel `(filters, h, w, c)` of a transposed convolution of images, from that of the CONV_2D of all its phases."""
+    strides = (1, *layer.strides)[-2:]
+    filters = len(scale) // np.prod(strides)
+    assert np.array_equal(scale, np.tile(scale[:filters], np.prod(strides)))
+    if part == "bias":
+        assert np.array_equal(wanted, np.tile(wanted[:filters], np.prod(strides)))
+        return scale[:filters], wanted[:filters]
+    return scale[:filters], joined(np.moveaxis(wanted, -1, 1), strides, filters)
+
+
 def of_one_image(scale, wanted, layer, part):
-    """What TRANSPOSE_CONV holds once for each image between two strides in depth: the kernel as `(filters, *window, c)`."""
+    """What that of images holds once for each image between two strides in depth: the kernel as `(filters, *window, c)`."""
     stride = layer.strides[0]
     assert np.array_equal(scale, np.tile(scale[: layer.filters], stride))
     if part == "bias":
