@@ -55,6 +55,7 @@ def test_a_step_is_traced_once(qmodel, monkeypatch):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_a_model_built_by_hand_trains_from_scratch_without_calibration(tmp_path):
     model = keras.Sequential(
         [

@@ -133,6 +133,7 @@ def test_training_is_what_it_would_be_without(make, tmp_path):
     fit(qmodel)
 
 
+@pytest.mark.slow
 def test_phases_of_a_schedule_are_watched_too():
     qmodel = quantized()
     for first, second in ((LocateNaN(), kq.callbacks.Schedule(1)), (kq.callbacks.Schedule(1), LocateNaN())):
@@ -168,6 +169,7 @@ def test_models_that_cannot_be_traced_are_told_apart():
         fit_(labels)
 
 
+@pytest.mark.slow
 def test_the_model_ships_after_a_watched_training(tmp_path):
     qmodel = quantized("int4")
     fit(qmodel, [LocateNaN(), Each(lambda: None)])

@@ -95,6 +95,7 @@ def test_no_layer_becomes_narrower_than_its_policy():
     assert each.seen == [[8, 8], [5, 6], [4, 6]]
 
 
+@pytest.mark.slow
 def test_an_end_before_the_last_width_is_a_warning(tmp_path):
     qmodel = quantized("int4")
     with pytest.warns(UserWarning, match="from 8 to 4 bits untrained"):
@@ -141,6 +142,7 @@ def test_frozen_ranges_do_not_move(policy):
     assert all(np.array_equal(a, b) for a, b in zip(before, middle))
 
 
+@pytest.mark.slow
 def test_ranges_that_the_user_froze_stay_so():
     qmodel = quantized(FEW_BITS)
     layer = qmodel.get_layer("conv")
@@ -174,6 +176,7 @@ def test_held_statistics_are_those_training_computes_with():
     np.testing.assert_allclose(qmodel(X, training=True), model(X, training=False), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_statistics_of_layers_in_float_freeze_too():
     qmodel = quantized(kq.PolicyMap({"depthwise": "float32"}, default="int8"), model=float_model(network))
     norms = [layer for layer in qmodel._flatten_layers() if type(layer) is keras.layers.BatchNormalization]
@@ -244,6 +247,7 @@ def test_sharpness_follows_its_line():
         fit(quantized(), [Schedule(sharpness={0: 1.0})])
 
 
+@pytest.mark.slow
 def test_an_interrupted_schedule_is_undone_by_the_next(tmp_path):
     qmodel = quantized(FEW_BITS)
     in_phase(qmodel, quantize_at=1, freeze_ranges_at=0, weight_bits={0: 8})

@@ -110,6 +110,7 @@ def test_frozen_weights_keep_their_integers(policy, tmp_path):
     assert np.any(np.array(layer.kernel_quantizer.integers(layer.kernel, layer.kernel_axes))[mask] != integers[mask])
 
 
+@pytest.mark.slow
 def test_a_new_width_begins_anew(tmp_path):
     qmodel = quantized("int4")
     steps = Steps(averaged_variables(qmodel))
@@ -119,6 +120,7 @@ def test_a_new_width_begins_anew(tmp_path):
     exact(qmodel, tmp_path)
 
 
+@pytest.mark.slow
 def test_start_at_and_models_built_by_hand(tmp_path):
     model = by_hand()
     steps = Steps(averaged_variables(model))

@@ -55,6 +55,7 @@ def test_training_goes_on_from_there():
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_called_twice_and_several_inputs():
     a, b = keras.Input((8, 8, 4), name="a"), keras.Input((8, 8, 4), name="b")
     shared = L.Conv2D(4, 3, padding="same", activation="relu", name="shared")

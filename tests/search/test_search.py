@@ -212,6 +212,7 @@ def sequence(x):
     return L.Dense(2, name="logits")(x)
 
 
+@pytest.mark.slow
 def test_a_budget_of_time_has_dynamic_and_float_layers_among_its_choices():
     model = shake(functional(sequence, (6, 8)))
     x = np.random.default_rng(0).normal(size=(8, 6, 8)).astype("float32")
