@@ -1,4 +1,4 @@
-"""How much sooner are convolutions of few channels, and paddings, in the forms that `export` gives them?
+"""How much sooner are convolutions of few channels, transposed ones and paddings in the forms that `export` gives them?
 
     python benchmarks/columns.py [--threads 1] [--repeats 40]
 
@@ -32,6 +32,11 @@ CASES = {
     "128×128×1 to 16, 5×5": convolution((128, 128, 1), 16, 5),
     "spectrogram 49×40×1 to 64, 10×4, stride 2": convolution((49, 40, 1), 64, (10, 4), 2),
     "1,024 samples to 16, 9 taps": convolution((1024, 1), 16, 9, layer=L.Conv1D),
+    "transposed, 8×8×256 to 128, 3×3, stride 2": convolution((8, 8, 256), 128, 3, 2, L.Conv2DTranspose),
+    "transposed, 32×32×128 to 64, 4×4, stride 2": convolution((32, 32, 128), 64, 4, 2, L.Conv2DTranspose),
+    "transposed, 64×64×32 to 16, 3×3, stride 2": convolution((64, 64, 32), 16, 3, 2, L.Conv2DTranspose),
+    "transposed, 128×128×8 to 1, 2×2, stride 2": convolution((128, 128, 8), 1, 2, 2, L.Conv2DTranspose),
+    "transposed, 56×56×21 to 21, 16×16, stride 8": convolution((56, 56, 21), 21, 16, 8, L.Conv2DTranspose),
     "ZeroPadding2D, 224×224×3": lambda: keras.Sequential([keras.Input((224, 224, 3)), L.ZeroPadding2D(1), L.ReLU()]),
 }
 
@@ -53,7 +58,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=40)
     args = parser.parse_args()
-    report.show(f"Few channels, batch 1, {args.threads} thread(s)", list(rows(args.threads, args.repeats)), args.json)
+    report.show(f"Single layers, batch 1, {args.threads} thread(s)", list(rows(args.threads, args.repeats)), args.json)
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ def transpose_conv(lowering, layer, x, output, y):
 
 
 def convolve_transposed(lowering, layer, x, output, y, weights):
-    """A CONV_2D of all phases: a quarter to a hundredth of the time of TRANSPOSE_CONV, which carries its whole output shape.
+    """A CONV_2D of all phases: a fraction of the time of TRANSPOSE_CONV, which carries its whole output shape as well.
 
     Args: as of `convolve`, with a kernel `([h,] w, filters, c)`.
     """
