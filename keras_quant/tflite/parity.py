@@ -263,7 +263,8 @@ def _is_exact(node):
     real = [value for value in tree.flatten(node.outputs) if is_real(value)]
     if not real or getattr(node.operation, "is_exact", False):
         return True
-    return all(value.dtype == FLOAT for value in real) and only_moves(node, policies.get("int8"))
+    dtypes = {getattr(node.operation, "compute_dtype", FLOAT), *(value.dtype for value in real)}
+    return dtypes == {FLOAT} and only_moves(node, policies.get("int8"))
 
 
 def keras_side(qmodel, graph, paths, given):
