@@ -127,7 +127,7 @@ def _depthwise(lowering, x, output, weights, places, **fields):
 
 @lowers(QuantConv3DTranspose)
 def conv_3d_transpose(lowering, layer, x, output):
-    """All images that lie between two strides at once, as channels of one TRANSPOSE_CONV, and then one after the other."""
+    """All images that lie between two strides at once, as channels of one convolution, and then one after the other."""
     weights, phases = layer.folded_weights(params_of(x), output.params), Phases.of(layer, -3, x.shape[1], output.shape[0])
     x = images(lowering, x, output, phases.axis)
     frames = frames_of(output, phases.axis.outputs)
