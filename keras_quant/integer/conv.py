@@ -46,7 +46,10 @@ def weighted_windows(x, weights, y, strides, padding):
 
 
 def transpose_conv(x, weights, y, bounds=(None, None), strides=1, padding="valid", output_padding=None, dilation_rate=1):
-    """TRANSPOSE_CONV; files hold a CONV_2D that does the same. Args: `x` a `Quantized` of `(n, *places, c)`; `weights.kernel` `(*window, filters, c)`."""
+    """TRANSPOSE_CONV, for which files hold a CONV_2D that does the same.
+
+    Args: `x` a `Quantized` of `(n, *places, c)`; `weights.kernel` `(*window, filters, c)`.
+    """
 
     def product(inputs, kernel):
         return ops.conv_transpose(inputs, kernel, strides, padding, output_padding, "channels_last", dilation_rate)
