@@ -61,7 +61,7 @@ RELEASES = {
     "conv_grouped": "2.9.0",
     "dense": "2.10.0",
     "upsampling_bilinear": "2.2.0",
-    "transpose_same": "2.13.0",
+    "transpose_same": "1.14.0",
     "add": "1.14.0",
 }
 

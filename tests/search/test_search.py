@@ -297,8 +297,16 @@ def test_a_size_out_of_reach_says_what_holds_it_up(search):
         search.assign(Budget(bytes=smallest // 2))
     with pytest.raises(BudgetError, match="smallest time in milliseconds within reach"):
         search.assign(Budget(milliseconds=1e-9))
-    with pytest.raises(BudgetError, match=r"Within the other limits the smallest rise of the loss|together"):
-        search.assign(Budget(bytes=int(smallest * 1.02), loss=1e-9))
+
+
+@pytest.mark.slow
+def test_a_loss_out_of_reach_within_a_size_says_so(model):
+    # Without labels the loss is the distance of the outputs, which always rises.
+    search = Search(model, X, ("w2a8", "int4"), steps=1, verbose=0)
+    size = int(1.02 * min(search.uniform("w2a8").bytes, search.uniform("int4").bytes))
+    for loss in (1e-9, 0.9 * search.assign(Budget(bytes=size)).loss):
+        with pytest.raises(BudgetError, match=r"smallest rise of the loss .*is \d|of .* together, though"):
+            search.assign(Budget(bytes=size, loss=loss))
 
 
 @pytest.mark.parametrize("budget", [{}, {"size": -1.0}, {"bytes": 0}, {"loss": float("nan")}, {"size": "0.6"}])
