@@ -12,6 +12,7 @@ from keras_quant.backend.arrays import (
     erfc,
     is_symbolic,
     keras_logits,
+    largest,
     mask_bits,
     matmul,
     product_in_place,
@@ -22,6 +23,7 @@ from keras_quant.backend.arrays import (
     search_sorted,
     shift_left,
     shift_right,
+    smallest,
     where_below,
 )
 from keras_quant.backend.columns import largest_size

@@ -12,18 +12,32 @@ def read(variable):
 
 
 def constant(value, dtype=tf.float32):
-    """A number as a scalar, the same operation wherever a graph wants it; of a tensor, its cast."""
+    """A number or a tuple of them, the same operation wherever a graph wants it; of a tensor, its cast."""
     if tf.is_tensor(value):
         return tf.cast(value, dtype)
     if tf.executing_eagerly():
         return tf.constant(value, dtype)
-    graph, key = tf.compat.v1.get_default_graph(), (float(value), dtype)
+    graph, key = tf.compat.v1.get_default_graph(), (value if isinstance(value, tuple) else float(value), dtype)
     constants = getattr(graph, "_keras_quant_constants", {})
     graph._keras_quant_constants = constants
     if key not in constants:
         with tf.control_dependencies(None):
             constants[key] = tf.constant(value, dtype)
     return constants[key]
+
+
+def smallest(x):
+    """The smallest value of a tensor, a scalar."""
+    return tf.raw_ops.Min(input=x, axis=_all_axes(x))
+
+
+def largest(x):
+    """The largest value of a tensor, a scalar."""
+    return tf.raw_ops.Max(input=x, axis=_all_axes(x))
+
+
+def _all_axes(x):
+    return constant(tuple(range(len(x.shape))), tf.int32)
 
 
 def where_below(x, bound, values, otherwise):
@@ -62,7 +76,15 @@ def dense(x, kernel, bias):
     """`x @ kernel + bias` over the last axis, of rows in a matrix, so that TensorFlow's optimizer makes it one operation."""
     rows = x if len(x.shape) == 2 else tf.reshape(x, (-1, x.shape[-1]))
     y = tf.nn.bias_add(tf.linalg.matmul(rows, kernel), bias)
-    return y if len(x.shape) == 2 else tf.reshape(y, tf.concat([tf.shape(x)[:-1], [kernel.shape[-1]]], 0))
+    return y if len(x.shape) == 2 else tf.reshape(y, shape_with(x, kernel.shape[-1]))
+
+
+def shape_with(x, size):
+    """The shape of `x` but for its last axis, which has `size` values; for `reshape`, of few operations."""
+    leading = x.shape[:-1]
+    if leading.num_elements() is None and sum(n is None for n in leading) > 1:
+        return tf.concat([tf.shape(x)[:-1], [size]], 0)
+    return constant(tuple(-1 if n is None else n for n in leading) + (size,), tf.int32)
 
 
 def matmul(x, y, transpose_y=False):

@@ -13,11 +13,12 @@ SMALLEST = 1e-30
 def fake_quant(x, low, high, bits=8, narrow=False):
     """Quantize and dequantize onto the levels of `bits` bits over `[low, high]`; clipped straight-through gradient.
 
-    One pass forward, one backward. `low` and `high` must be nudged already, so that zero is a level; `low` is the number 0.0
-    where nothing lies below zero.
+    One pass forward, one backward. With 8 bits `low` and `high` may be any range that holds zero, otherwise they must be
+    nudged already, so that zero is a level; `low` is the number 0.0 where nothing lies below zero.
 
     With 8 bits the gradient is told from the result, which the next operation keeps anyway, so that nobody keeps `x`: what
-    is rounded to an end counts as outside, half a step of 255.
+    is rounded to an end counts as outside, half a step of 255. A range that is not nudged is off by half a step at most, so
+    that the same bounds tell the ends of the grid.
     """
 
     @custom_gradient

@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from keras_quant.backend.arrays import constant
+from keras_quant.backend.arrays import constant, shape_with
 from keras_quant.backend.gradient import custom_gradient
 
 
@@ -102,7 +102,7 @@ def _of_scaled(reduce, x, scale, axes):
         return reduce(x if scale is None else x * scale, axes, keepdims=True)
     share = 1.0 if reduce is tf.reduce_sum else 1.0 / x.shape[-1]
     rows = tf.reshape(x, (-1, x.shape[-1]))
-    return tf.reshape(tf.linalg.matmul(rows, tf.reshape(scale * share, (-1, 1))), tf.concat([tf.shape(x)[:-1], [1]], 0))
+    return tf.reshape(tf.linalg.matmul(rows, tf.reshape(scale * share, (-1, 1))), shape_with(x, 1))
 
 
 def _sum_like(x, weight):

@@ -19,6 +19,8 @@ ROUNDINGS = ("nearest", "stochastic")
 # A range as wide above zero as below, such as that of `concatenate([x, -x])` in rotary embeddings, has a zero point half way
 # between two integers. What the quotient's last bit says would be another thing in a graph than outside of one.
 OFF_TIES = 1e-6
+# The same for a quotient in float32, as a factor of the lower end: a little more than the quotient may be out by.
+OFF_TIES_IN_FLOAT32 = 1.0 + 2.0**-21
 
 
 class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
@@ -192,7 +194,11 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
         """`fake_quant` without a gradient for the range."""
         if not self.fake_quant_enabled:
             return x
-        return backend.fake_quant(self._with_noise(x), *self.training_ends(), self.type.bits, self.type.is_narrow)
+        return backend.fake_quant(self._with_noise(x), *self._ends_to_nudge(), self.type.bits, self.type.is_narrow)
+
+    def _ends_to_nudge(self):
+        """What `backend.fake_quant` takes for `training_ends`: the same, or a range in which it finds the zero point."""
+        return self.training_ends()
 
     def _with_noise(self, x):
         """`x`, in the stochastic rounding of training with noise of a step."""
@@ -212,13 +218,13 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
 
     def _within_bounds(self, low, high):
         """The range that holds zero and keeps to `bounds`, of floats or tensors."""
-        least, most = self.bounds
-        high = ops.maximum(high, 0.0)
-        high = high if most is None else ops.minimum(high, most)
+        zero, (least, most) = backend.constant(0.0), self.bounds
+        high = ops.maximum(high, zero)
+        high = high if most is None else ops.minimum(high, backend.constant(most))
         if least == 0:
-            return ops.zeros(()), high
-        low = ops.minimum(low, 0.0)
-        return low if least is None else ops.maximum(low, least), high
+            return zero, high
+        low = ops.minimum(low, zero)
+        return low if least is None else ops.maximum(low, backend.constant(least)), high
 
 
 class UniformQuantizer(ActivationQuantizer):
@@ -278,6 +284,12 @@ class UniformQuantizer(ActivationQuantizer):
             reach = ops.maximum(ops.maximum(-low, high), NARROWEST)
             return reach * (self.type.low / self.type.high), reach
         return 0.0, ops.maximum(high, NARROWEST)
+
+    def _ends_to_nudge(self):
+        if self.type.bits != 8 or self.type.is_narrow or self.power_of_two or self.symmetric or self._is_unsigned:
+            return self.training_ends()
+        low, high = self._shared_range()
+        return low * backend.constant(OFF_TIES_IN_FLOAT32), high
 
     def _with_noise(self, x):
         if self._noise is None:

@@ -41,26 +41,18 @@ class MovingAverage(UniformQuantizer):
     def observe(self, x):
         if not self.trainable or self.range_phase == "frozen":
             return
-        before = self.range()
-        extremes = ops.zeros(()) if self.bounds[0] == 0 else ops.min(x), ops.max(x)
-        extremes = backend.extremes_of_replicas(*extremes)
-        is_set = backend.is_positive_now(self.high)
-        own = type(self), self.bounds, self.momentum, is_set
-        moved = lambda *ranges: self._moved(*ranges, is_set)
-        low, high = backend.traced_once(own, moved, [], [*before, *extremes], is_small=True)
-        self.high.assign(high)
-        if self.bounds[0] != 0:
-            self.low.assign(low)
-
-    def _moved(self, low, high, least, most, is_set):
-        """The range once a batch with these extremes was seen."""
-        least, most = self._within_bounds(least, most)
+        extremes = ops.zeros(()) if self.bounds[0] == 0 else backend.smallest(x), backend.largest(x)
+        least, most = self._within_bounds(*backend.extremes_of_replicas(*extremes))
         # NaN fails the comparison, too.
-        is_finite = most - least < WIDEST
-        rate = 1.0 - self.momentum
-        if not is_set:
-            rate = ops.where(high > low, rate, 1.0)
-        return [ops.where(is_finite, old + rate * (new - old), old) for old, new in ((low, least), (high, most))]
+        is_finite = most - least < backend.constant(WIDEST)
+        low, high = self.range()
+        rate = backend.constant(1.0 - self.momentum)
+        if not backend.is_positive_now(self.high):
+            rate = ops.where(high > low, rate, backend.constant(1.0))
+        moved = lambda old, new: ops.where(is_finite, old + rate * (new - old), old)
+        if self.bounds[0] != 0:
+            self.low.assign(moved(low, least))
+        self.high.assign(moved(high, most))
 
     def set_range(self, low, high):
         low, high = self._within_bounds(float(low), float(high))

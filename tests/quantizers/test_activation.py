@@ -86,6 +86,17 @@ def test_a_range_as_wide_above_zero_as_below_has_one_zero_point_in_graphs_and_ou
         assert float(in_graph()) == float(quantizer.params().zero_point) == 0
 
 
+@pytest.mark.parametrize("shift", [0, 1e-6, -1e-6, 1e-4])
+def test_training_clips_at_the_ends_of_the_grid_of_inference(shift):
+    # A zero point half way between two integers: what finds it in training computes in float32.
+    for high in np.random.default_rng(0).uniform(0.01, 100, 50).astype("float32"):
+        quantizer = with_range(-high, high * np.float32(1 + shift))
+        params = quantizer.params()
+        ends = [float(end * params.scale) for end in (params.low, params.high)]
+        made = quantizer.fake_quant(keras.ops.convert_to_tensor([-2 * high, 0.0, 2 * high]))
+        np.testing.assert_allclose(made, [ends[0], 0.0, ends[1]], rtol=1e-5)
+
+
 def test_unset_quantizer_says_so():
     assert not MovingAverage().is_set
 
