@@ -11,7 +11,8 @@ from keras_quant.graph import Graph, Value, place, prepare, trace
 from keras_quant.graph.kinds import is_real
 from keras_quant.layers import Quantize, QuantLayer
 
-_KNOWN = weakref.WeakKeyDictionary()
+# By node, and by operation: each graph that is traced of a model has nodes of its own.
+_KNOWN, _ALONE = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()
 
 
 def parts_of(node):
@@ -36,6 +37,28 @@ def _taken_apart(node):
         return None
     # What only moves data does so with any type.
     moves = not any(map(is_real, tree.flatten(node.outputs)))
+    known = {} if getattr(node.operation, "weights", None) else _ALONE.setdefault(node.operation, {})
+    signature = _signature(node)
+    graph = known[signature] if signature in known else _of_alone(node, moves)
+    if signature is not None:
+        known[signature] = graph
+    return graph and _under(node, graph, dict(zip(graph.inputs, dict.fromkeys(node.inputs))))
+
+
+def _signature(node):
+    """What the parts of an operation without weights depend on; `None` where arrays are among that."""
+    places = {value: place for place, value in enumerate(dict.fromkeys(node.inputs))}
+    tell = lambda x: (places[x], x.shape, x.dtype, x.name) if isinstance(x, Value) else x
+    tensors = tuple(map(tell, node.inputs)), tuple((y.shape, y.dtype) for y in tree.flatten(node.outputs))
+    others = [x for x in tree.flatten((node.args, node.kwargs)) if not isinstance(x, Value)]
+    if not all(isinstance(x, (bool, int, float, str, type(None))) for x in others):
+        return None
+    structure = tree.map_structure(tell, (node.args, node.kwargs))
+    return node.path, tensors, repr(structure)
+
+
+def _of_alone(node, moves):
+    """The graph of the parts, of a model that holds the node alone; `None` where there is none."""
     own = {value: _alone(value, moves) for value in (*node.inputs, *tree.flatten(node.outputs))}
     fill = lambda x: own.get(x, x) if isinstance(x, Value) else x
     args, kwargs, outputs = tree.map_structure(fill, (node.args, node.kwargs, node.outputs))
@@ -48,7 +71,7 @@ def _taken_apart(node):
         return None
     if moves and not all(isinstance(part.operation, Quantize) or part.operation.keeps_grid for part in graph.nodes):
         return None
-    return _under(node, graph, dict(zip(graph.inputs, dict.fromkeys(node.inputs))))
+    return graph
 
 
 def _alone(value, in_float):
