@@ -10,6 +10,8 @@ from keras_quant import posttraining
 from keras_quant.posttraining.refine import METHODS
 from tests.helpers import images, sequential
 
+# One process makes what all share.
+pytestmark = pytest.mark.xdist_group("cli")
 L = keras.layers
 LOADS_NOTHING = """
 import sys, keras_quant_cli

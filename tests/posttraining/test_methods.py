@@ -12,7 +12,7 @@ from keras_quant.graph import trace
 from keras_quant.graph.graph import in_float
 from keras_quant.posttraining import GPTQ, AdaRound, BatchNormReestimation, BiasCorrection, CrossLayerEqualization
 from keras_quant.posttraining.gptq import _rounded
-from tests.helpers import few, functional, images, shake, ship, slow
+from tests.helpers import functional, images, shake, ship, slow
 from tests.quantizers.test_shipping import KERNELS, network
 
 L = keras.layers
@@ -62,11 +62,12 @@ def test_gptq_loses_less_than_rounding_to_nearest(seed, inputs, limit):
     assert loss(found) <= loss(nearest)
 
 
-@pytest.mark.parametrize("name", few(KERNELS, "abs_max", "lsq"))
-@pytest.mark.parametrize(
-    "method", [pytest.param(QUICK, id="adaround", marks=pytest.mark.slow), pytest.param(GPTQ(), id="gptq")]
-)
-def test_rounding_keeps_scales_and_moves_no_weight_by_more_than_it_may(name, method):
+BY_GPTQ = [(GPTQ(), name) if name in ("abs_max", "lsq") else slow(GPTQ(), name) for name in KERNELS]
+BY_TRAINING = [slow(QUICK, name) for name in ("abs_max", "lsq", "mse", "tensor", "soft")]
+
+
+@pytest.mark.parametrize("method, name", BY_GPTQ + BY_TRAINING)
+def test_rounding_keeps_scales_and_moves_no_weight_by_more_than_it_may(method, name):
     qmodel = quantized(policy=kq.Policy("int4", "int8", kernel_quantizer=KERNELS[name]))
     layers = kernels(qmodel)
     scale = lambda layer: np.asarray(layer.kernel_quantizer.scale(layer.kernel, layer.kernel_axes))

@@ -71,6 +71,7 @@ MORE_IN_THE_FILE += tuple(name for name in networks() if name.startswith("transp
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("shipped")
 def test_layers_and_operators_count_alike(shipped_networks):
     """Two countings, of the layers and of the file's operators, of every network that the tests ship."""
     compared = 0

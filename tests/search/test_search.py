@@ -25,6 +25,8 @@ from keras_quant.search.units import macs
 from keras_quant.tflite import Runtime, export_in_memory
 from tests.helpers import few, functional, images, shake, ship
 
+# One process makes what all share.
+pytestmark = pytest.mark.xdist_group("search")
 L = keras.layers
 SHAPE = (8, 8, 4)
 X = images(48, SHAPE)
