@@ -13,6 +13,8 @@ from keras_quant.integer.params import INT8, float32_product, float32_ratio, inv
 
 # The largest distance of an int8 value from its zero point, and the integers that float32 holds.
 _FARTHEST, _EXACT = 255, 2**24
+# Of a root before the last step, which leaves half its square: a few units in the last place.
+LARGEST_ERROR = 2.0**-10
 # Where partial sums are parted into a high and a low integer, whose sums are exact for so many of them.
 MOST_PARTIAL_SUMS = 2**12
 
@@ -102,7 +104,7 @@ def heron(count, center, statistic, small):
 
     A variance that is not zero is at least that of one value a step away from all others. (Where it is zero, so is what is
     multiplied by the inverse.) A plain step halves an error that is large. Divided by the root of the largest error that it
-    can leave, the next one starts in the middle again, and about seven steps do what eleven would.
+    can leave, the next one starts in the middle again, and about six steps do what ten would.
 
     Args:
         count: number of values a row.
@@ -116,7 +118,7 @@ def heron(count, center, statistic, small):
     if statistic == "mean":
         least, most = least / count, most / count
     factors, error = [], (most / least) ** 0.25
-    while error - 1.0 > 2.0**-12:
+    while error - 1.0 > LARGEST_ERROR:
         error = math.sqrt((error + 1.0 / error) / 2.0)
         factors.append(0.5 / error)
     small = ops.cast(small, "float64")

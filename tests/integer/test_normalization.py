@@ -24,7 +24,7 @@ def test_the_root_converges_for_every_variance_of_integers(count, center, statis
     value = np.geomspace(least, most, 10000).astype(np.float32) + np.float32(small)
     start, factors = heron(count, center, statistic, np.float32(small))
     root = np.float64(root_by_heron(value, start, factors))
-    assert np.max(np.abs(root / np.sqrt(np.float64(value)) - 1)) < 2**-22
+    assert np.max(np.abs(root / np.sqrt(np.float64(value)) - 1)) < 2**-21
     assert len(factors) <= 7
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import keras_quant as kq
 from keras_quant import backend, quantizers
+from keras_quant.posttraining import AdaRound
 from keras_quant.tflite.runtime import Runtime
 from tests.helpers import few, sequential, ship
 from tests.quantizers.test_gradients import away_from_edges, gradients, lsq_by_the_paper
@@ -126,7 +127,7 @@ def test_scales_round_to_bfloat16_with_and_without_xla(values):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["gptq", "adaround"])
+@pytest.mark.parametrize("method", ["gptq", AdaRound(iterations=60)], ids=["gptq", "adaround"])
 def test_rounding_is_learned_by_group_too(method, tmp_path):
     qmodel = kq.quantize(network(), policy("abs_max"))
     kq.refine(qmodel, X, [method], verbose=0)
