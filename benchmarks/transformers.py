@@ -37,6 +37,7 @@ POLICIES = {
     "int8": "int8",
     "int8, GELU in float32": kq.PolicyMap({".*/gelu": "float32"}),
     "int8, GELU in float32, sums in int8": kq.PolicyMap({".*/gelu": "float32", "add.*": "int8"}),
+    "int8, GELU, norms in float32": kq.PolicyMap({".*/gelu": "float32", "layer_normalization.*": "float32"}),
     "int8, integers only": INTEGERS,
     "float32": "float32",
     "float16": "float16",
