@@ -82,7 +82,7 @@ def dense(x, kernel, bias):
 def shape_with(x, size):
     """The shape of `x` but for its last axis, which has `size` values; for `reshape`, of few operations."""
     leading = x.shape[:-1]
-    if leading.num_elements() is None and sum(n is None for n in leading) > 1:
+    if sum(n is None for n in leading) > 1:
         return tf.concat([tf.shape(x)[:-1], [size]], 0)
     return constant(tuple(-1 if n is None else n for n in leading) + (size,), tf.int32)
 

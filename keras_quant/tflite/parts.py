@@ -3,6 +3,7 @@
 import dataclasses
 import weakref
 
+import keras
 from keras import tree
 
 from keras_quant import policy as policies
@@ -11,7 +12,8 @@ from keras_quant.graph import Graph, Value, place, prepare, trace
 from keras_quant.graph.kinds import is_real
 from keras_quant.layers import Quantize, QuantLayer
 
-# By node, and by operation: each graph that is traced of a model has nodes of its own.
+# By node, and by operation, since each graph that is traced of a model has nodes of its own; not by layer, whose attributes
+# may be others at the next export.
 _KNOWN, _ALONE = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()
 
 
@@ -37,7 +39,7 @@ def _taken_apart(node):
         return None
     # What only moves data does so with any type.
     moves = not any(map(is_real, tree.flatten(node.outputs)))
-    known = {} if getattr(node.operation, "weights", None) else _ALONE.setdefault(node.operation, {})
+    known = {} if isinstance(node.operation, keras.layers.Layer) else _ALONE.setdefault(node.operation, {})
     signature = _signature(node)
     graph = known[signature] if signature in known else _of_alone(node, moves)
     if signature is not None:
@@ -46,7 +48,7 @@ def _taken_apart(node):
 
 
 def _signature(node):
-    """What the parts of an operation without weights depend on; `None` where arrays are among that."""
+    """What the parts of an operation depend on besides itself; `None` where arrays are among that."""
     places = {value: place for place, value in enumerate(dict.fromkeys(node.inputs))}
     tell = lambda x: (places[x], x.shape, x.dtype, x.name) if isinstance(x, Value) else x
     tensors = tuple(map(tell, node.inputs)), tuple((y.shape, y.dtype) for y in tree.flatten(node.outputs))
