@@ -14,6 +14,7 @@ from keras_quant.graph.gaps import check_masks, warn_of_gaps
 from keras_quant.graph.graph import in_float
 from keras_quant.graph.picks import check_picked, picking_safely
 from keras_quant.layers import QuantLayer
+from keras_quant.layers.loop import Loop
 from keras_quant.layers.weighted import fit_weight_ranges
 from keras_quant.quantizers import Distribution, ranges
 from keras_quant.quantizers.activation import WIDEST
@@ -127,10 +128,18 @@ def check_ranges(graph):
 
 def _observed(graph):
     """The nodes whose layer owns the grid of its output."""
-    return [node for node in graph.nodes if _owns_grid(node)]
+    found = []
+    for node in graph.nodes:
+        if isinstance(node.operation, Loop):
+            found += _observed(node.operation.traced.graph)
+        elif _owns_grid(node):
+            found.append(node)
+    return found
 
 
 def _owns_grid(node):
+    if getattr(node.operation, "measures_output", False):
+        return True
     quantizer = getattr(node.operation, "output_quantizer", None)
     return quantizer is not None and node.output.note is not None and node.output.note.quantizer is quantizer
 
@@ -145,6 +154,8 @@ def _sampling_step(graph, observed):
 
         def compute(node, args, kwargs):
             outputs = in_float(*picking_safely(node, args, kwargs, picked))
+            if isinstance(node.operation, Loop):
+                node.operation.traced.graph.run(node.operation.float_steps(*args), compute, release=True)
             if id(node) in wanted:
                 summaries.append(_summarize(_measured(node, outputs)))
             return outputs

@@ -5,7 +5,7 @@ from tensorflow.python.eager import record
 
 
 def custom_gradient(function):
-    """As `tf.custom_gradient`, for positional tensors, one new tensor as the result, and `tf.GradientTape`.
+    """As `tf.custom_gradient`, for positional tensors, new tensors as the results, and `tf.GradientTape`.
 
     TensorFlow's copies all arguments into the results and makes zeros for the gradients of those copies, half a dozen
     operations a call; this is what it does when executed eagerly, where it does not.
@@ -15,7 +15,8 @@ def custom_gradient(function):
         args = [tf.convert_to_tensor(arg) for arg in args]
         with record.stop_recording():
             result, gradient = function(*args)
-        record.record_operation(function.__name__, [result], args, lambda upstream: tf.nest.flatten(gradient(upstream)))
+        made = tf.nest.flatten(result)
+        record.record_operation(function.__name__, made, args, lambda *upstream: tf.nest.flatten(gradient(*upstream)))
         return result
 
     return call

@@ -7,7 +7,7 @@ from keras_quant.layers.functions import has_layer
 
 def foreign_activation(layer):
     """The function of a layer's `activation` argument that has to be looked into, or `None`."""
-    function = getattr(layer, "activation", None)
+    function = None if isinstance(layer, keras.layers.RNN) else getattr(layer, "activation", None)
     return None if function is None or has_layer(function) else function
 
 

@@ -72,6 +72,11 @@ class Node:
         """The tensors it is called with."""
         return [x for x in tree.flatten((self.args, self.kwargs)) if isinstance(x, Value)]
 
+    def named_outputs(self):
+        """Its outputs by a path: its own for the first, or only, one; with their numbers the others."""
+        flat = tree.flatten(self.outputs)
+        return {f"{self.path}/{index}" if index else self.path: value for index, value in enumerate(flat)}
+
     @property
     def output(self):
         """Its only output."""
@@ -215,6 +220,22 @@ def in_integers(node, args, kwargs):
     """What a node computes in inference, on tensors that lie on grids where it wants that."""
     layer = node.operation
     return layer.main_call(*args, training=False) if hasattr(layer, "main_call") else in_inference(node, args, kwargs)
+
+
+class TracedStep:
+    """The step of a `layers.Loop` as a graph.
+
+    Args:
+        graph: `Graph`.
+    """
+
+    def __init__(self, graph):
+        self.graph = graph
+
+    def in_float(self, inputs):
+        """What the step computes in float: flat list → flat list."""
+        values = self.graph.run(inputs, in_float)
+        return [values[v] for v in tree.flatten(self.graph.outputs)]
 
 
 def rows_of(arguments):

@@ -1,5 +1,7 @@
 """Scales under which x86-64 and 64-bit Arm compute the same integers."""
 
+from keras_quant.layers.loop import Loop
+
 # Less by a millionth: far more than what float32 leaves open, far less than any range is known to.
 SHARE = 1.0 - 2.0**-20
 MOST_STEPS, MOST_ROUNDS = 24, 4
@@ -14,6 +16,9 @@ def settle_halves(graph):
     Args:
         graph: `Graph` of a quantized model.
     """
+    for node in graph.nodes:
+        if isinstance(node.operation, Loop):
+            settle_halves(node.operation.traced.graph)
     for _ in range(MOST_ROUNDS):
         # A list, so that every node is settled: a range may be the input's of a node before it, where grids are tied.
         if not any([_settle(node) for node in graph.nodes]):

@@ -6,6 +6,7 @@ from keras import tree
 from keras.src.backend import is_float_dtype
 
 from keras_quant import policy as policies
+from keras_quant import quantizers
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.graph.constants import layers_with_constant
 from keras_quant.graph.expressions import count_readers, follow, weights_to_follow
@@ -13,8 +14,10 @@ from keras_quant.graph.keep import keep_float
 from keras_quant.graph.kinds import is_real
 from keras_quant.graph.model import QuantizedModel, joined_layers
 from keras_quant.graph.operations import inputs_of, only_moves, quantized_layer
+from keras_quant.graph.recurrence import Recurrence
 from keras_quant.layers import FloatEntrance, QuantBooleans, QuantIdentity, Quantize, annotation, is_quantized
 from keras_quant.layers.derived import derived_weights
+from keras_quant.layers.loop import Loop, StepInput
 from keras_quant.layers.weighted import fit_weight_ranges
 from keras_quant.layers.with_mask import WithMask
 from keras_quant.settings import FLOAT
@@ -126,6 +129,9 @@ def _policy_argument(policy):
 
 
 def _place(node, placed, fallback):
+    if isinstance(node.operation, Recurrence):
+        _place_loop(node, placed, fallback)
+        return
     policy = _policy_of(node, placed)
     if policy.computes_in_float:
         keep_float(node, _name_of(node, placed.floats, placed), policy, placed)
@@ -138,6 +144,60 @@ def _place(node, placed, fallback):
             raise
         known = placed.floats.get(id(node.operation))
         keep_float(node, name if known is None else known.name, None, placed)
+
+
+def _place_loop(node, placed, fallback):
+    """A recurrent layer: a `Loop` over a quantized model of one step."""
+    recurrence, policy = node.operation, node.policy
+    sequences, first = recurrence.parted(node.args[0])
+    tensors = [_sequence(value, policy, placed) for value in sequences]
+    loop = placed.layers.get(id(recurrence))
+    if loop is None:
+        step = _step(recurrence, tensors, policy, fallback)
+        loop = Loop(step, name=placed.unique(_dotted(node.path)), **recurrence.arguments)
+        placed.layers[id(recurrence)] = loop
+        fit_weight_ranges(loop)
+    for index, value in enumerate(first):
+        tensors.append(_first_state(value, loop, index, policy, placed))
+    outputs = loop(tensors)
+    placed.tensors.update(zip(tree.flatten(node.outputs), tree.flatten(outputs)))
+
+
+def _sequence(value, policy, placed):
+    if policy.computes_in_float or not is_real(value):
+        return placed.tensors[value]
+    return placed.integers(value, policy, policy.storage)
+
+
+def _first_state(value, loop, index, policy, placed):
+    """A first state as the loop takes it: real numbers, or integers of which the grid is to be the state's."""
+    entrance = loop.entrances.get(loop.sequences + index)
+    if entrance is None:
+        return placed.tensors[value]
+    tensor, grid = placed.integers(value, policy, policy.storage), entrance.grid
+    if grid.tieable and annotation(tensor).quantizer.tieable:
+        return tensor
+    own = {} if grid.tieable else {"output_quantizer": quantizers.serialize(grid)}
+    name = placed.unique(f"{loop.name}_state_{index}")
+    return Quantize(name=name, **own, **_policy_argument(policies.Policy("int8", policy.storage)))(tensor)
+
+
+def _step(recurrence, tensors, policy, fallback):
+    """The quantized model of one step of a recurrent layer."""
+    graph = recurrence.prepared(policy)
+    count_readers(graph)
+    on_grids = [annotation(x) is not None for x in tensors]
+    on_grids += [not (policy.computes_in_float or real) for real in recurrence.real_states(graph)]
+    inputs = [keras.Input(batch_shape=v.shape, dtype=_dtype(v), name=_dotted(v.name)) for v in graph.inputs]
+    own = _policy_argument(policies.Policy("int8", policy.storage)) if policy.storage else {}
+    enter = lambda slot, x: StepInput(slot, name=f"{x.name}_in", **own)(x) if on_grids[slot] else x
+    placed = _Placed({v: enter(slot, x) for slot, (v, x) in enumerate(zip(graph.inputs, inputs))}, graph.weights)
+    placed.taken |= {f"{x.name}_in" for x in inputs}
+    for node in graph.nodes:
+        _place(node, placed, fallback)
+    output, *states = tree.flatten(graph.outputs)
+    made = [placed.tensors[output] if policy.computes_in_float else placed.integers(output, policy, policy.storage)]
+    return QuantizedModel(inputs, made + [placed.tensors[v] for v in states], name=f"{recurrence.name}_step")
 
 
 def _name_of(node, layers, placed):

@@ -27,7 +27,7 @@ from keras_quant.graph.expressions import (
     of_one_sample,
     settled,
 )
-from keras_quant.graph.graph import Graph, Node, Value, without_repeats, without_unread
+from keras_quant.graph.graph import Graph, Node, TracedStep, Value, without_repeats, without_unread
 from keras_quant.graph.kinds import is_real
 from keras_quant.graph.mask_flow import Masks, computed_masks, mask_of, takes_masks
 from keras_quant.graph.operations import has_quantized_form
@@ -37,6 +37,8 @@ from keras_quant.graph.weights import takes_weights
 from keras_quant.layers import ExactSum, annotate, annotation, is_quantized, reason_against
 from keras_quant.layers.base import GridInputs, KernelCall
 from keras_quant.layers.dynamic import DynamicComposite, DynamicWeighted
+from keras_quant.layers.loop import Loop
+from keras_quant.layers.state import StateUpdate
 from keras_quant.layers.with_mask import WithMask
 
 
@@ -231,7 +233,9 @@ class _Tracer:
                 self.masks.of.setdefault(value, mask)
 
     def _visit(self, operation, args, kwargs, prefix, training):
-        if isinstance(operation, (ExactSum, KernelCall, DynamicWeighted)) or not isinstance(operation, keras.layers.Layer):
+        if isinstance(operation, (ExactSum, KernelCall, DynamicWeighted, Loop, StateUpdate)) or not isinstance(
+            operation, keras.layers.Layer
+        ):
             return self._leaf(operation, args, kwargs, prefix, training)
         if not isinstance(operation, GridInputs) and (has_quantized_form(operation) or is_expanded(operation)):
             return self._whole(operation, args, kwargs, prefix, training)
@@ -341,6 +345,8 @@ class _Tracer:
             raise untraceable(operation, path, error) from error
         outputs = tree.map_structure(lambda x: batch.value(x, path, annotation(x), self.size), spec)
         operation = operation.layer if isinstance(operation, KernelCall) else operation
+        if isinstance(operation, Loop):
+            operation.traced = TracedStep(trace(operation.step, keep_float=True))
         args, kwargs = batch.constants((args, kwargs), path, self.source)
         if not isinstance(operation, keras.layers.Layer):
             operation = batch.relative(operation, spec)

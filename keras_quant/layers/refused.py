@@ -5,8 +5,6 @@ from keras_quant.layers.registry import leaves_outside, refuses, refuses_operati
 refuses(
     "An int8 state that is fed back has no kernel that training could imitate exactly. Use causal, dilated Conv1D layers "
     "for the same task, or quantize the model without the recurrent part and keep that one in float.",
-    "RNN",
-    "Bidirectional",
     "ConvLSTM1D",
     "ConvLSTM2D",
     "ConvLSTM3D",

@@ -26,6 +26,7 @@ from keras_quant.quantizers.ranges import (
     Truncation,
 )
 from keras_quant.quantizers.registry import KERNEL, OUTPUT, get, serialize, with_width
+from keras_quant.quantizers.state import StateRange
 from keras_quant.quantizers.table import TableQuantizer
 from keras_quant.quantizers.weight import AbsMax, ClippedAbsMax, WeightQuantizer
 
@@ -58,6 +59,7 @@ __all__ = [
     "ProductCodebook",
     "Quantile",
     "RangeMethod",
+    "StateRange",
     "Symmetric",
     "Symmetric16",
     "TableQuantizer",

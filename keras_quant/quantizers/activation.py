@@ -9,6 +9,7 @@ from keras import ops
 from keras_quant import backend
 from keras_quant.errors import QuantizationError
 from keras_quant.integer.params import INT8, QuantParams, integer_type, narrow_type
+from keras_quant.quantizers import in_steps
 from keras_quant.quantizers.phase import Phased
 from keras_quant.quantizers.registry import check_bits
 from keras_quant.settings import InFloat32
@@ -139,8 +140,21 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
     def shares_grid_with(self, other):
         return self._group is other._group
 
+    # Whether training batches move the range in the present phase.
+    observes = False
+
     def observe(self, x):
         """Take a training batch's values into the range; a quantizer with a fixed range does nothing."""
+        if self.observes and not in_steps.note(self, x):
+            self.take(self.summary(x))
+
+    def summary(self, x):
+        """What `take` wants to know of a batch: float32 scalars, each of them larger the more values there are."""
+        raise NotImplementedError
+
+    def take(self, summary):
+        """Move the range by the `summary` of a batch."""
+        raise NotImplementedError
 
     def set_range(self, low, high):
         """Set the range, as calibration does; a quantizer with a fixed range does nothing."""

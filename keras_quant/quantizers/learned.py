@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_quant import backend
+from keras_quant.quantizers import in_steps
 from keras_quant.quantizers.activation import WIDEST, UniformQuantizer, values_of_sample
 from keras_quant.quantizers.registry import register
 
@@ -109,21 +110,37 @@ class LearnedQuantizer(UniformQuantizer):
         value, levels = backend.read(self.value), self.steps_of_value
         return value if levels is None else backend.scale_gradient(value, levels**2)
 
+    @property
+    def observes(self):
+        return self.follows_data or not backend.is_positive_now(self.value)
+
     def observe(self, x):
         """Set the range from the first batch, if neither calibration nor a file has; `"observed"`, follow every batch."""
-        observed = self.follows_data
-        if not observed and backend.is_positive_now(self.value):
+        if not self.observes or in_steps.note(self, x):
+            return
+        if self.follows_data:
+            self.take(self.summary(x))
+        else:
+            self._set_first(lambda: self.summary(x))
+
+    def summary(self, x):
+        return [ops.cast(v, "float32") for v in self.first_values(x)]
+
+    def take(self, summary):
+        if not self.follows_data:
+            self._set_first(lambda: summary)
             return
         variables = self.variables_to_set()
         values = [backend.read(variable) for variable in variables]
-        first = lambda: [ops.cast(v, "float32") for v in self.first_values(x)]
-        if observed:
-            rate = ops.where(values[0] > 0, 1.0 - MOMENTUM, 1.0)
-            for variable, value, new in zip(variables, values, first()):
-                variable.assign(value + rate * (new - value))
-            return
+        rate = ops.where(values[0] > 0, 1.0 - MOMENTUM, 1.0)
+        for variable, value, new in zip(variables, values, summary):
+            variable.assign(value + rate * (new - value))
+
+    def _set_first(self, summary):
+        variables = self.variables_to_set()
+        values = [backend.read(variable) for variable in variables]
         # Assigned outside of the condition, as replicas have to do it together.
-        for variable, value in zip(variables, backend.first_time(values[0] > 0, values, first)):
+        for variable, value in zip(variables, backend.first_time(values[0] > 0, values, summary)):
             variable.assign(value)
 
     def _usable(self, value):

@@ -38,11 +38,15 @@ class MovingAverage(UniformQuantizer):
         low = ops.zeros(()) if self.bounds[0] == 0 else backend.read(self.low)
         return low, backend.read(self.high)
 
-    def observe(self, x):
-        if not self.trainable or self.range_phase == "frozen":
-            return
-        extremes = ops.zeros(()) if self.bounds[0] == 0 else backend.smallest(x), backend.largest(x)
-        least, most = self._within_bounds(*backend.extremes_of_replicas(*extremes))
+    @property
+    def observes(self):
+        return self.trainable and self.range_phase != "frozen"
+
+    def summary(self, x):
+        return [ops.zeros(()) if self.bounds[0] == 0 else -backend.smallest(x), backend.largest(x)]
+
+    def take(self, summary):
+        least, most = self._within_bounds(*backend.extremes_of_replicas(-summary[0], summary[1]))
         # NaN fails the comparison, too.
         is_finite = most - least < backend.constant(WIDEST)
         low, high = self.range()

@@ -25,21 +25,34 @@ def finish(parts, description):
     model = schema.ModelT()
     model.version, model.description = 3, description
     model.subgraphs, model.buffers, model.signatureDefs = [], [schema.BufferT()], []
-    codes, min_version, metadata = {}, (1, 14, 0), {}
+    codes, min_version, metadata, loops = {}, (1, 14, 0), {}, []
     for place, (name, (writer, inputs, outputs)) in enumerate(parts.items()):
-        ends = writer.close(inputs, outputs)
-        graph = writer.graph
-        graph.name = name.encode() if len(parts) > 1 else "main"
-        kept = [codes.setdefault(key, len(codes)) for key in writer.codes]
-        for operator in graph.operators:
-            operator.opcodeIndex = kept[operator.opcodeIndex]
-        _move_buffers(graph, writer.buffers, model.buffers)
-        model.subgraphs.append(graph)
+        ends = _add_subgraph(model, codes, name if len(parts) > 1 else "main", writer, inputs, outputs)
         model.signatureDefs.append(_signature(*ends, name, place))
         min_version, metadata = max(min_version, writer.min_version), {**metadata, **writer.metadata}
+        loops += writer.loops
+    while loops:
+        operator, *bodies = loops.pop(0)
+        for field, (writer, inputs, outputs) in zip(("condSubgraphIndex", "bodySubgraphIndex"), bodies):
+            setattr(operator.builtinOptions, field, len(model.subgraphs))
+            _add_subgraph(model, codes, f"loop_{len(model.subgraphs)}", writer, inputs, outputs)
+            min_version = max(min_version, writer.min_version)
+            loops += writer.loops
     model.operatorCodes = [_operator_code(*key) for key in codes]
     _add_metadata(model, {"min_runtime_version": ".".join(map(str, min_version)).encode().ljust(16, b"\0"), **metadata})
     return _pack(model)
+
+
+def _add_subgraph(model, codes, name, writer, inputs, outputs):
+    """Add what a `Writer` collected; returns its ends, see `Writer.close`."""
+    ends, graph = writer.close(inputs, outputs), writer.graph
+    graph.name = name.encode()
+    kept = [codes.setdefault(key, len(codes)) for key in writer.codes]
+    for operator in graph.operators:
+        operator.opcodeIndex = kept[operator.opcodeIndex]
+    _move_buffers(graph, writer.buffers, model.buffers)
+    model.subgraphs.append(graph)
+    return ends
 
 
 def _move_buffers(graph, own, shared):
@@ -98,6 +111,10 @@ def one_signature(model, name):
     (chosen,) = [s for s in model.signatureDefs if text(s.signatureKey) == name]
     signature = copy.copy(chosen)
     alone.subgraphs, alone.signatureDefs = [model.subgraphs[chosen.subgraphIndex]], [signature]
+    if len(model.subgraphs) > len(model.signatureDefs):
+        # Loops name the subgraphs behind those of the signatures by their places, which stay.
+        place = chosen.subgraphIndex
+        alone.subgraphs += [model.subgraphs[0 if i == place else i] for i in range(1, len(model.subgraphs))]
     signature.subgraphIndex = 0
     return alone
 

@@ -14,6 +14,7 @@ from keras_quant.graph.rules import Rules
 from keras_quant.integer import QuantParams
 from keras_quant.integer.params import INT8, INT16
 from keras_quant.layers import Quantize, QuantLayer, is_quantized
+from keras_quant.layers.loop import Loop
 from keras_quant.layers.registry import integer_slots
 from keras_quant.tflite.ends import input_tensor
 from keras_quant.tflite.float_fold import fold_float
@@ -243,15 +244,37 @@ def lower(qmodel, batch_size=1, input_type=None, resizable=False):
         if value not in entered:
             given = Output(value.name, value.shape[1:], None, _given_dtype(value, graph))
             lowering.tensors[value] = lowering.inputs[value] = lowering.activation(given)
-    for node in graph.nodes:
+    lower_nodes(lowering, graph.nodes, entered)
+    return lowering, graph
+
+
+def lower_nodes(lowering, nodes, entered=()):
+    """Write the operators of nodes, whose inputs are in `lowering.tensors`.
+
+    Args:
+        lowering: `Lowering`.
+        nodes: of a quantized model's `Graph`.
+        entered: its inputs whose tensors in the file are integers.
+    """
+    for node in nodes:
         lowering.path = node.path
         if any(value in entered for value in node.inputs):
             _enter(node, lowering)
+        elif isinstance(node.operation, Loop):
+            _lower_loop(node, lowering)
         elif isinstance(node.operation, QuantLayer):
             _lower_quantized(node, lowering)
         else:
             _lower_float(node, lowering)
-    return lowering, graph
+
+
+def _lower_loop(node, lowering):
+    flat = tree.flatten(node.outputs)
+    params = [None if v.note is None else v.note.quantizer.params().stored for v in flat]
+    outputs = [Output(node.path, v.shape[1:], p, v.dtype, v.rows) for v, p in zip(flat, params)]
+    inputs = [lowering.tensors[v] for v in node.inputs]
+    lowering.is_exact_in_float = True
+    lowering.tensors.update(zip(flat, _RULES.of(node.operation)(lowering, node.operation, inputs, outputs)))
 
 
 def _lower_quantized(node, lowering):
@@ -419,7 +442,20 @@ def _names(nodes, one, several):
 
 def check(qmodel, graph):
     """All else that can be wrong with the model, before anything is written."""
+    _check_nodes(graph)
+    unread = [v.name for v in graph.inputs if not any(v in node.inputs for node in graph.nodes)]
+    if unread:
+        raise ExportError(f"Input '{unread[0]}' of model '{qmodel.name}' is not used. Leave it out of the model.")
+    outputs = tree.flatten(graph.outputs)
+    bare = [v.name for v in outputs if v in graph.inputs]
+    if bare:
+        raise ExportError(f"Output '{bare[0]}' of model '{qmodel.name}' is an input passed through unchanged. Leave it out.")
+
+
+def _check_nodes(graph):
     for node in graph.nodes:
+        if isinstance(node.operation, Loop):
+            _check_nodes(node.operation.traced.graph)
         for variable in getattr(node.operation, "variables", []):
             if not np.all(np.isfinite(ops.convert_to_numpy(variable))):
                 raise ExportError(
@@ -430,10 +466,3 @@ def check(qmodel, graph):
             raise CalibrationError(
                 f"The range of layer '{node.path}' was never set. Call `keras_quant.calibrate` with data, or `fit`, first."
             )
-    unread = [v.name for v in graph.inputs if not any(v in node.inputs for node in graph.nodes)]
-    if unread:
-        raise ExportError(f"Input '{unread[0]}' of model '{qmodel.name}' is not used. Leave it out of the model.")
-    outputs = tree.flatten(graph.outputs)
-    bare = [v.name for v in outputs if v in graph.inputs]
-    if bare:
-        raise ExportError(f"Output '{bare[0]}' of model '{qmodel.name}' is an input passed through unchanged. Leave it out.")

@@ -255,7 +255,8 @@ def read_dynamically(graph):
     A value on the border of two steps falls to either, which is more than what sums in another order make of it.
     """
     read = {node.inputs[0] for node in graph.nodes if isinstance(node.operation, DynamicWeighted)}
-    return [node.path for node in graph.nodes if node.outputs in read and not isinstance(node.operation, QuantLayer)]
+    in_float = [node for node in graph.nodes if not isinstance(node.operation, QuantLayer)]
+    return [node.path for node in in_float if any(value in read for value in tree.flatten(node.outputs))]
 
 
 def _is_exact(node):
@@ -273,7 +274,7 @@ def keras_side(qmodel, graph, paths, given):
     What the layers in `given` make is handed in: float arithmetic is not exact, all behind it that rounds is. Integers
     stand for the layer's own; real numbers are what the layers read that quantize them.
     """
-    wanted = {node.path: node.output for node in graph.nodes if node.path in paths}
+    wanted = {path: value for node in graph.nodes for path, value in node.named_outputs().items() if path in paths}
     makers = {tree.flatten(node.outputs)[0]: node.path for node in graph.nodes}
 
     def step(handed, *inputs):
@@ -353,7 +354,7 @@ def _tensors_inside(qmodel, model, resizable=False):
     """For each layer path the name of the tensor it makes in the file."""
     lowering, graph = lower(qmodel, resizable=resizable)
     entrances = {tensor.name for tensor in lowering.inputs.values()}
-    made = {node.path: lowering.tensors[node.output].name for node in graph.nodes}
+    made = {path: lowering.tensors[value].name for node in graph.nodes for path, value in node.named_outputs().items()}
     names = {layer: name for layer, name in made.items() if name not in entrances}
     present = {text(tensor.name) for tensor in model.subgraphs[0].tensors}
     # A layer whose output nothing reads, or counts as zero, leaves no tensor behind.

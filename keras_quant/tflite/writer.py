@@ -46,6 +46,10 @@ class Writer:
 
     Args:
         batch_size: first dimension of every activation; `None` marks it as resizable at run time (and writes 1).
+
+    Attributes:
+        shares_weights: whether constants with scales that are there already are not written again, either.
+        loops: list of `(operator, test, body)`, the latter two `(writer, inputs, outputs)` of the subgraphs of a WHILE.
     """
 
     def __init__(self, batch_size=1):
@@ -57,6 +61,8 @@ class Writer:
         self.min_version = (1, 14, 0)
         self.names, self.operands = set(), {}
         self.metadata = {}
+        self.shares_weights = False
+        self.loops = []
 
     def activation(self, name, shape, scale, zero_point, kind=TensorType.INT8, rows=1):
         """Add a tensor of integers that is computed at run time; `shape` without the batch.
@@ -102,9 +108,10 @@ class Writer:
         """
         array = np.ascontiguousarray(array)
         add = lambda: self._constant(name, array, KINDS[array.dtype.name], array.shape, scale, axis, zero_point)
-        if scale is not None:
+        if scale is not None and not self.shares_weights:
             return add()
-        key = array.dtype.name, array.shape, array.tobytes()
+        key = array.dtype.name, array.shape, array.tobytes(), axis, zero_point
+        key += () if scale is None else (np.asarray(scale, np.float32).tobytes(),)
         if key not in self.operands:
             self.operands[key] = add()
         return self.operands[key]
@@ -177,6 +184,19 @@ class Writer:
                 setattr(op.builtinOptions, field, value)
         self.graph.operators.append(op)
         self.min_version = max(self.min_version, since)
+
+    def loop(self, first, last, test, body):
+        """Add a WHILE.
+
+        Args:
+            first, last: lists of `Tensor`s or constants that enter, and that leave.
+            test, body: `(writer, inputs, outputs)` of the subgraphs, the latter two lists of `Tensor`s.
+        """
+        options = {"condSubgraphIndex": 0, "bodySubgraphIndex": 0}
+        self.operator("WHILE", first, last, 1, (1, 15, 0), "WhileOptions", **options)
+        by_place = lambda tensors: dict(enumerate(tensors))
+        parts = [(writer, by_place(inputs), by_place(outputs)) for writer, inputs, outputs in (test, body)]
+        self.loops.append((self.graph.operators[-1], *parts))
 
     def finish(self, inputs, outputs, description):
         """The file.

@@ -1,0 +1,70 @@
+"""Ranges of tensors that a recurrent layer makes anew in each step: what training observes in all of them together.
+
+A quantizer that would move its range in every step would pay for a hundred updates a batch, and a loop's body is no place
+for variables. Inside `steps()` it notes down its summary of the step instead; who runs the steps takes the largest of each.
+"""
+
+import contextlib
+
+from keras import ops
+
+from keras_quant import backend
+
+_NOTES = []
+
+
+@contextlib.contextmanager
+def steps(quantizers):
+    """Quantizers note down what they see, instead of moving their ranges.
+
+    Args:
+        quantizers: list of `ActivationQuantizer`s.
+
+    Yields:
+        `Notes`.
+    """
+    _NOTES.append(Notes(quantizers))
+    try:
+        yield _NOTES[-1]
+    finally:
+        _NOTES.pop()
+
+
+def note(quantizer, x):
+    """Note down what a quantizer sees of a tensor, inside of `steps`; returns whether it is inside."""
+    if _NOTES:
+        _NOTES[-1].add(quantizer, x)
+    return bool(_NOTES)
+
+
+class Notes:
+    """What quantizers have seen.
+
+    Args:
+        quantizers: list of those that may see something.
+    """
+
+    def __init__(self, quantizers):
+        self.quantizers, self.seen = quantizers, {}
+
+    def add(self, quantizer, x):
+        seen, summary = self.seen.get(id(quantizer)), quantizer.summary(x)
+        self.seen[id(quantizer)] = summary if seen is None else [ops.maximum(a, b) for a, b in zip(seen, summary)]
+
+    def numbers(self):
+        """All as one vector; minus infinity for what nobody has seen."""
+        flat, nothing = [], backend.constant(float("-inf"))
+        for quantizer in self.quantizers:
+            flat += self.seen.get(id(quantizer), [nothing] * MOST)
+            flat += [nothing] * (-len(flat) % MOST)
+        return ops.stack(flat) if flat else ops.zeros((0,))
+
+    def take(self, numbers):
+        """Move the ranges of those who have seen something, by the largest that each of `numbers` was."""
+        for index, quantizer in enumerate(self.quantizers):
+            if id(quantizer) in self.seen:
+                quantizer.take([numbers[MOST * index + place] for place in range(MOST)])
+
+
+# Numbers in the summary of one quantizer, at most.
+MOST = 2
