@@ -8,6 +8,7 @@ from keras_quant.integer import Quantized, to_grid
 from keras_quant.layers.annotation import annotate, annotation
 from keras_quant.layers.base import KernelCall, QuantLayer
 from keras_quant.layers.state import StateUpdate
+from keras_quant.layers.step_dropout import StepDropout
 from keras_quant.quantizers import ActivationQuantizer, in_steps
 from keras_quant.settings import InFloat32
 
@@ -181,6 +182,8 @@ class Loop(InFloat32, keras.layers.Layer):
     def _train(self, sequences, states):
         quantizers = [x for x in self.step._flatten_layers() if isinstance(x, ActivationQuantizer) and x.observes]
         noted = []
+        for layer, shape in self._dropouts():
+            layer.draw((ops.shape(sequences[0])[0], *shape))
 
         def step(xs, states):
             with in_steps.steps(quantizers) as notes:
@@ -209,6 +212,10 @@ class Loop(InFloat32, keras.layers.Layer):
     @traced.setter
     def traced(self, step):
         self._traced.graph = step
+
+    def _dropouts(self):
+        """Layers that leave out a part of a state, with its shape."""
+        return [(layer, layer.output.shape[1:]) for layer in self.step.layers if isinstance(layer, StepDropout)]
 
     def float_call(self, inputs):
         """The loop in float."""

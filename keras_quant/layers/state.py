@@ -10,6 +10,7 @@ from keras_quant import backend
 from keras_quant.errors import QuantizationError
 from keras_quant.integer.params import INT8
 from keras_quant.integer.state import Program, state_bits
+from keras_quant.layers.activation import QuantSigmoid, QuantTanh
 from keras_quant.layers.annotation import annotation
 from keras_quant.quantizers import FixedGrid, StateRange
 from keras_quant.settings import InFloat32
@@ -87,6 +88,8 @@ class StateUpdate(InFloat32, keras.layers.Layer):
         return {**super().get_config(), "count": self.count, "program": self.program}
 
 
+# The grids that the format prescribes for what functions make.
+FIXED_GRIDS = {keras.activations.sigmoid: QuantSigmoid.fixed_grid, keras.activations.tanh: QuantTanh.fixed_grid}
 # Powers of two that a state may reach.
 REACHES = 2.0 ** np.arange(-10, 17)
 
@@ -105,13 +108,20 @@ def _range(scale, zero_point):
     return scale * (INT8.low - zero_point), scale * (INT8.high - zero_point)
 
 
-@functools.cache
+def has_table(count, program, gates):
+    """Whether a state with this update has a grid beside gates on grids of these scales and zero points."""
+    return bool(_grids(count, tuple(map(tuple, program)), tuple(gates)))
+
+
 def _table(count, program, gates):
-    """Reaches and the grid's step at each, float32 arrays, of those reaches that have a grid."""
+    """Reaches and the grid's step at each, float32 arrays."""
+    return tuple(np.float32(column) for column in zip(*_grids(count, program, gates)))
+
+
+@functools.cache
+def _grids(count, program, gates):
+    """Pairs of a reach and the grid's step, of those reaches that have a grid."""
     exponents = [-int(np.log2(scale)) for scale, _ in gates]
     ranges = [_range(*gate) for gate in gates]
     found = [(reach, state_bits(Program(count, program), reach, exponents, ranges)) for reach in REACHES]
-    found = [(reach, 2.0**-bits) for reach, bits in found if bits is not None]
-    if not found:
-        raise QuantizationError("The state's update has more digits than float32. Leave the state in integers.")
-    return tuple(np.float32(column) for column in zip(*found))
+    return [(reach, 2.0**-bits) for reach, bits in found if bits is not None]
