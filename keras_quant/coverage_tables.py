@@ -16,8 +16,9 @@ MEANINGS = {
 
 _OPENED = "is traced into what it is made of"
 OPENED_LAYERS = dict.fromkeys(
-    "AdditiveAttention Attention Average Dot GroupQueryAttention Lambda Layer Masking MultiHeadAttention Pipeline "
-    "ReversibleEmbedding SpectralNormalization TimeDistributed Wrapper".split(),
+    "AdditiveAttention Attention Average Bidirectional Dot GRUCell GroupQueryAttention LSTMCell Lambda Layer Masking "
+    "MultiHeadAttention Pipeline ReversibleEmbedding SimpleRNNCell SpectralNormalization StackedRNNCells TimeDistributed "
+    "Wrapper".split(),
     _OPENED,
 )
 NAMING_LAYERS = {"InputLayer": "a name for an input"}

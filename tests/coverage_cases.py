@@ -295,6 +295,19 @@ _LAYERS = [
     _opened("SpectralNormalization", lambda x: L.SpectralNormalization(L.Conv2D(4, 3))(x), IMAGE),
     _pair("Subtract"),
     _opened("Masking", lambda x: L.GlobalAveragePooling1D()(L.Masking(0.0)(x))),
+    _layer("LSTM", 5, return_sequences=True),
+    _layer("GRU", 5),
+    _layer("SimpleRNN", 5),
+    _opened("RNN", lambda x: L.RNN(L.GRUCell(5))(x)),
+    _opened("Bidirectional", lambda x: L.Bidirectional(L.LSTM(5))(x)),
+    _opened("StackedRNNCells", lambda x: L.RNN(L.StackedRNNCells([L.LSTMCell(5), L.GRUCell(4)]))(x)),
+    *(
+        _opened(name, lambda x, name=name: L.RNN(getattr(L, name)(5))(x))
+        for name in ("LSTMCell", "GRUCell", "SimpleRNNCell")
+    ),
+    _layer("ConvLSTM1D", 3, 3, shape=(3, 8, 2)),
+    _layer("ConvLSTM2D", 3, 3, shape=(3, 6, 6, 2)),
+    _layer("ConvLSTM3D", 3, 2, shape=(3, 4, 4, 4, 2)),
     _opened("TimeDistributed", lambda x: L.TimeDistributed(L.Dense(3, activation="relu"))(x)),
     _layer("UnitNormalization"),
     _layer("UpSampling1D", 2),

@@ -264,10 +264,16 @@ def test_search_chooses_policies_that_quantize_takes(files, tmp_path, capfd):
     assert "at least one of --size" in fails("search", files / "float.keras", "-o", chosen, "--data", files / "x.npy")
 
 
+@keras.saving.register_keras_serializable("tests")
+class Sorted(L.Layer):
+    def call(self, x):
+        return keras.ops.sort(x)
+
+
 def test_inspect_names_layers_without_quantized_form(tmp_path, capfd):
-    sequential(L.Conv2D(4, 3), L.Reshape((100, 4)), L.LSTM(3, name="odd")).save(tmp_path / "m.keras")
+    sequential(L.Conv2D(4, 3), Sorted(name="odd"), L.Flatten()).save(tmp_path / "m.keras")
     status, out, _ = in_process(capfd, "inspect", tmp_path / "m.keras")
-    assert status == 0 and "2 of 3 have a quantized form" in out and "none: Layer 'odd' (LSTM)" in out
+    assert status == 0 and "2 of 3 have a quantized form" in out and "none: Layer 'odd'" in out
 
 
 # --- errors ---

@@ -9,7 +9,6 @@ import pytest
 import keras_quant as kq
 from keras_quant import coverage
 from keras_quant import coverage_tables as tables
-from keras_quant.layers import registry
 from keras_quant.tflite.reasons import UNKNOWN
 from tests.coverage_cases import CASES, IDS, KERAS_CANNOT_RUN, OPERATIONS, WITH_JUMPS, WORDS
 from tests.helpers import functional, images, shake, ship, signal_to_noise
@@ -26,9 +25,7 @@ def test_each_is_in_one_kind(room):
 
 
 def test_few_layers_are_refused():
-    recurrent = {cls.__name__ for cls, reason in registry._REFUSED.items() if "state" in reason}
-    recurrent |= {"LSTM", "GRU", "SimpleRNN"}
-    refused = {e.names[0] for e in coverage.layers() if e.kinds == ("refused",)} - recurrent - {*tables.PENDING_LAYERS}
+    refused = {e.names[0] for e in coverage.layers() if e.kinds == ("refused",)} - {*tables.PENDING_LAYERS}
     assert len([name for name in refused if not name.endswith(("3D", "3DTranspose"))]) <= 8, refused
 
 

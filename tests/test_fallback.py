@@ -95,8 +95,18 @@ def test_where_every_layer_has_a_rule_the_fallback_changes_nothing(tmp_path):
     assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
 
 
-def test_a_recurrent_layer_stays_float(tmp_path):
-    model = sequential(L.Dense(4), L.GRU(3, name="memory", unroll=False), L.Dense(2), shape=(5, 4))
+@keras.saving.register_keras_serializable("tests")
+class Warm(L.GRUCell):
+    """A cell that begins with ones."""
+
+    def get_initial_state(self, batch_size=None):
+        return [keras.ops.ones((batch_size, self.units))]
+
+
+def test_a_recurrent_layer_whose_cell_has_no_form_stays_float(tmp_path):
+    model = sequential(L.Dense(4), L.RNN(Warm(3), name="memory"), L.Dense(2), shape=(5, 4))
+    with pytest.raises(kq.UnsupportedLayerError, match=r"'memory' \(RNN\).*not zero. Pass them"):
+        kq.quantize(model, "int8", images(shape=(5, 4)))
     qmodel = kq.quantize(model, "int8", images(shape=(5, 4)), fallback="float")
     np.testing.assert_array_equal(qmodel.get_layer("memory").get_weights()[0], model.get_layer("memory").get_weights()[0])
 

@@ -51,6 +51,7 @@ ARGUMENTS = {
     "PowersOfTwo": CODEBOOK,
     "ProductCodebook": {**CODEBOOK, "length": 4},
     "Quantile": CODEBOOK,
+    "StateRange": {"momentum": 0.5},
     "Symmetric": {**OUTPUTS, "momentum": 0.5},
     "Symmetric16": {"momentum": 0.5},
     "TableQuantizer": {**{k: v for k, v in OUTPUTS.items() if k != "narrow"}, "momentum": 0.5, "granularity": "row"},

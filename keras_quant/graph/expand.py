@@ -40,14 +40,33 @@ def expand(graph, expansions=EXPANSIONS):
 
 def _expanded(node, expansions):
     """The nodes that a node amounts to, each with one output and no expansion of its own that changes it."""
-    expansion = expansions.get(type(node.operation))
+    expansion = _expansion(node.operation, expansions)
     made = [node] if expansion is None else expansion(node)
     return made if made == [node] else [n for part in made for n in _expanded(part, expansions)]
 
 
+def _expansion(operation, expansions):
+    known = expansions.get(type(operation))
+    if known is None and isinstance(operation, INHERITED) and all(map(_is_of_keras, _computing(type(operation)))):
+        return next((expansions[cls] for cls in type(operation).__mro__ if cls in expansions), None)
+    return known
+
+
+# Layers of which a subclass that computes as they do, with a cell of its own for instance, becomes what they become.
+INHERITED = (keras.layers.RNN,)
+
+
+def _computing(cls):
+    return cls.call, cls.inner_loop
+
+
+def _is_of_keras(method):
+    return method.__module__.startswith("keras.")
+
+
 def is_expanded(operation):
     """Whether a layer or operation becomes others here."""
-    return type(operation) in EXPANSIONS
+    return _expansion(operation, EXPANSIONS) is not None
 
 
 def expands(module, *names, into=EXPANSIONS):

@@ -52,6 +52,7 @@ class Node:
         source: file and line of the `call` that holds it, or `None` where that is Keras's.
         policy: `Policy`, of a float model's node once policies are given out.
         named: whether a key of the `PolicyMap` matched it, rather than the default.
+        refusal: why it has no quantized form, where a pass found that out; or `None`.
     """
 
     operation: Any
@@ -66,6 +67,7 @@ class Node:
     source: str | None = None
     policy: Any = None
     named: bool = False
+    refusal: str | None = None
 
     @property
     def inputs(self):

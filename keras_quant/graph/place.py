@@ -215,6 +215,8 @@ def _policy_of(node, placed):
 
 def _quantized(node, name, policy, placed):
     """The output of a node's quantized layer, which is made at its first call."""
+    if node.refusal is not None:
+        raise UnsupportedLayerError(node.refusal)
     layers_with_constant(node)  # raises, saying why `lift_constants` left it
     layer = placed.layers.get(id(node.operation)) or quantized_layer(node, name, policy)
     storage = policy.storage if node.named else layer.input_storage

@@ -24,6 +24,13 @@ _ROWWISE = keras.layers.Dense, keras.layers.Activation, keras.layers.Add, keras.
 @expands(keras.layers, *LAYERS)
 def _recurrent(node):
     """The nodes of a recurrent layer, the last of which is its loop."""
+    try:
+        return _nodes(node)
+    except UnsupportedLayerError as error:
+        return [node] if node.refusal else [dataclasses.replace(node, refusal=str(error))]
+
+
+def _nodes(node):
     layer, given = node.operation, _arguments(node)
     x, mask = given["sequences"], given.get("mask")
     first = [v for v in tree.flatten(given.get("initial_state")) if v is not None]
@@ -91,7 +98,7 @@ def _float_step(node, x, masked, exact):
             "Pass them to the layer as `initial_state`."
         ) from error
     inputs = keras.Input(x.shape[2:], dtype=x.dtype, name="x")
-    states = [keras.Input(shape, name=f"state_{index}") for index, shape in enumerate(shapes)]
+    states = [keras.Input(shape, name=f"before_{index}") for index, shape in enumerate(shapes)]
     output, made = step_of(layer.cell, inputs, states, exact)
     if not masked:
         return keras.Model([inputs, *states], [output, *made], name=layer.name), 0

@@ -3,17 +3,6 @@
 from keras_quant.layers.registry import leaves_outside, refuses, refuses_operations
 
 refuses(
-    "An int8 state that is fed back has no kernel that training could imitate exactly. Use causal, dilated Conv1D layers "
-    "for the same task, or quantize the model without the recurrent part and keep that one in float.",
-    "ConvLSTM1D",
-    "ConvLSTM2D",
-    "ConvLSTM3D",
-    "GRUCell",
-    "LSTMCell",
-    "SimpleRNNCell",
-    "StackedRNNCells",
-)
-refuses(
     "It holds a program of another framework, which has no Keras layers inside. Write the layer in Keras.",
     "FlaxLayer",
     "JaxLayer",

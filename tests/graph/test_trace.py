@@ -148,11 +148,6 @@ def test_untraceable_layers_are_named_with_file_and_line():
         kq.quantize(sequential(Branching(name="odd")))
 
 
-def test_a_layer_without_quantized_form_is_named():
-    with pytest.raises(kq.UnsupportedLayerError, match=r"memory.*no quantized form|memory.*cannot be traced"):
-        kq.quantize(sequential(L.LSTM(3, name="memory"), shape=(5, 4)))
-
-
 def test_an_activation_that_is_no_layer_is_looked_into(tmp_path):
     model = sequential(L.Conv2D(4, 3), L.Activation("glu", name="gate"))
     qmodel, _ = quantize_and_ship(model, tmp_path)

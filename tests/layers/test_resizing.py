@@ -54,22 +54,6 @@ def test_what_has_no_int8_form_is_refused_by_name(name):
         kq.quantize(sequential(make()), "int8")
 
 
-WITHOUT_FORM = {
-    "recurrent": (lambda: L.LSTM(3, name="odd"), (5, 2), r"'odd' \(LSTM\) has no quantized form.* Conv1D"),
-    "gated": (lambda: L.GRU(3, name="odd"), (5, 2), "Conv1D"),
-    "simple": (lambda: L.SimpleRNN(3, name="odd"), (5, 2), "Conv1D"),
-    "both_ways": (lambda: L.Bidirectional(L.LSTM(3), name="odd"), (5, 2), r"'odd' \(Bidirectional\).*Conv1D"),
-    "convolutional": (lambda: L.ConvLSTM2D(2, 2, name="odd"), (3, 4, 4, 2), "Conv1D"),
-}
-
-
-@pytest.mark.parametrize("name", WITHOUT_FORM)
-def test_layers_without_a_kernel_say_so_and_what_to_do(name):
-    make, shape, message = WITHOUT_FORM[name]
-    with pytest.raises(kq.UnsupportedLayerError, match=message):
-        kq.quantize(sequential(make(), shape=shape), "int8")
-
-
 def test_blocks_that_do_not_divide_the_image_are_refused():
     with pytest.raises(kq.UnsupportedLayerError, match="'odd': blocks of 5×5"):
         kq.layers.QuantSpaceToDepth(5, name="odd")(keras.Input((12, 12, 6)))
