@@ -273,7 +273,7 @@ class Sorted(L.Layer):
 def test_inspect_names_layers_without_quantized_form(tmp_path, capfd):
     sequential(L.Conv2D(4, 3), Sorted(name="odd"), L.Flatten()).save(tmp_path / "m.keras")
     status, out, _ = in_process(capfd, "inspect", tmp_path / "m.keras")
-    assert status == 0 and "2 of 3 have a quantized form" in out and "none: Layer 'odd'" in out
+    assert status == 0 and "2 of 3 have a quantized form" in out and "none: Operation 'odd/sort' (Sort)" in out
 
 
 # --- errors ---
