@@ -9,6 +9,7 @@ from keras_quant.requantize import requantized
 from keras_quant.settings import float32
 from keras_quant.tflite import export_tflite, verify_tflite
 from keras_quant.tflite.flatbuffer import SIGNATURE
+from keras_quant.tflite.streaming import export_streaming
 
 
 @float32()
@@ -24,6 +25,7 @@ def export(
     input_shape=None,
     signatures=None,
     float_model=None,
+    streaming=False,
 ):
     """Write a model as a file: `.tflite` for the device, `.onnx` for servers and other runtimes.
 
@@ -60,19 +62,27 @@ def export(
             They share their weights, and replace `serving_default`; the first is what runs where none is named.
         float_model: the model that was quantized. Sizes other than the model's are taken from it, where layers hold some:
             a Reshape, a slice, positions. The weights and ranges are those of `qmodel`.
+        streaming: of a `.tflite` that takes a sequence step by step, as a microphone gives it. What later steps need is
+            kept: states of recurrent layers, the last steps before a convolution or pooling, a window before what joins all
+            of it. True or "variables" keeps it in the file, whose signature `reset` sets it to zero; with "inputs" who runs
+            the file hands it on. A call takes one step, or as many as strides along the sequence make of one.
 
     Returns:
         `ExportReport`: bytes, operators and which of them XNNPACK takes, partitions, every tensor's quantization; of an
         `.onnx` `keras_quant.onnx.OnnxReport`: bytes, operators and what ONNX Runtime runs them as, likewise.
 
     Raises:
-        ExportError: for a layer that no rule lowers, an input or output that cannot have the type, an opset too low, a path
-            that cannot be written, another suffix, or the extra missing.
+        ExportError: for a layer that no rule lowers, one that needs steps to come where the file is `streaming`, an input or
+            output that cannot have the type, an opset too low, a path that cannot be written, another suffix, or the extra missing.
         CalibrationError: if a layer's range was never set.
     """
     suffix = _suffix(path)
     if input_shape is not None and signatures is not None:
         raise ExportError("A file has one size, `input_shape`, or several, `signatures`. Leave one of them out.")
+    if streaming:
+        others = {"fallback": fallback, "opset": opset, "input_shape": input_shape, "signatures": signatures}
+        _check_streaming(suffix, others | {"batch_size": None if batch_size in ("auto", 1) else batch_size})
+        return export_streaming(qmodel, path, "variables" if streaming is True else streaming, input_type, output_type)
     model = _sizes(qmodel, float_model)
     if suffix == ".onnx":
         qmodel, batch_size = _at_one_size(model, input_shape, signatures), None if batch_size == "auto" else batch_size
@@ -82,6 +92,14 @@ def export(
     sizes = {SIGNATURE: input_shape} if signatures is None else _checked(signatures)
     batch_size = 1 if batch_size == "auto" else batch_size
     return export_tflite(model, path, batch_size, fallback, input_type, output_type, sizes)
+
+
+def _check_streaming(suffix, others):
+    if suffix != ".tflite":
+        raise ExportError("Only a `.tflite` keeps states. Leave `streaming` out, or change the suffix.")
+    given = {name: value for name, value in others.items() if value is not None}
+    if given:
+        raise ExportError(f"A streaming file takes one sequence, a step at a time. Leave out {' and '.join(given)}.")
 
 
 def _checked(signatures):

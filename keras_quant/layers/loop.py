@@ -91,6 +91,9 @@ class Loop(InFloat32, keras.layers.Layer):
         hidden_states: how many of the last states stay inside.
     """
 
+    # Whether the first states are those of an earlier call, which lie on their grids already.
+    is_continued = False
+
     def __init__(
         self,
         step,

@@ -25,19 +25,20 @@ def finish(parts, description):
     model = schema.ModelT()
     model.version, model.description = 3, description
     model.subgraphs, model.buffers, model.signatureDefs = [], [schema.BufferT()], []
-    codes, min_version, metadata, loops = {}, (1, 14, 0), {}, []
+    codes, min_version, metadata, inner = {}, (1, 14, 0), {}, []
     for place, (name, (writer, inputs, outputs)) in enumerate(parts.items()):
         ends = _add_subgraph(model, codes, name if len(parts) > 1 else "main", writer, inputs, outputs)
         model.signatureDefs.append(_signature(*ends, name, place))
         min_version, metadata = max(min_version, writer.min_version), {**metadata, **writer.metadata}
-        loops += writer.loops
-    while loops:
-        operator, *bodies = loops.pop(0)
-        for field, (writer, inputs, outputs) in zip(("condSubgraphIndex", "bodySubgraphIndex"), bodies):
+        inner += writer.inner
+    while inner:
+        operator, fields = inner.pop(0)
+        for field, (writer, inputs, outputs) in fields.items():
             setattr(operator.builtinOptions, field, len(model.subgraphs))
-            _add_subgraph(model, codes, f"loop_{len(model.subgraphs)}", writer, inputs, outputs)
+            by_place = [dict(enumerate(ends)) for ends in (inputs, outputs)]
+            _add_subgraph(model, codes, f"inner_{len(model.subgraphs)}", writer, *by_place)
             min_version = max(min_version, writer.min_version)
-            loops += writer.loops
+            inner += writer.inner
     model.operatorCodes = [_operator_code(*key) for key in codes]
     _add_metadata(model, {"min_runtime_version": ".".join(map(str, min_version)).encode().ljust(16, b"\0"), **metadata})
     return _pack(model)

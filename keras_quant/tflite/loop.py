@@ -65,7 +65,7 @@ class _Form:
         shape = (self.lowering.writer.batch_size * self.rows, *value.shape[1:])
         if given is None:
             return self._zeros(f"state_{index}", shape, None if entrance is None else entrance.grid.params().stored)
-        if entrance is not None:
+        if entrance is not None or self.layer.is_continued:
             return given
         given = self.lowering.real(given)
         if update is None or not update.has_grid:

@@ -234,18 +234,28 @@ def lower(qmodel, batch_size=1, input_type=None, resizable=False):
         ExportError: for a layer without integer form.
         CalibrationError: for a layer whose range was never set.
     """
+    graph = checked_graph(qmodel)
+    lowering = Lowering(batch_size, input_type, resizable)
+    lower_graph(lowering, graph)
+    return lowering, graph
+
+
+def checked_graph(qmodel):
+    """The `Graph` of a quantized model that can be lowered; raises as `lower` does."""
     graph = trace(qmodel, keep_float=True)
     check_layers(qmodel, graph)
     check(qmodel, graph)
-    graph = fold_float(graph)
-    lowering = Lowering(batch_size, input_type, resizable)
-    entered = set() if input_type == "float32" else _entered(graph)
+    return fold_float(graph)
+
+
+def lower_graph(lowering, graph):
+    """Write a graph's inputs and operators to a `Lowering`."""
+    entered = set() if lowering.input_type == "float32" else _entered(graph)
     for value in graph.inputs:
         if value not in entered:
             given = Output(value.name, value.shape[1:], None, _given_dtype(value, graph))
             lowering.tensors[value] = lowering.inputs[value] = lowering.activation(given)
     lower_nodes(lowering, graph.nodes, entered)
-    return lowering, graph
 
 
 def lower_nodes(lowering, nodes, entered=()):

@@ -28,6 +28,7 @@ from keras_quant.tflite.file import read_model
 from keras_quant.tflite.flatbuffer import one_signature, packed, repack, signature_names, text
 from keras_quant.tflite.lower import lower, without_rule
 from keras_quant.tflite.runtime import Runtime, quantize_array
+from keras_quant.tflite.streaming_parity import is_streaming, verify_streaming
 
 
 @dataclasses.dataclass
@@ -112,6 +113,9 @@ def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="
     content, model = read_model(path)
     options = steps, intermediates, verbose, target
     names = signature_names(model)
+    if is_streaming(qmodel.model if isinstance(qmodel, Sizes) else qmodel, model):
+        own = qmodel.model if isinstance(qmodel, Sizes) else qmodel
+        return verify_streaming(own, path, content, model, data, options)
     if len(names) < 2:
         return _verified(qmodel, path, content, model, data, *options)
     if not isinstance(data, dict) or set(data) != set(names):

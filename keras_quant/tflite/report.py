@@ -150,18 +150,24 @@ def _described(path, content, model, layers, of_integers):
     taken = runtime.unused().union(*partitions)
     tensors = tuple(_tensor(t, model) for t in graph.tensors)
     held, names = constant_bytes(model), [_name(operator, model) for operator in graph.operators]
-    outputs = [text(graph.tensors[operator.outputs[0]].name) for operator in graph.operators]
+    outputs = [_named_by(operator, graph) for operator in graph.operators]
     paths, operators = [(layers or {}).get(output, output) for output in outputs], []
     for index, (operator, name, layer) in enumerate(zip(graph.operators, names, paths)):
         dtypes = _activation_dtypes(operator, tensors)
         shapes = [tensors[i].shape for i in operator.inputs if i >= 0]
         integer, on_xnnpack, why = not is_float(dtypes), index in taken, ("", "")
-        if not (integer and on_xnnpack):
+        if not (integer and on_xnnpack) and shapes:
             beside = [other for other, path in zip(names, paths) if path == layer]
             why = explain(name, dtypes, shapes[0], beside, layer in of_integers)
-        cost = held[index], operator_macs(name, shapes, tensors[operator.outputs[0]].shape)
+        cost = held[index], operator_macs(name, shapes, tensors[operator.outputs[0]].shape) if len(operator.outputs) else 0
         operators.append(OperatorInfo(name, layer, on_xnnpack, not integer, *why, *cost))
     return ExportReport(str(path), len(content), tuple(operators), len(partitions), tensors)
+
+
+def _named_by(operator, graph):
+    """The name of the tensor that an operator makes, or else keeps."""
+    tensors = [*operator.outputs, *operator.inputs]
+    return text(graph.tensors[tensors[0]].name) if tensors else ""
 
 
 def _name(operator, model):

@@ -49,7 +49,8 @@ class Writer:
 
     Attributes:
         shares_weights: whether constants with scales that are there already are not written again, either.
-        loops: list of `(operator, test, body)`, the latter two `(writer, inputs, outputs)` of the subgraphs of a WHILE.
+        inner: list of pairs of an operator and the subgraphs that it runs: a dict from the name of the field of its options
+            that holds a subgraph's place to `(writer, inputs, outputs)`.
     """
 
     def __init__(self, batch_size=1):
@@ -62,7 +63,7 @@ class Writer:
         self.names, self.operands = set(), {}
         self.metadata = {}
         self.shares_weights = False
-        self.loops = []
+        self.inner = []
 
     def activation(self, name, shape, scale, zero_point, kind=TensorType.INT8, rows=1):
         """Add a tensor of integers that is computed at run time; `shape` without the batch.
@@ -192,11 +193,14 @@ class Writer:
             first, last: lists of `Tensor`s or constants that enter, and that leave.
             test, body: `(writer, inputs, outputs)` of the subgraphs, the latter two lists of `Tensor`s.
         """
-        options = {"condSubgraphIndex": 0, "bodySubgraphIndex": 0}
-        self.operator("WHILE", first, last, 1, (1, 15, 0), "WhileOptions", **options)
-        by_place = lambda tensors: dict(enumerate(tensors))
-        parts = [(writer, by_place(inputs), by_place(outputs)) for writer, inputs, outputs in (test, body)]
-        self.loops.append((self.graph.operators[-1], *parts))
+        parts = {"condSubgraphIndex": test, "bodySubgraphIndex": body}
+        self.operator("WHILE", first, last, 1, (1, 15, 0), "WhileOptions", **dict.fromkeys(parts, 0))
+        self.inner.append((self.graph.operators[-1], parts))
+
+    def call_once(self, part):
+        """Add a CALL_ONCE of a subgraph, `(writer, [], [])`."""
+        self.operator("CALL_ONCE", [], [], 1, (2, 5, 0), "CallOnceOptions", initSubgraphIndex=0)
+        self.inner.append((self.graph.operators[-1], {"initSubgraphIndex": part}))
 
     def finish(self, inputs, outputs, description):
         """The file.
@@ -254,7 +258,8 @@ class Writer:
         """Leave out operators whose results nothing reads; `outputs` as of `finish`."""
         kept, read = [], {tensor.index for tensor in outputs.values()}
         for operator in reversed(self.graph.operators):
-            if read.intersection(operator.outputs):
+            # Without results, it keeps something for the next call.
+            if not operator.outputs or read.intersection(operator.outputs):
                 kept.append(operator)
                 read.update(operator.inputs)
         self.graph.operators = kept[::-1]
