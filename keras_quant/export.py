@@ -73,7 +73,8 @@ def export(
 
     Raises:
         ExportError: for a layer that no rule lowers, one that needs steps to come where the file is `streaming`, an input or
-            output that cannot have the type, an opset too low, a path that cannot be written, another suffix, or the extra missing.
+            output that cannot have the type, an opset too low, a path that cannot be written, another suffix, or the extra
+            missing.
         CalibrationError: if a layer's range was never set.
     """
     suffix = _suffix(path)
