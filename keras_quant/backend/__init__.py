@@ -52,7 +52,7 @@ from keras_quant.backend.functions import (
 )
 from keras_quant.backend.gelu import gelu
 from keras_quant.backend.graph_functions import ReadingError, symbolic_outputs
-from keras_quant.backend.loop import unfold, unfold_in_training
+from keras_quant.backend.loop import unfold
 from keras_quant.backend.norm import batch_normalize, standardize
 from keras_quant.backend.replicas import (
     extremes_of_replicas,

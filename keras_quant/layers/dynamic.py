@@ -128,10 +128,10 @@ class DynamicWeighted(FollowsWeights, DynamicLayer):
         return backend.gelu(x) if self.activation is keras.activations.gelu else self.activation(x)
 
     def call(self, inputs, training=None):
-        kernel = backend.read(self.kernel)
-        if training and not self.kernel_quantizer.fake_quant_enabled:
+        quantizer = self.kernel_quantizer
+        kernel = (quantizer.in_training if training else quantizer.in_inference)(self.kernel, self.kernel_axes)
+        if training and not quantizer.fake_quant_enabled:
             return self.activate(self.linear_call(inputs, kernel))
-        kernel = self.kernel_quantizer.fake_quant(kernel, self.kernel_axes)
         return self.activate(self.finish(self.rounded_product(inputs, kernel)))
 
     def float_call(self, inputs):

@@ -9,7 +9,7 @@ from keras_quant.layers.annotation import annotate, annotation
 from keras_quant.layers.base import KernelCall, QuantLayer
 from keras_quant.layers.state import StateUpdate
 from keras_quant.layers.step_dropout import StepDropout
-from keras_quant.quantizers import ActivationQuantizer, in_steps
+from keras_quant.quantizers import ActivationQuantizer, WeightQuantizer, in_steps
 from keras_quant.settings import InFloat32
 
 
@@ -73,10 +73,6 @@ class _Held:
         self.quantizer = quantizer
 
 
-class _Traced:
-    graph = None
-
-
 @keras.saving.register_keras_serializable(package="keras_quant")
 class Loop(InFloat32, keras.layers.Layer):
     """A recurrent layer: `step` for each step of sequences, its states handed on.
@@ -112,7 +108,8 @@ class Loop(InFloat32, keras.layers.Layer):
         self.return_sequences, self.return_state = return_sequences, return_state
         self.go_backwards, self.unroll, self.has_initial_state = go_backwards, unroll, has_initial_state
         self.entrances = {layer.slot: layer for layer in self.step.layers if isinstance(layer, StepInput)}
-        self._traced = _Traced()
+        # The step's graph, which tracing notes down here.
+        self.traced = None
         self._tie_states()
         self.built = True
 
@@ -167,8 +164,20 @@ class Loop(InFloat32, keras.layers.Layer):
             outputs, states = self._train(sequences, states)
         else:
             states = [self._on_grid(index, state) for index, state in enumerate(states)]
-            outputs, states = self.unfolded(sequences, states, lambda flat: self.step(flat, training=False))
+            outputs, states = self.unfolded(sequences, states, self._step_in_inference(sequences, states))
         return self._annotated(self._chosen(outputs, states), annotate if training else _put)
+
+    def _step_in_inference(self, sequences, states):
+        """The step, with what is computed of weights and ranges alone taken out of the loop."""
+        memory = {}
+        with in_steps.recalling(memory):
+            self.step([*(x[:, 0] for x in sequences), *states], training=False)
+
+        def step(flat):
+            with in_steps.recalling(in_steps.Closed(memory)):
+                return self.step(flat, training=False)
+
+        return step
 
     def unfolded(self, sequences, states, step):
         """All outputs and the last states, with a function that takes and gives what the step does, in one list."""
@@ -183,42 +192,39 @@ class Loop(InFloat32, keras.layers.Layer):
         return outputs[0], states
 
     def _train(self, sequences, states):
-        quantizers = [x for x in self.step._flatten_layers() if isinstance(x, ActivationQuantizer) and x.observes]
+        parts = self.step._flatten_layers()
+        quantizers = [x for x in parts if isinstance(x, ActivationQuantizer)]
+        observing = [x for x in quantizers if x.observes]
+        memory = self._memory([*quantizers, *(entrance.grid for entrance in self.entrances.values())])
+        for layer in parts:
+            if isinstance(getattr(layer, "kernel_quantizer", None), WeightQuantizer):
+                kernel = layer.kernel_quantizer.in_training(layer.kernel, layer.kernel_axes)
+                memory[id(layer.kernel_quantizer), "in_training"] = kernel
+            if isinstance(layer, StepDropout):
+                layer.draw((ops.shape(sequences[0])[0], *layer.output.shape[1:]))
         noted = []
-        for layer, shape in self._dropouts():
-            layer.draw((ops.shape(sequences[0])[0], *shape))
 
-        def step(xs, states):
-            with in_steps.steps(quantizers) as notes:
-                outputs = _in_float32(self.step([*xs, *states], training=True))
+        def step(flat):
+            *flat, most = flat
+            with in_steps.steps(observing) as notes, in_steps.recalling(in_steps.Closed(memory)):
+                outputs = tree.flatten(self.step(flat, training=True))
             noted[:] = [notes]
-            return outputs[:1], outputs[1:], notes.numbers()
+            return [*outputs, ops.maximum(most, ops.stop_gradient(notes.numbers()))]
 
-        outputs, states, numbers = backend.unfold_in_training(
-            step,
-            self.step.trainable_variables,
-            sequences,
-            states,
-            self._shapes,
-            self._length(sequences),
-            self.go_backwards,
-            in_steps.MOST * len(quantizers),
-        )
-        noted[0].take(numbers)
-        return outputs[0], states
+        seen = ops.full((in_steps.MOST * len(observing),), -float("inf"))
+        outputs, (*states, seen) = self.unfolded(sequences, [*states, seen], step)
+        noted[0].take(seen)
+        return outputs, states
 
-    @property
-    def traced(self):
-        """The step as a graph, which tracing notes down here."""
-        return self._traced.graph
-
-    @traced.setter
-    def traced(self, step):
-        self._traced.graph = step
-
-    def _dropouts(self):
-        """Layers that leave out a part of a state, with its shape."""
-        return [(layer, layer.output.shape[1:]) for layer in self.step.layers if isinstance(layer, StepDropout)]
+    @staticmethod
+    def _memory(quantizers):
+        """What all steps have in common of the ranges, computed once."""
+        memory = {}
+        with in_steps.recalling(memory):
+            for quantizer in quantizers:
+                quantizer.params()
+                quantizer.ends_in_training()
+        return memory
 
     def float_call(self, inputs):
         """The loop in float."""

@@ -12,7 +12,7 @@ from keras_quant.integer.params import INT8
 from keras_quant.integer.state import Program, state_bits
 from keras_quant.layers.activation import QuantSigmoid, QuantTanh
 from keras_quant.layers.annotation import annotation
-from keras_quant.quantizers import FixedGrid, StateRange
+from keras_quant.quantizers import FixedGrid, StateRange, in_steps
 from keras_quant.settings import InFloat32
 
 
@@ -66,6 +66,9 @@ class StateUpdate(InFloat32, keras.layers.Layer):
 
     def grid(self):
         """The step of the state's grid, a power of two, and how far it reaches, float32 scalars."""
+        return in_steps.remembered(self, "grid", self._grid)
+
+    def _grid(self):
         reaches, table = _table(self.count, tuple(map(tuple, self.program)), self._gates)
         place = ops.sum(ops.cast(backend.read(self.output_quantizer.reach) > reaches[:-1], "int32"))
         return ops.take(table, place), ops.take(reaches, place)

@@ -9,6 +9,7 @@ from keras_quant import backend, integer, quantizers
 from keras_quant.errors import QuantizationError, UnsupportedLayerError
 from keras_quant.layers.annotation import without_unit
 from keras_quant.layers.base import QuantLayer
+from keras_quant.quantizers import in_steps
 from keras_quant.settings import FLOAT
 
 
@@ -130,6 +131,9 @@ class QuantWeighted(QuantLayer):
         Returns:
             `integer.FoldedWeights`.
         """
+        return in_steps.remembered(self, "folded", lambda: self._folded_weights(x, y))
+
+    def _folded_weights(self, x, y):
         scale = ops.reshape(self.kernel_quantizer.scale(self.kernel, self.kernel_axes), (-1,))
         zeros = ops.zeros_like(scale, dtype="float64")
         bias = zeros if self.bias is None else ops.cast(self.bias, "float64")

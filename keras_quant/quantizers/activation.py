@@ -64,6 +64,9 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
         `s = max(-min, max) / highest`, `z = 0`, over the union of the group's ranges; computed in float64 and rounded once,
         so that eager, graph and XLA execution agree to the last bit.
         """
+        return in_steps.remembered(self, "params", self._params)
+
+    def _params(self):
         own = type(self), self.type, self.symmetric, self.power_of_two, self._is_unsigned
         grid = backend.traced_once(
             own, self._grid, [], [ops.convert_to_tensor(v) for v in self._shared_range()], is_small=True
@@ -208,7 +211,11 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
         """`fake_quant` without a gradient for the range."""
         if not self.fake_quant_enabled:
             return x
-        return backend.fake_quant(self._with_noise(x), *self._ends_to_nudge(), self.type.bits, self.type.is_narrow)
+        return backend.fake_quant(self._with_noise(x), *self.ends_in_training(), self.type.bits, self.type.is_narrow)
+
+    def ends_in_training(self):
+        """The range as `backend.fake_quant` takes it."""
+        return in_steps.remembered(self, "ends", self._ends_to_nudge)
 
     def _ends_to_nudge(self):
         """What `backend.fake_quant` takes for `training_ends`: the same, or a range in which it finds the zero point."""

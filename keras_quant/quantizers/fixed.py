@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_quant.errors import QuantizationError
 from keras_quant.integer.params import INT8, QuantParams
+from keras_quant.quantizers import in_steps
 from keras_quant.quantizers.activation import ActivationQuantizer, UniformQuantizer
 from keras_quant.quantizers.registry import register
 
@@ -53,6 +54,11 @@ class FixedGrid(ActivationQuantizer):
     def range(self):
         low, high = (self.scale * (bound - self.zero_point) for bound in (INT8.low, INT8.high))
         return ops.convert_to_tensor(low, "float32"), ops.convert_to_tensor(high, "float32")
+
+    def round_to_grid(self, x):
+        # Gates and candidates of a recurrent layer: what they are made of was rounded to steps several times as large, and
+        # what is made of them is rounded again.
+        return x if in_steps.is_active() else super().round_to_grid(x)
 
     def params(self):
         return QuantParams(

@@ -1,7 +1,8 @@
-"""Ranges of tensors that a recurrent layer makes anew in each step: what training observes in all of them together.
+"""What the steps of a recurrent layer have in common: ranges, and what is computed of weights and ranges alone.
 
 A quantizer that would move its range in every step would pay for a hundred updates a batch, and a loop's body is no place
 for variables. Inside `steps()` it notes down its summary of the step instead; who runs the steps takes the largest of each.
+Likewise integer weights and scales are the same in all steps: they are computed once, outside of the loop, and `recalled`.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ from keras import ops
 
 from keras_quant import backend
 
-_NOTES = []
+_NOTES, _MEMORIES = [], []
 
 
 @contextlib.contextmanager
@@ -28,6 +29,11 @@ def steps(quantizers):
         yield _NOTES[-1]
     finally:
         _NOTES.pop()
+
+
+def is_active():
+    """Whether the steps of a recurrent layer are being trained."""
+    return bool(_NOTES)
 
 
 def note(quantizer, x):
@@ -68,3 +74,34 @@ class Notes:
 
 # Numbers in the summary of one quantizer, at most.
 MOST = 2
+
+
+@contextlib.contextmanager
+def recalling(memory):
+    """What is `remembered` inside is taken from a dict, and put there first if it is not in it.
+
+    Args:
+        memory: dict; who runs the steps fills it outside of their loop, since what a loop's body makes stays there.
+    """
+    _MEMORIES.append(memory)
+    try:
+        yield memory
+    finally:
+        _MEMORIES.pop()
+
+
+def remembered(owner, name, compute):
+    """What `compute` makes, which is the same in all steps, of weights or ranges of `owner`."""
+    if not _MEMORIES:
+        return compute()
+    memory, key = _MEMORIES[-1], (id(owner), name)
+    if key not in memory:
+        made = compute()
+        if not isinstance(memory, Closed):
+            memory[key] = made
+        return made
+    return memory[key]
+
+
+class Closed(dict):
+    """A memory inside of the loop, which takes no more."""

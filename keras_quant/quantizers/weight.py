@@ -9,7 +9,7 @@ from keras import ops
 from keras_quant import backend
 from keras_quant.errors import QuantizationError
 from keras_quant.integer.params import inverse_of
-from keras_quant.quantizers import ranges
+from keras_quant.quantizers import in_steps, ranges
 from keras_quant.quantizers.activation import NARROWEST, power_of_two_above
 from keras_quant.quantizers.phase import Phased
 from keras_quant.quantizers.registry import KERNEL, check_bits, register
@@ -99,7 +99,12 @@ class WeightQuantizer(InFloat32, Phased, keras.layers.Layer):
 
     def in_training(self, kernel, reduce_axes):
         """What a training step of the present phase computes with: `fake_quant`, or the weights as they are."""
-        return self.fake_quant(kernel, reduce_axes) if self.fake_quant_enabled else backend.read(kernel)
+        make = lambda: self.fake_quant(kernel, reduce_axes) if self.fake_quant_enabled else backend.read(kernel)
+        return in_steps.remembered(self, "in_training", make)
+
+    def in_inference(self, kernel, reduce_axes):
+        """The values that the integers stand for."""
+        return in_steps.remembered(self, "in_inference", lambda: self.fake_quant(kernel, reduce_axes))
 
     def get_config(self):
         return {**super().get_config(), **self._width_config()}
