@@ -8,6 +8,7 @@ from keras_quant.backend.arrays import (
     clip,
     compiles_with_xla,
     constant,
+    cut_in_parts,
     dense,
     erfc,
     is_symbolic,
@@ -30,6 +31,7 @@ from keras_quant.backend.columns import largest_size
 from keras_quant.backend.fake_quant import (
     constant_fake_quant,
     fake_quant,
+    inner_ends,
     learned_fake_quant,
     only_gradient,
     scale_gradient,

@@ -26,6 +26,22 @@ def constant(value, dtype=tf.float32):
     return constants[key]
 
 
+def cut_in_parts(x, axis, begin, end):
+    """`x[begin:end]` along an axis, of parts of one length that a tensor is cut in once; `None` where it is no such part.
+
+    The gradient of all parts together is one tensor; that of a slice is as large as `x`, for each of them.
+    """
+    size = x.shape[axis]
+    begin, end, _ = slice(begin, end).indices(size)
+    length = end - begin
+    if length <= 0 or begin % length or size % length:
+        return None
+    known = x.__dict__.setdefault("_keras_quant_parts", {})
+    if (axis, length) not in known:
+        known[axis, length] = tf.split(x, size // length, axis)
+    return known[axis, length][begin // length]
+
+
 def smallest(x):
     """The smallest value of a tensor, a scalar."""
     return tf.raw_ops.Min(input=x, axis=_all_axes(x))

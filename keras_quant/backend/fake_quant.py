@@ -10,7 +10,7 @@ from keras_quant.backend.gradient import custom_gradient
 SMALLEST = 1e-30
 
 
-def fake_quant(x, low, high, bits=8, narrow=False):
+def fake_quant(x, low, high, bits=8, narrow=False, inside=None):
     """Quantize and dequantize onto the levels of `bits` bits over `[low, high]`; clipped straight-through gradient.
 
     One pass forward, one backward. With 8 bits `low` and `high` may be any range that holds zero, otherwise they must be
@@ -18,16 +18,27 @@ def fake_quant(x, low, high, bits=8, narrow=False):
 
     With 8 bits the gradient is told from the result, which the next operation keeps anyway, so that nobody keeps `x`: what
     is rounded to an end counts as outside, half a step of 255. A range that is not nudged is off by half a step at most, so
-    that the same bounds tell the ends of the grid.
+    that the same bounds tell the ends of the grid; `inside` are those bounds, `inner_ends`, where they are known.
     """
+    inside = inner_ends(low, high, bits) if inside is None else inside
 
     @custom_gradient
     def forward(x):
         y = _on_levels(x, low, high, bits, narrow)
-        told_by = _told_by(x, y, low, high, bits)
-        return y, lambda upstream: _inside(upstream, *told_by)
+        told_by = y if bits == 8 else x
+        return y, lambda upstream: _inside(upstream, told_by, *inside)
 
     return forward(x)
+
+
+def inner_ends(low, high, bits):
+    """Between which values a gradient passes: of what is rounded to 8 bits, of what is to be rounded to fewer or more."""
+    if bits != 8:
+        return low, high
+    if isinstance(low, float):
+        return SMALLEST, high * constant(1.0 - 0.5 / 255.0)
+    half = (high - low) * constant(0.5 / 255.0)
+    return low + half, high - half
 
 
 def learned_fake_quant(x, low, high, learned_low, learned_high, share, bits, narrow, from_rounding):
@@ -174,16 +185,6 @@ def scale_gradient(x, factor):
         return tf.identity(x), lambda upstream: upstream * tf.cast(factor, x.dtype)
 
     return forward(x)
-
-
-def _told_by(x, y, low, high, bits):
-    """What tells which values are inside, as `_inside` takes it."""
-    if bits != 8:
-        return x, low, high
-    if isinstance(low, float):
-        return y, SMALLEST, high * constant(1.0 - 0.5 / 255.0)
-    half = (high - low) * constant(0.5 / 255.0)
-    return y, low + half, high - half
 
 
 def _after(total, x):

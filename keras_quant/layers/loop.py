@@ -50,7 +50,7 @@ class StepInput(QuantLayer, keras.layers.Layer):
 
     def main_call(self, inputs, training=None):
         if training:
-            return annotate(ops.copy(inputs), self.grid)
+            return annotate(inputs, self.grid)
         y = self.grid.params()
         integers = to_grid(inputs, y)
         return annotate(integers * y.scale, self.grid, Quantized(integers, y))
@@ -209,7 +209,7 @@ class Loop(InFloat32, keras.layers.Layer):
             with in_steps.steps(observing) as notes, in_steps.recalling(in_steps.Closed(memory)):
                 outputs = tree.flatten(self.step(flat, training=True))
             noted[:] = [notes]
-            return [*outputs, ops.maximum(most, ops.stop_gradient(notes.numbers()))]
+            return [*outputs, ops.stop_gradient(ops.maximum(most, notes.numbers()))]
 
         seen = ops.full((in_steps.MOST * len(observing),), -float("inf"))
         outputs, (*states, seen) = self.unfolded(sequences, [*states, seen], step)

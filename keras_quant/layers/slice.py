@@ -4,10 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_quant import backend
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.gather import QuantGather
 from keras_quant.layers.registry import computes
 from keras_quant.layers.reshape import check_batch_stays
+from keras_quant.quantizers import in_steps
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
@@ -34,6 +36,12 @@ class QuantSlice(QuantGather, keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         shape = super().compute_output_shape(input_shape)
         return shape if self.target_shape is None else (shape[0], *self.target_shape)
+
+    def train_arithmetic(self, inputs):
+        cut = [(axis, *s[:2]) for axis, s in enumerate(self.slices, 1) if any(v is not None for v in s)]
+        whole = len(cut) == 1 and self.target_shape is None and all(s[2:] in ([], [None], [1]) for s in self.slices)
+        part = backend.cut_in_parts(inputs, *cut[0]) if whole and in_steps.is_active() else None
+        return self.float_call(inputs) if part is None else part
 
     def float_call(self, inputs):
         outputs = inputs[(slice(None), *(slice(*s) for s in self.slices))]

@@ -211,11 +211,17 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
         """`fake_quant` without a gradient for the range."""
         if not self.fake_quant_enabled:
             return x
-        return backend.fake_quant(self._with_noise(x), *self.ends_in_training(), self.type.bits, self.type.is_narrow)
+        low, high, inside = self.ends_in_training()
+        return backend.fake_quant(self._with_noise(x), low, high, self.type.bits, self.type.is_narrow, inside)
 
     def ends_in_training(self):
-        """The range as `backend.fake_quant` takes it."""
-        return in_steps.remembered(self, "ends", self._ends_to_nudge)
+        """The range as `backend.fake_quant` takes it: low, high and its `inner_ends`."""
+
+        def ends():
+            low, high = self._ends_to_nudge()
+            return low, high, backend.inner_ends(low, high, self.type.bits)
+
+        return in_steps.remembered(self, "ends", ends)
 
     def _ends_to_nudge(self):
         """What `backend.fake_quant` takes for `training_ends`: the same, or a range in which it finds the zero point."""
