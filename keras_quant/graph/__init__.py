@@ -1,6 +1,6 @@
 """A model as one flat graph of leaf layers, and the passes over it."""
 
-from keras_quant.graph import composed, contraction, encodings, fourier, linear, moved, patches, recurrent, top_k
+from keras_quant.graph import composed, contraction, drop_in, encodings, fourier, linear, moved, patches, recurrent, top_k
 from keras_quant.graph.apart import ranges_apart, warn_of_ranges_apart, with_float_ends
 from keras_quant.graph.graph import Graph, Node, Value
 from keras_quant.graph.halves import settle_halves

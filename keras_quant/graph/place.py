@@ -46,8 +46,13 @@ def place(graph, name, fallback=None):
 
 def _build(graph, name, fallback, enter):
     """The model, each of its inputs passed through `enter`."""
+    return place_behind(graph, name, lambda _, x: enter(x, f"{x.name}_float"), fallback)
+
+
+def place_behind(graph, name, enter, fallback=None):
+    """As `place`, with each input passed through a function (index, tensor) → tensor."""
     inputs = [keras.Input(batch_shape=v.shape, dtype=_dtype(v), name=v.name) for v in graph.inputs]
-    placed = _Placed({v: enter(x, f"{v.name}_float") for v, x in zip(graph.inputs, inputs)}, graph.weights)
+    placed = _Placed({v: enter(i, x) for i, (v, x) in enumerate(zip(graph.inputs, inputs))}, graph.weights)
     for node in graph.nodes:
         _place(node, placed, fallback)
     outputs = _named_outputs(graph, placed)

@@ -60,6 +60,7 @@ from keras_quant.layers.entrance import FloatEntrance, is_quantized
 from keras_quant.layers.gather import QuantFlip, QuantRoll, QuantTake
 from keras_quant.layers.gelu import QuantGELU
 from keras_quant.layers.log_softmax import QuantLogSoftmax
+from keras_quant.layers.loop import Loop, StepInput
 from keras_quant.layers.masked_mean import QuantMaskedMean
 from keras_quant.layers.matmul import QuantEinsum, QuantMatmul
 from keras_quant.layers.maximum import QuantMaximum, QuantMinimum
@@ -90,6 +91,16 @@ from keras_quant.layers.pooling1d import (
     QuantMaxPooling1D,
 )
 from keras_quant.layers.prelu import QuantPReLU
+from keras_quant.layers.recurrent import (
+    QuantBidirectional,
+    QuantConvLSTM1D,
+    QuantConvLSTM2D,
+    QuantConvLSTM3D,
+    QuantGRU,
+    QuantLSTM,
+    QuantRNN,
+    QuantSimpleRNN,
+)
 from keras_quant.layers.reduce import QuantMax, QuantMean, QuantMin, QuantSum
 from keras_quant.layers.refused import refuses
 from keras_quant.layers.registry import (

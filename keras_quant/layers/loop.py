@@ -35,6 +35,10 @@ class StepInput(QuantLayer, keras.layers.Layer):
         """The quantizer whose grid the values lie on."""
         return self._held.quantizer
 
+    def __dir__(self):
+        # Keras saves what it finds here; the grid is another layer's.
+        return [name for name in super().__dir__() if name != "grid"]
+
     def lie_on(self, quantizer):
         """Take another quantizer's grid, without making it a part of this layer."""
         self._held.quantizer = quantizer

@@ -288,3 +288,29 @@ def test_a_state_keeps_to_its_range(tmp_path):
     x = np.abs(np.random.default_rng(0).standard_normal((8, 60, 2))).astype("float32")
     qmodel = kq.quantize(shake(model), "int8", 0.1 * x)
     ship(qmodel, tmp_path, 4 * x)
+
+
+DROP_IN = {
+    "lstm": lambda x: kq.layers.QuantLSTM(6, return_sequences=True)(x),
+    "gru_after_dense": lambda x: kq.layers.QuantGRU(6)(kq.layers.QuantDense(4)(x)),
+    "simple_in_four_bits": lambda x: kq.layers.QuantSimpleRNN(6, policy="w4a8")(x),
+    "cells": lambda x: kq.layers.QuantRNN([L.LSTMCell(4), L.GRUCell(3)])(x),
+    "both_ways": lambda x: kq.layers.QuantBidirectional(L.LSTM(4))(x),
+    "masked": lambda x: kq.layers.QuantLSTM(6)(L.Masking()(x)),
+    "states": lambda x: kq.layers.QuantGRU(6)(x, initial_state=kq.layers.QuantGRU(6, return_state=True)(x)[1]),
+}
+
+
+@pytest.mark.parametrize("name", few(DROP_IN, "gru_after_dense"))
+def test_built_by_hand(name, tmp_path):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((LONG, 5))
+    qmodel = keras.Model(x, kq.layers.QuantDense(2)(DROP_IN[name](x)))
+    qmodel.compile("adam", "mse")
+    data = words(LONG)
+    qmodel.fit(data, np.zeros((24, *qmodel.output_shape[1:])), epochs=2, verbose=0)
+    kq.calibrate(qmodel, data, verbose=0)
+    ship(qmodel, tmp_path, data)
+    qmodel.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(again.predict(data, verbose=0), qmodel.predict(data, verbose=0))
