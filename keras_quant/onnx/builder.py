@@ -35,6 +35,12 @@ class Builder:
         self.inputs, self.outputs, self.functions = [], [], []
         self._taken = set()
 
+    def inside(self, batch_size):
+        """A `Builder` of a loop's body: the constants are the model's, and no name is taken twice."""
+        made = Builder(self.opset, batch_size)
+        made.initializers, made.paths, made._taken = self.initializers, self.paths, self._taken
+        return made
+
     def unique(self, name):
         """The name, or, if it is taken, one made of it."""
         made, count = name, 0
@@ -97,6 +103,10 @@ class Builder:
         batch = "batch" if self.batch_size is None else self.batch_size
         return helper.make_tensor_value_info(name, DTYPES[dtype], [batch, *shape])
 
+    def body(self, name):
+        """The graph of a loop's body, without what reaches none of its outputs."""
+        return helper.make_graph(_needed(self.nodes, self.outputs)[0], name, self.inputs, self.outputs)
+
     @property
     def bytes(self):
         """Of the constants that the outputs need."""
@@ -124,13 +134,18 @@ class Builder:
         return model, apart
 
     def _prune(self):
-        used, kept = {info.name for info in self.outputs}, []
-        for node in reversed(self.nodes):
-            if used.intersection(node.output):
-                kept.append(node)
-                used.update(_read(node))
-        self.nodes = kept[::-1]
+        self.nodes, used = _needed(self.nodes, self.outputs)
         self.initializers = {name: value for name, value in self.initializers.items() if name in used}
+
+
+def _needed(nodes, outputs):
+    """Those nodes that lead to outputs, and the names of all values that are read."""
+    used, kept = {info.name for info in outputs}, []
+    for node in reversed(nodes):
+        if used.intersection(node.output):
+            kept.append(node)
+            used.update(_read(node))
+    return kept[::-1], used
 
 
 def _references(tensors, location):

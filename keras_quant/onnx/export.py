@@ -50,14 +50,10 @@ def _written(qmodel, path, opset, batch_size, storage, input_type, output_type, 
         _output(name, tensor, lowering, output_type)
     builder = lowering.builder
     model, apart = builder.finish(qmodel.name, data_name(path) if builder.bytes > largest else None)
-    layers = {node.path: lowering.tensors[v] for node in graph.nodes for v in _tensors(node)}
+    made = {path: value for node in graph.nodes for path, value in node.named_outputs().items()}
+    layers = {path: lowering.tensors[value] for path, value in made.items() if value.note is not None}
     places.note(model, layers, {**outputs, **lowering.given})
     return write_model(path, model, apart), builder.paths
-
-
-def _tensors(node):
-    """The integers that a node makes."""
-    return [v for v in tree.flatten(node.outputs) if v.note is not None]
 
 
 def _check(batch_size, opset, storage, input_type, output_type):

@@ -13,6 +13,7 @@ from keras_quant.graph.expand import expand
 from keras_quant.graph.graph import Value, in_inference
 from keras_quant.graph.rules import Rules
 from keras_quant.layers import Quantize, QuantLayer, is_quantized
+from keras_quant.layers.loop import Loop
 from keras_quant.onnx.builder import DTYPES
 from keras_quant.onnx.file import LARGEST
 from keras_quant.onnx.floats import Layers, convert
@@ -78,21 +79,36 @@ def lower(qmodel, opset, batch_size=None, storage="uint8", input_type=None, larg
     lowering = Lowering(opset, batch_size, storage, largest)
     for value in graph.inputs:
         lowering.tensors[value] = _input(value, graph, lowering, input_type)
+    lower_nodes(lowering, graph)
+    return lowering, graph
+
+
+def lower_nodes(lowering, graph):
+    """Write the nodes of a graph, whose inputs are in `lowering.tensors`.
+
+    Args:
+        lowering: `Lowering`.
+        graph: `Graph` of a quantized model, or of one step of a loop.
+    """
     for nodes in _runs(graph):
         lowering.path = nodes[0].path
         if isinstance(nodes[0].operation, QuantLayer):
             _lower_quantized(*nodes, lowering)
+        elif isinstance(nodes[0].operation, Loop):
+            _lower_loop(*nodes, lowering)
         elif _rule(nodes[0]) is not None:
             _lower_float(*nodes, lowering)
         else:
             _lower_island(nodes, graph, lowering)
-    return lowering, graph
 
 
 def _check_opset(graph, opset):
     """Refuse layers on int16 where QuantizeLinear has none."""
     if opset >= INT16_SINCE:
         return
+    for node in graph.nodes:
+        if isinstance(node.operation, Loop):
+            _check_opset(node.operation.traced.graph, opset)
     quantized = [n for n in graph.nodes if isinstance(n.operation, QuantLayer) and not isinstance(n.operation, Quantize)]
     wide = [n.path for n in quantized if n.output.note.quantizer.params().type.storage == "int16"]
     if wide:
@@ -179,6 +195,15 @@ def _by_tf2onnx(lowering, layer, inputs, output):
     arguments = lambda values: tree.pack_sequence_as(inputs, list(values))
     function = lambda *values: layer.float_call(arguments(values))
     return Made(lowering.function(function, [lowering.real(x, False) for x in tensors], [x.shape for x in tensors]))
+
+
+def _lower_loop(node, lowering):
+    """A rule for loops has an `Output` for each of several results, and returns as many `Tensor`s."""
+    inputs, named = [lowering.tensors[v] for v in node.inputs], node.named_outputs()
+    params = [None if v.note is None else v.note.quantizer.params().stored for v in named.values()]
+    outputs = [Output(path, v.shape[1:], p, rows=v.rows) for (path, v), p in zip(named.items(), params)]
+    made = _rule(node)(lowering, node.operation, inputs, outputs)
+    lowering.tensors.update(zip(named.values(), made, strict=True))
 
 
 def _lower_float(node, lowering):

@@ -86,6 +86,12 @@ class Lowering:
         self.tensors, self.given = {}, {}
         self.path = ""
 
+    def inside(self, batch_size):
+        """A `Lowering` of a loop's body, whose tensors are its own."""
+        made = Lowering(self.opset, batch_size, self.storage, self.largest)
+        made.builder = self.builder.inside(batch_size)
+        return made
+
     @property
     def opset(self):
         return self.builder.opset

@@ -7,8 +7,10 @@ from keras_quant.onnx import (  # noqa: F401
     dynamic_conv,
     elementwise,
     integers,
+    loop,
     masks,
     movement,
     normalization,
     pooling,
+    state,
 )
