@@ -5,11 +5,12 @@ runtime fuses with the pairs around them into integer kernels. Integers are move
 that nothing comes between a pair and its operator.
 """
 
+import keras
 from keras import ops, tree
 
 from keras_quant.errors import ExportError
 from keras_quant.graph import trace
-from keras_quant.graph.expand import expand
+from keras_quant.graph.expand import EXPANSIONS, expand
 from keras_quant.graph.graph import Value, in_inference
 from keras_quant.graph.rules import Rules
 from keras_quant.layers import Quantize, QuantLayer, is_quantized
@@ -73,7 +74,7 @@ def lower(qmodel, opset, batch_size=None, storage="uint8", input_type=None, larg
         CalibrationError: for a layer whose range was never set.
     """
     graph = trace(qmodel, keep_float=True)
-    graph = graph if is_quantized(qmodel) else expand(graph)
+    graph = graph if is_quantized(qmodel) else expand(graph, _of_float())
     check(qmodel, graph)
     _check_opset(graph, opset)
     lowering = Lowering(opset, batch_size, storage, largest)
@@ -100,6 +101,11 @@ def lower_nodes(lowering, graph):
             _lower_float(*nodes, lowering)
         else:
             _lower_island(nodes, graph, lowering)
+
+
+def _of_float():
+    """What operations of a float model become; recurrent layers stay whole, for tf2onnx."""
+    return {cls: made for cls, made in EXPANSIONS.items() if not issubclass(cls, keras.layers.RNN)}
 
 
 def _check_opset(graph, opset):
