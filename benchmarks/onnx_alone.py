@@ -11,7 +11,8 @@ from keras_quant.graph import trace
 from keras_quant.onnx import places, read_model
 from keras_quant.tflite.parity import keras_side
 
-_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(int16)": np.int16}
+_TYPES = {f"tensor({dtype})": np.dtype(dtype) for dtype in ("uint8", "int8", "int16", "bool")}
+_TYPES["tensor(float)"] = np.dtype("float32")
 
 
 @dataclasses.dataclass(frozen=True)

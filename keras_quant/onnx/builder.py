@@ -164,10 +164,23 @@ def _references(tensors, location):
 def _read(node):
     """Names of the values that a node reads, those in the bodies of loops and branches included."""
     yield from node.input
+    for body in bodies_of(node):
+        for inner in body.node:
+            yield from _read(inner)
+
+
+def bodies_of(node):
+    """The graphs inside a node: bodies of loops, branches."""
     for attribute in node.attribute:
-        for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-            for inner in body.node:
-                yield from _read(inner)
+        yield from [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+
+
+def nodes_within(graph):
+    """All nodes of a graph, those in the bodies of loops and branches included."""
+    for node in graph.node:
+        yield node
+        for body in bodies_of(node):
+            yield from nodes_within(body)
 
 
 def opset_of(model):

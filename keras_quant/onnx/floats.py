@@ -12,6 +12,7 @@ from onnx import defs, version_converter
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_quant.errors import ExportError
+from keras_quant.onnx.builder import bodies_of
 from keras_quant.onnx.large import fill
 
 # What TensorFlow takes as a scope's name, which begins with no "_" either.
@@ -105,9 +106,8 @@ def _name_values(graph, builder, layers, names):
     for tensor in graph.initializer:
         tensor.name = names[tensor.name]
     for node in graph.node:
-        for attribute in node.attribute:
-            for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                _name_values_of_body(body, builder, layers, dict(names))
+        for body in bodies_of(node):
+            _name_values_of_body(body, builder, layers, dict(names))
         node.input[:] = [names[name] if name else "" for name in node.input]
         node.output[:] = [names[name] if name else "" for name in node.output]
 

@@ -13,12 +13,13 @@ from keras_quant.integer import QuantParams
 from keras_quant.layers.loop import Loop, StepInput
 from keras_quant.onnx import state as states_rule
 from keras_quant.onnx.lower import lower_nodes, lowers, lowers_float
-from keras_quant.onnx.lowering import Tensor
+from keras_quant.onnx.lowering import Made, Tensor
 
 
 @lowers(StepInput)
 def step_input(lowering, layer, x, output):
-    return x
+    """Real numbers are what a step that is exported alone gets."""
+    return x if x.params is not None else Made(lowering.real(x), x.first)
 
 
 @lowers_float(Loop)

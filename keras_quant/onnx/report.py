@@ -6,7 +6,7 @@ import dataclasses
 import onnx
 from onnx import TensorProto
 
-from keras_quant.onnx.builder import opset_of
+from keras_quant.onnx.builder import bodies_of, nodes_within, opset_of
 from keras_quant.onnx.file import read_model
 from keras_quant.onnx.runtime import optimized
 from keras_quant.tflite.report import TensorInfo
@@ -71,16 +71,17 @@ def describe(path, total=None, paths=None):
     """
     model = read_model(path)
     made = optimized(path, model)
-    names = {node.name for node in model.graph.node}
-    run = {_origin(node.name, names): node.op_type for node in reversed(made.graph.node)}
+    nodes, ran = list(nodes_within(model.graph)), list(nodes_within(made.graph))
+    names = {node.name for node in nodes}
+    run = {_origin(node.name, names): node.op_type for node in reversed(ran)}
     layer = lambda node: (paths or {}).get(node.name, node.name.rpartition("/")[0])
     operators = tuple(
         OnnxOperator(node.op_type, layer(node), node.name, run.get(node.name, ""))
-        for node in model.graph.node
+        for node in nodes
         if node.op_type not in _PAIRS
     )
-    runs = dict(collections.Counter(node.op_type for node in made.graph.node))
-    left = {_origin(name, names) for name in _unfused(made)}
+    runs = dict(collections.Counter(node.op_type for node in ran))
+    left = {_origin(name, names) for name in _unfused(ran)}
     unfused = tuple(op for op in operators if op.node in left)
     total = total if total is not None else model.ByteSize()
     return OnnxReport(str(path), total, opset_of(model), operators, tuple(_tensors(model)), runs, unfused)
@@ -94,12 +95,12 @@ def _origin(name, names):
     return found if found in names else name
 
 
-def _unfused(model):
+def _unfused(nodes):
     """Names of the nodes with weights that read a DequantizeLinear or are read by a QuantizeLinear."""
-    makers = {name: node for node in model.graph.node for name in node.output}
-    quantized = {name for node in model.graph.node if node.op_type == "QuantizeLinear" for name in node.input[:1]}
+    makers = {name: node for node in nodes for name in node.output}
+    quantized = {name for node in nodes if node.op_type == "QuantizeLinear" for name in node.input[:1]}
     left = set()
-    for node in model.graph.node:
+    for node in nodes:
         if node.op_type not in WEIGHTED:
             continue
         read = [makers[name].op_type for name in node.input if name in makers]
@@ -110,11 +111,10 @@ def _unfused(model):
 
 def _tensors(model):
     constants = {t.name: t for t in model.graph.initializer}
-    shapes = {info.name: info for info in onnx.shape_inference.infer_shapes(_light(model)).graph.value_info}
-    shapes |= {info.name: info for info in (*model.graph.input, *model.graph.output)}
-    casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
-    seen = set()
-    for node in model.graph.node:
+    shapes = {info.name: info for info in _values(onnx.shape_inference.infer_shapes(_light(model)).graph)}
+    nodes, seen = list(nodes_within(model.graph)), set()
+    casts = {node.output[0]: node.input[0] for node in nodes if node.op_type == "Cast"}
+    for node in nodes:
         if node.op_type not in _PAIRS or node.input[1] not in constants:
             continue
         name = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
@@ -122,6 +122,13 @@ def _tensors(model):
         if name not in seen:
             seen.add(name)
             yield _tensor(name, node, constants, shapes)
+
+
+def _values(graph):
+    """What is known of the values of a graph, those in bodies included."""
+    yield from (*graph.value_info, *graph.input, *graph.output)
+    for body in (body for node in graph.node for body in bodies_of(node)):
+        yield from _values(body)
 
 
 def _tensor(name, node, constants, shapes):
