@@ -242,7 +242,8 @@ def _lower_island(nodes, graph, lowering):
         return [ops.cast(values[v], "float32") for v in left]
 
     real = [_apart(lowering.tensors[v], lowering) for v in taken]
-    specs = [((lowering.builder.batch_size, *v.shape[1:]), "float32") for v in taken]
+    batch_size = lowering.builder.batch_size
+    specs = [((batch_size and batch_size * v.rows, *v.shape[1:]), "float32") for v in taken]
     values = convert(function, real, specs, lowering.builder, layers, beyond(nodes, lowering.largest))
     for value, name in zip(left, values):
         lowering.tensors[value] = Tensor(value.name, value.shape[1:], None, False, {(False, False): name})
