@@ -122,7 +122,7 @@ class _Scan:
         if given is None:
             return self._zero(f"state_{index}", shape, params)
         value = _held(self.lowering, given, params is not None)
-        if update is not None and update.has_grid:
+        if update is not None and update.has_grid and not self.layer.is_continued:
             value = states_rule.on_grid(self.lowering, update, value, is_free=True)
         return _Carried(f"state_{index}", shape, params, value)
 
