@@ -2,10 +2,11 @@
 
     python benchmarks/onnx_recurrent.py [--seeds 2] [--rounds 60]
 
-Each layer of 32 units on 64 sequences of 49 steps (ConvLSTM2D: 8 filters, 16 of 12), outputs of all steps, with Keras's initial weights
-and trained for a few epochs on moving sums: outputs that differ from `predict` and by how many steps of the grid, sequences in
-which any does. *Alone*: the step's operators on the numbers that Keras gives them, all steps of all sequences. Then
-processor time of one sequence, one thread, median of interleaved rounds, beside the float file of the same layer.
+Each layer of 32 units on 64 sequences of 49 steps (ConvLSTM2D: 8 filters, 16 of 12), outputs of all steps, with Keras's
+initial weights and trained for a few epochs on moving sums: outputs that differ from `predict` and by how many steps of the
+grid, sequences in which any does. *Alone*: the step's operators on the numbers that Keras gives them, all steps of all
+sequences. Then processor time of one sequence, one thread, median of interleaved rounds, beside the float file of the same
+layer.
 """
 
 import argparse
@@ -160,7 +161,14 @@ def main():
                             total[2] = max(total[2], sums[2])
                 kq.export(model, paths[1])
                 times = microseconds(paths, x, options.rounds)
-                alone_ = ", ".join(f"{k.removeprefix('Quant')} {s[0] / s[1]:.0e}" for k, s in own.items() if s[0]) or "–"
+                alone_ = (
+                    ", ".join(
+                        f"{k if k == 'Quantize' else k.removeprefix('Quant')} {s[0] / s[1]:.0e}"
+                        for k, s in own.items()
+                        if s[0]
+                    )
+                    or "–"
+                )
                 print(
                     f"| {name} | {'trained' if trained else 'initial'} | {row[0]:,} of {row[1]:,} | {row[2]} LSB | "
                     f"{row[3]} of {row[4]} | {alone_} | {times[0]:.0f}, {times[1]:.0f} |",
