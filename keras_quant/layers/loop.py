@@ -239,14 +239,24 @@ class Loop(InFloat32, keras.layers.Layer):
     def float_steps(self, inputs):
         """What the step is called with in float, all steps of all sequences as one batch."""
         inputs = tree.flatten(inputs)
-        sequences, states = inputs[: self.sequences], self._first_states(inputs)
+        return self._steps(inputs[: self.sequences], self._first_states(inputs), self.traced.in_float)
+
+    def integer_steps(self, inputs):
+        """What the step is called with in inference: as `float_steps`, on the grids that the step wants."""
+        inputs = tree.flatten(inputs)
+        self.connect(inputs)
+        sequences = inputs[: self.sequences]
+        states = [self._on_grid(index, state) for index, state in enumerate(self._first_states(inputs))]
+        return self._steps(sequences, states, self._step_in_inference(sequences, states))
+
+    def _steps(self, sequences, states, compute):
+        """All steps as one batch, in the order of the computation, with the states that `compute` makes."""
 
         def step(xs, states):
-            return states, _in_float32(self.traced.in_float([*xs, *states]))[1:]
+            return states, _in_float32(compute([*xs, *states]))[1:]
 
         shapes = [tuple(x.shape[1:]) for x in self.step.inputs[self.sequences :]]
         before, _ = backend.unfold(step, sequences, states, shapes, self._length(sequences), self.go_backwards)
-        # In the order of the computation.
         sequences = [ops.flip(x, 1) for x in sequences] if self.go_backwards else sequences
         return [ops.reshape(x, (-1, *x.shape[2:])) for x in (*sequences, *before)]
 

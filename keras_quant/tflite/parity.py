@@ -26,6 +26,7 @@ from keras_quant.settings import FLOAT
 from keras_quant.tflite.aarch64 import Emulator
 from keras_quant.tflite.file import read_model
 from keras_quant.tflite.flatbuffer import one_signature, packed, repack, signature_names, text
+from keras_quant.tflite.loop_parity import inner_comparisons
 from keras_quant.tflite.lower import lower, without_rule
 from keras_quant.tflite.runtime import Runtime, quantize_array
 from keras_quant.tflite.streaming_parity import is_streaming, verify_streaming
@@ -160,27 +161,29 @@ def _verified(qmodel, path, content, model, data, steps, intermediates, verbose,
     if names:
         content, signature = repack(model, extra_outputs=sorted({*inside.values(), *given.values()})), None
     progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
-    with _runtime(content, path, target, signature) as runtime:
-        compare = Comparison(outputs, inside, given, keras_side(qmodel, graph, list(inside), list(given)), runtime)
+    with _runtimes(path, target) as load:
+        loops = inner_comparisons(graph, load) if intermediates else []
+        side = keras_side(qmodel, graph, list(inside), list(given), [loop.node for loop in loops])
+        compare = Comparison(outputs, inside, given, side, load(content, signature), loops)
         compare.tolerate(graph)
         for arrays in input_batches(data, graph.inputs, steps):
             check_inputs(graph, arrays)
             compare.add(dict(zip(inputs, arrays)))
             if progress is not None:
                 progress.add(1)
-    return ParityReport(str(path), compare.samples, [report for _, report in compare.outputs], list(compare.inside.values()))
+    return ParityReport(str(path), compare.samples, [r for _, r in compare.outputs], compare.reports_inside(graph))
 
 
 @contextlib.contextmanager
-def _runtime(content, path, target, signature):
-    """The `Runtime` of a file's bytes on a target."""
+def _runtimes(path, target):
+    """A function (bytes of a file, signature or `None`) → its `Runtime` on a target; `path` is for messages."""
     if target == "host":
-        yield Runtime(content, path, signature=signature)
+        yield lambda content, signature=None: Runtime(content, path, signature=signature)
     elif isinstance(target, Emulator):
-        yield target.runtime(content, path)
+        yield lambda content, signature=None: target.runtime(content, path)
     elif target == "aarch64":
         with Emulator() as emulator:
-            yield emulator.runtime(content, path)
+            yield lambda content, signature=None: emulator.runtime(content, path)
     else:
         raise QuantizationError(f"A file runs on 'host', on 'aarch64' or on an `Emulator`. Received: target={target!r}")
 
@@ -193,15 +196,24 @@ class Comparison:
         inside: dict from layer paths to tensor names in the file.
         given: likewise, of what follows float layers or is quantized by the kernel that reads it, which the Keras side gets
             from the runtime.
-        compute: the Keras side: inputs, values given → (real outputs, values inside).
+        compute: the Keras side: inputs, values given → (real outputs, values inside), and what the steps of loops take.
         runtime: `Runtime`.
+        loops: list of `LoopComparison`s of the graph's loops.
     """
 
-    def __init__(self, outputs, inside, given, compute, runtime):
+    def __init__(self, outputs, inside, given, compute, runtime, loops=()):
         self.outputs = [(tensor, TensorParity(name)) for name, tensor in outputs.items()]  # one may have two names
         self.inside = {path: TensorParity(path) for path in inside}
         self.tensors_inside, self.given, self.compute, self.runtime = inside, given, compute, runtime
-        self.samples = 0
+        self.loops, self.samples = loops, 0
+
+    def reports_inside(self, graph):
+        """`TensorParity` of each tensor inside, those of a loop's steps before its own."""
+        found, own = [], dict(self.inside)
+        for node in graph.nodes:
+            found += [report for loop in self.loops if loop.node is node for report in loop.reports]
+            found += [own.pop(path) for path in node.named_outputs() if path in own]
+        return found
 
     def tolerate(self, graph):
         """Set the tolerance of the tensors that hold real numbers."""
@@ -219,11 +231,13 @@ class Comparison:
         theirs = dict(zip((d["name"] for d in self.runtime.outputs), self.runtime.run(fed)))
         grids = {d["name"]: d for d in self.runtime.outputs}
         given = {path: ops.convert_to_tensor(np.float32(theirs[name])) for path, name in self.given.items()}
-        ours, ours_inside = self.compute(given, *map(ops.convert_to_tensor, arrays.values()))
+        ours, ours_inside, *steps = self.compute(given, *map(ops.convert_to_tensor, arrays.values()))
         for (tensor, report), values in zip(self.outputs, ours):
             report.add(quantize_array(np.asarray(values), grids[tensor]), theirs[tensor])
         for (path, report), integers in zip(self.inside.items(), ours_inside):
             report.add(np.asarray(integers), theirs[self.tensors_inside[path]])
+        for loop, taken in zip(self.loops, *steps):
+            loop.add(taken)
 
 
 # How far real numbers may be apart, as a share of the largest: sums are added in another order; half arithmetic has
@@ -272,8 +286,9 @@ def _is_exact(node):
     return dtypes == {FLOAT} and only_moves(node, policies.get("int8"))
 
 
-def keras_side(qmodel, graph, paths, given):
-    """Compiled: inputs → outputs as `predict` gives them, and what the layers in `paths` make.
+def keras_side(qmodel, graph, paths, given, loops=()):
+    """Compiled: inputs → outputs as `predict` gives them, what the layers in `paths` make, and, where there are `loops`, what
+    the steps of these nodes take.
 
     What the layers in `given` make is handed in: float arithmetic is not exact, all behind it that rounds is. Integers
     stand for the layer's own; real numbers are what the layers read that quantize them.
@@ -285,9 +300,17 @@ def keras_side(qmodel, graph, paths, given):
         if not paths and not given:
             structured = tree.pack_sequence_as(graph.input_structure, list(inputs))
             return tree.flatten(qmodel(structured, training=False)), []
-        values = graph.run(inputs, lambda node, args, kwargs: _computed(node, args, kwargs, handed, makers))
+        taken = {}
+
+        def compute(node, args, kwargs):
+            if node in loops:
+                taken[node] = node.operation.integer_steps(*args)
+            return _computed(node, args, kwargs, handed, makers)
+
+        values = graph.run(inputs, compute)
         outputs = [values[value] for value in tree.flatten(graph.outputs)]
-        return outputs, [_integers(values[wanted[path]]) for path in paths]
+        inside = [_integers(values[wanted[path]]) for path in paths]
+        return (outputs, inside, [taken[node] for node in loops]) if loops else (outputs, inside)
 
     return backend.compiled_for_batches(step)
 
