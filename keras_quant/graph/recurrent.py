@@ -8,6 +8,7 @@ from keras import tree
 from keras.src.ops import numpy as knp
 
 from keras_quant.errors import UnsupportedLayerError
+from keras_quant.graph.call import counts_anew, operations_numbered_by
 from keras_quant.graph.cells import first_states, step_of
 from keras_quant.graph.expand import expands
 from keras_quant.graph.explain import location
@@ -35,7 +36,8 @@ def _nodes(node):
     x, mask = given["sequences"], given.get("mask")
     first = [v for v in tree.flatten(given.get("initial_state")) if v is not None]
     exact = not node.policy.integer_only
-    step, hidden = _float_step(node, x, mask is not None, exact)
+    with operations_numbered_by(counts_anew()):
+        step, hidden = _float_step(node, x, mask is not None, exact)
     graph = trace(step, keep_float=node.policy.computes_in_float, follow_weights=True)
     inside = [dataclasses.replace(n, path=f"{node.path}/{n.path}", source=n.source or node.source) for n in graph.nodes]
     graph = dataclasses.replace(graph, nodes=inside)

@@ -287,8 +287,8 @@ def _is_exact(node):
 
 
 def keras_side(qmodel, graph, paths, given, loops=()):
-    """Compiled: inputs → outputs as `predict` gives them, what the layers in `paths` make, and, where there are `loops`, what
-    the steps of these nodes take.
+    """Compiled: inputs → outputs as `predict` gives them, what the layers in `paths` make, and, where there are `loops`,
+    what the steps of these nodes take.
 
     What the layers in `given` make is handed in: float arithmetic is not exact, all behind it that rounds is. Integers
     stand for the layer's own; real numbers are what the layers read that quantize them.
