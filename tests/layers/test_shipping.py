@@ -389,10 +389,6 @@ OFF_XNNPACK = {
         lambda: masked(added_mask),
         ["GREATER", "RESHAPE", "LOGICAL_AND", "SELECT_V2"],
     ),
-    "recurrent": (
-        lambda: sequential(L.LSTM(6, return_sequences=True), L.GRU(5), L.Dense(3), shape=(20, 5)),
-        ["WHILE", "WHILE"],
-    ),
     "softplus_of_many": (lambda: sequential(L.UpSampling2D(3), L.Conv2D(4, 1, activation="softplus")), TABLE),
     "softmax": (lambda: sequential(L.Flatten(), L.Dense(10, activation="softmax")), ["SOFTMAX", "QUANTIZE"]),
     "softmax_layer": (lambda: sequential(L.Conv2D(4, 1), L.Softmax()), ["SOFTMAX", "QUANTIZE"]),
