@@ -4,11 +4,10 @@ import keras
 
 from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.layers.registry import quantizes
-from keras_quant.settings import InFloat32
 
 
 @keras.saving.register_keras_serializable(package="keras_quant")
-class StepDropout(InFloat32, keras.layers.Layer):
+class StepDropout(keras.layers.Layer):
     """Leaves the same part of a state out in all steps of a batch, in training.
 
     Args:
@@ -28,7 +27,9 @@ class StepDropout(InFloat32, keras.layers.Layer):
         self._factors["of_batch"] = keras.random.dropout(keras.ops.ones(shape), self.rate, seed=self.generator)
 
     def call(self, inputs, training=None):
-        return inputs * self._factors["of_batch"] if training and self._factors else inputs
+        if not training or not self._factors:
+            return inputs
+        return inputs * keras.ops.cast(self._factors["of_batch"], inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
