@@ -12,6 +12,7 @@ from keras_quant.errors import CalibrationError
 from keras_quant.graph import settle_halves, trace, warn_of_ranges_apart
 from keras_quant.graph.gaps import check_masks, warn_of_gaps
 from keras_quant.graph.graph import in_float
+from keras_quant.graph.loops import everywhere
 from keras_quant.graph.picks import check_picked, picking_safely
 from keras_quant.layers import QuantLayer
 from keras_quant.layers.loop import Loop
@@ -118,10 +119,10 @@ def check_ranges(graph):
     Raises:
         CalibrationError: with its path.
     """
-    for node in graph.nodes:
-        if any(value.note is not None and not value.note.quantizer.is_set for value in tree.flatten(node.outputs)):
+    for place in everywhere(graph):
+        if any(value.note is not None and not value.note.quantizer.is_set for value in tree.flatten(place.node.outputs)):
             raise CalibrationError(
-                f"The range of layer '{node.path}' was never set, so nobody knows what its integers stand for. Call "
+                f"The range of layer '{place.path}' was never set, so nobody knows what its integers stand for. Call "
                 "`keras_quant.calibrate` with data, or `fit`, first."
             )
 

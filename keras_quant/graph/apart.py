@@ -8,6 +8,7 @@ from keras.src.ops import numpy
 
 from keras_quant import policy as policies
 from keras_quant.errors import RangesApartWarning
+from keras_quant.graph.loops import everywhere
 from keras_quant.graph.operations import only_moves
 from keras_quant.layers import QuantConcatenate
 
@@ -45,11 +46,12 @@ def ranges_apart(graph):
     Returns:
         List of `Apart`.
     """
-    found = (_worst(node) for node in graph.nodes if isinstance(node.operation, QuantConcatenate))
+    found = (_worst(place) for place in everywhere(graph) if isinstance(place.node.operation, QuantConcatenate))
     return [apart for apart in found if apart is not None and apart.ratio > COARSEST]
 
 
-def _worst(node):
+def _worst(place):
+    node = place.node
     joint = node.output.note.quantizer
     ends = joint.ends(*_joint_range(joint))
     width = ends[1] - ends[0]
@@ -58,7 +60,7 @@ def _worst(node):
     if not parts:
         return None
     name, own, ratio = max(parts, key=lambda part: part[2])
-    return Apart(node.path, name, own, ends, ratio)
+    return Apart(place.path, name, own, ends, ratio)
 
 
 def _own_range(quantizer):

@@ -14,6 +14,7 @@ from keras_quant.graph.graph import Value
 # Their expansions make the same layers at any size, or layers whose weights tell one from another.
 _SAME_AT_ANY_SIZE = {
     *("Average", "Clip", "Concatenate", "EinsumDense", "Fabs", "GaussianBlur", "Glu", "Mish", "Multiply", "ReLU"),
+    *("LSTM", "GRU", "SimpleRNN", "RNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
     *("RGBToGrayscale", "Resizing", "Select", "SobelEdges", "Softmax", "Stack", "StopGradient", "UpSampling2D"),
 }
 _NO_SIZES = {"name", "axis", "axes", "axis1", "axis2", "source", "destination", "strides", "dilation_rate"}

@@ -42,8 +42,8 @@ def warn_of_gaps(seen):
     """
     for node, values in seen.items():
         low, high = (float(v) for v in node.operation.output_quantizer.range())
-        # Of what a concatenation joins, another warning speaks already.
-        if isinstance(node.operation, QuantConcatenate) or max(-low, high) < values.reach / 2:
+        # Of what a concatenation joins, another warning speaks already; what is no integers has steps enough.
+        if isinstance(node.operation, QuantConcatenate) or node.output.note is None or max(-low, high) < values.reach / 2:
             continue
         if _leaves_few_steps(node, values):
             name = node.inputs[0].name if isinstance(node.operation, Quantize) else node.path

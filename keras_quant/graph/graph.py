@@ -181,6 +181,10 @@ class Graph:
         held = most = ways * sum(map(_size, self.inputs))
         for node in self.nodes:
             made = sum(map(_size, tree.flatten(node.outputs)))
+            traced = getattr(node.operation, "traced", None)
+            if traced is not None:  # a loop, all of whose steps are gone through as samples
+                steps = node.inputs[0].rows * node.inputs[0].shape[1]
+                most = max(most, held + steps * traced.graph.most_held(ways, making))
             most, held = max(most, held + making * made), held + ways * made
             held -= ways * sum(map(_size, _read_last(node, unread)))
         return most

@@ -6,9 +6,11 @@ import keras
 from keras.src.ops import nn as keras_nn
 from keras.src.ops import numpy as keras_ops
 
+from keras_quant.graph.loops import inner_graph, steps_of
 from keras_quant.layers import QuantLayer
 from keras_quant.layers.conv import QuantTransposedConvolution
 from keras_quant.layers.derived import is_variable
+from keras_quant.layers.loop import Loop
 from keras_quant.layers.matmul import _BatchMatmul
 
 _COUNTS = {}
@@ -17,7 +19,7 @@ _COUNTS = {}
 def macs(node):
     """Multiply-accumulates of one call on one sample: products of a kernel, or of two tensors, that are summed up.
 
-    Additions, functions and scalings of single values count nothing.
+    Additions, functions and scalings of single values count nothing. A loop counts what its steps do.
 
     Args:
         node: `Node`.
@@ -88,6 +90,18 @@ def _einsum(operation, node):
         return None
     sizes = {label: size for names, value in zip(labels, node.inputs) for label, size in zip(names, value.shape)}
     return node.inputs[0].rows * math.prod(size or 1 for size in sizes.values())
+
+
+@_counts(Loop)
+def _loop(layer, node):
+    inside = [macs(inner) for inner in inner_graph(node).nodes]
+    return None if None in inside else steps_of(node) * sum(inside)
+
+
+@_counts(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
+def _recurrent(layer, node):
+    kernels = layer.cell.kernel, layer.cell.recurrent_kernel
+    return steps_of(node) * sum(math.prod(kernel.shape) for kernel in kernels)
 
 
 @_counts(

@@ -4,6 +4,7 @@ from keras import ops
 
 from keras_quant.errors import CalibrationError
 from keras_quant.graph.graph import Value
+from keras_quant.graph.loops import everywhere
 
 
 def picking_safely(node, args, kwargs, picked):
@@ -31,17 +32,17 @@ def check_picked(graph, picked):
     Raises:
         CalibrationError: with the layer, the ids and the table's size.
     """
-    nodes = [node for node in graph.nodes if hasattr(node.operation, "table_rows")]
-    for node, (low, high, fractions) in zip(nodes, picked):
-        low, high, rows = float(low), float(high), node.operation.table_rows
+    places = [place for place in everywhere(graph) if hasattr(place.node.operation, "table_rows")]
+    for place, (low, high, fractions) in zip(places, picked):
+        low, high, rows = float(low), float(high), place.node.operation.table_rows
         if bool(fractions):
             raise CalibrationError(
-                f"Layer '{node.path}' picks rows of a table by whole numbers, and the data holds fractions. Look whether "
+                f"Layer '{place.path}' picks rows of a table by whole numbers, and the data holds fractions. Look whether "
                 f"ids and features are mixed up. Received: numbers from {low:g} to {high:g}, not all of them whole"
             )
         if low < 0 or high > rows - 1:
             raise CalibrationError(
-                f"Layer '{node.path}' has a table of {rows} rows, so its ids run from 0 to {rows - 1}. Look for ids of "
+                f"Layer '{place.path}' has a table of {rows} rows, so its ids run from 0 to {rows - 1}. Look for ids of "
                 f"another vocabulary in the data, or make the table larger. Received: ids from {low:g} to {high:g}"
             )
 

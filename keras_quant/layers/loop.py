@@ -294,12 +294,22 @@ class Loop(InFloat32, keras.layers.Layer):
 
     def compute_output_spec(self, inputs, training=None):
         inputs = tree.flatten(inputs)
+        self._check_shapes(inputs)
         self.connect(inputs)
         batch, length = inputs[0].shape[:2]
         shape = self._shapes[0]
         outputs = keras.KerasTensor((batch, *([length] if self.return_sequences else []), *shape), "float32")
         states = [keras.KerasTensor((batch, *x.shape[1:]), "float32") for x in self._shown(self.step.outputs[1:])]
         return self._annotated([outputs, *states] if self.return_state else outputs, annotate)
+
+    def _check_shapes(self, inputs):
+        """Refuse sequences and states of another size than the step's; their length is free."""
+        for slot, (x, taken) in enumerate(zip(inputs, self.step.inputs)):
+            own = tuple(x.shape[2 if slot < self.sequences else 1 :])
+            if own != tuple(taken.shape[1:]):
+                raise ValueError(
+                    f"Layer '{self.name}' takes steps and states of shape {tuple(taken.shape[1:])} here. Received: {own}"
+                )
 
     def get_config(self):
         own = (

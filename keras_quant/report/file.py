@@ -8,6 +8,9 @@ from keras_quant.report.histogram import count
 from keras_quant.report.layer import LayerReport
 from keras_quant.report.model import ModelReport
 from keras_quant.tflite import describe, read_model
+from keras_quant.tflite.flatbuffer import one_subgraph
+from keras_quant.tflite.report import tensors_of
+from keras_quant.tflite.subgraphs import located_operators
 
 # Smallest and largest integer of the types that hold quantized values.
 _LIMITS = {"int2": (-2, 1), "int4": (-8, 7), "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
@@ -28,23 +31,25 @@ def report_file(path):
     """
     content, model = read_model(path)
     exported = describe(path, content, model)
-    graph, seen = model.subgraphs[0], set()
-    batch = exported.tensors[graph.inputs[0]].shape[0] if len(graph.inputs) else 1
+    model = one_subgraph(model, model.signatureDefs[0].subgraphIndex if model.signatureDefs else 0)
+    inputs, seen = model.subgraphs[0].inputs, set()
+    batch = exported.tensors[inputs[0]].shape[0] if len(inputs) else 1
     layers = [
-        _operator(index, info, operator, exported.tensors, model, batch, seen)
-        for index, (info, operator) in enumerate(zip(exported.operators, graph.operators))
+        _operator(index, info, one, tensors_of(model, one.place), model, batch, seen)
+        for index, (info, one) in enumerate(zip(exported.operators, located_operators(model)))
     ]
     notes = (NOTE, *([f"Of the first of the signatures {', '.join(exported.signatures)}."] if exported.signatures else []))
     weights = sum(layer.parameters for layer in layers)
     return ModelReport(str(path), tuple(layers), exported, 4 * weights, notes=notes)
 
 
-def _operator(index, info, operator, tensors, model, batch, seen):
-    read = [int(i) for i in operator.inputs if i >= 0]
-    made = tensors[int(operator.outputs[0])]
+def _operator(index, info, one, tensors, model, batch, seen):
+    read = [int(i) for i in one.operator.inputs if i >= 0]
+    made = tensors[int([*one.operator.outputs, *read][0])]
     held = [i for i in read if tensors[i].constant and (tensors[i].scale or tensors[i].dtype.startswith("float"))]
-    new = [i for i in held if i not in seen]
-    seen.update(new)
+    buffer_of = lambda i: model.subgraphs[one.place].tensors[i].buffer
+    new = [i for i in held if buffer_of(i) not in seen]
+    seen.update(map(buffer_of, new))
     inputs = [tensors[i] for i in read if not tensors[i].constant]
     return LayerReport(
         index=index,
@@ -60,7 +65,7 @@ def _operator(index, info, operator, tensors, model, batch, seen):
         runs_on="XNNPACK" if info.on_xnnpack else "built-in kernel",
         reason="" if info.on_xnnpack else f"{info.reason}. {info.remedy}".strip(),
         operators=(info.name,),
-        weights=_weights(held, tensors, model),
+        weights=_weights(held, tensors, model, one.place),
         **_grid(made),
     )
 
@@ -73,13 +78,13 @@ def _grid(tensor):
     return {"low": low, "high": high, "scale": scale, "zero_point": zero_point}
 
 
-def _weights(held, tensors, model):
+def _weights(held, tensors, model, place):
     """`Histogram` of the largest constant of integers."""
     held = [i for i in held if tensors[i].dtype in ("int2", "int4", "int8")]
     if not held:
         return None
     index = max(held, key=lambda i: math.prod(tensors[i].shape))
-    data = np.asarray(model.buffers[model.subgraphs[0].tensors[index].buffer].data, np.uint8)
+    data = np.asarray(model.buffers[model.subgraphs[place].tensors[index].buffer].data, np.uint8)
     return count(_unpacked(data, tensors[index]), *_LIMITS[tensors[index].dtype])
 
 

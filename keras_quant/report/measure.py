@@ -12,6 +12,7 @@ from keras_quant.data import input_batches
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import trace
 from keras_quant.graph.graph import in_float, in_integers
+from keras_quant.graph.loops import everywhere, inner_graph, inner_path
 from keras_quant.graph.sizes import at_size_of
 from keras_quant.integer.params import to_grid
 from keras_quant.layers.annotation import annotate, annotation
@@ -89,13 +90,13 @@ def measure(qmodel, data, steps=None, float_model=None, graph=None):
     graph = trace(qmodel, keep_float=True) if graph is None else graph
     check_ranges(graph)
     reference = None if float_model is None else _Reference(float_model, graph)
-    found, count, samples = {node.path: Measured() for node in graph.nodes}, _samples_at_a_time(graph), 0
+    found, count, samples = {place.path: Measured() for place in everywhere(graph)}, _samples_at_a_time(graph), 0
     for arrays in input_batches(data, graph.inputs, steps):
         samples += len(arrays[0])
         for start in range(0, len(arrays[0]), count):
             inputs = [ops.convert_to_tensor(array[start : start + count]) for array in arrays]
             known = None if reference is None else reference.run(inputs)
-            _run(graph, inputs, functools.partial(_add, found, known))
+            _run(graph, [_Ways(x, x) for x in inputs], functools.partial(_add, found, known))
     return samples, found
 
 
@@ -112,21 +113,32 @@ class _Ways:
     exact: object
 
 
-def _run(graph, inputs, add):
-    """Compute a graph; `add(node, real, alone, exact)` gets each output."""
+def _run(graph, inputs, add, path_of=lambda path: path):
+    """Compute a graph; `add(path, value, real, alone, exact)` gets each output.
+
+    Args:
+        graph: `Graph`.
+        inputs: list of `_Ways`.
+        add: the function.
+        path_of: path of a node → that which `add` gets.
+    """
 
     def compute(node, args, kwargs):
         pick = lambda way: tree.map_structure(lambda x: getattr(x, way) if isinstance(x, _Ways) else x, (args, kwargs))
         (real_args, real_kwargs), (exact_args, exact_kwargs) = pick("real"), pick("exact")
+        if inner_graph(node) is not None:
+            steps = map(_Ways, node.operation.float_steps(*real_args), node.operation.integer_steps(*exact_args))
+            inside = lambda path: inner_path(path_of(node.path), path, node.operation.name)
+            _run(inner_graph(node), list(steps), add, inside)
         real = float_arithmetic(node, real_args, real_kwargs)
         gridded = tree.map_structure(on_grid, (node.args, node.kwargs), (real_args, real_kwargs))
         alone = in_integers(node, *gridded)
         exact = in_integers(node, exact_args, exact_kwargs)
         for outputs in zip(*map(tree.flatten, (node.outputs, real, alone, exact))):
-            add(node, *outputs)
+            add(path_of(node.path), *outputs)
         return tree.map_structure(_Ways, real, exact)
 
-    graph.run([_Ways(x, x) for x in inputs], compute, release=True)
+    graph.run(inputs, compute, release=True)
 
 
 def float_arithmetic(node, args, kwargs):
@@ -145,8 +157,10 @@ def on_grid(value, x):
     return annotate(to_grid(x, params) * params.scale, note.quantizer)
 
 
-def _add(found, known, node, value, real, alone, exact):
-    entry, note = found[node.path], annotation(exact)
+def _add(found, known, path, value, real, alone, exact):
+    if path not in found:  # what a step is given
+        return
+    entry, note = found[path], annotation(exact)
     real, alone, exact = (_numpy(x) for x in (real, alone, exact))
     entry.low, entry.high = min(entry.low, float(real.min())), max(entry.high, float(real.max()))
     entry.values += real.size
@@ -154,7 +168,7 @@ def _add(found, known, node, value, real, alone, exact):
     entry.local_noise += _power(real - alone)
     if note is not None:
         _add_integers(entry, note, real)
-    wanted = real if known is None else known.get(node.path)
+    wanted = real if known is None else known.get(path)
     if wanted is None or wanted.shape != exact.shape:
         entry.noise = None
     elif entry.noise is not None:
@@ -210,5 +224,20 @@ class _Reference:
 
     def run(self, inputs):
         """Dict from paths to outputs, as arrays."""
-        values = self.graph.run(inputs, float_arithmetic)
-        return {node.path: _numpy(values[tree.flatten(node.outputs)[0]]) for node in self.graph.nodes}
+        return _outputs_in_float(self.graph, inputs)
+
+
+def _outputs_in_float(graph, inputs, path_of=lambda path: path):
+    """Dict from paths to outputs, as arrays, those of the layers in loops for all steps; args as of `_run`."""
+    made = {}
+
+    def compute(node, args, kwargs):
+        if inner_graph(node) is not None:
+            inside = lambda path: inner_path(path_of(node.path), path, node.operation.name)
+            made.update(_outputs_in_float(inner_graph(node), node.operation.float_steps(*args), inside))
+        outputs = float_arithmetic(node, args, kwargs)
+        made[path_of(node.path)] = _numpy(tree.flatten(outputs)[0])
+        return outputs
+
+    graph.run(inputs, compute, release=True)
+    return made

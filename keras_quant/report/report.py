@@ -10,6 +10,7 @@ from keras import ops, tree
 
 from keras_quant.errors import ExportError, QuantizationError
 from keras_quant.graph import trace
+from keras_quant.graph.loops import everywhere, inner_graph
 from keras_quant.graph.macs import macs
 from keras_quant.layers import QuantLayer, is_quantized
 from keras_quant.policy import policy_name
@@ -100,7 +101,8 @@ def _exported(model):
 @contextlib.contextmanager
 def _ranges_kept(graph):
     """`export` moves some ranges by millionths; a report leaves the model as it is."""
-    notes = [value.note for node in graph.nodes for value in tree.flatten(node.outputs) if value.note is not None]
+    nodes = [place.node for place in everywhere(graph)]
+    notes = [value.note for node in nodes for value in tree.flatten(node.outputs) if value.note is not None]
     variables = {id(v): v for note in notes for v in note.quantizer.variables}.values()
     before = [ops.convert_to_numpy(variable) for variable in variables]
     try:
@@ -111,18 +113,18 @@ def _ranges_kept(graph):
 
 
 def _layers(graph, exported, measured):
-    nodes, operators = {}, {}
-    for node in graph.nodes:
-        nodes.setdefault(node.path, []).append(node)
+    places, operators = {}, {}
+    for place in everywhere(graph):
+        places.setdefault(place.path, []).append(place)
     for operator in () if exported is None else exported.operators:
         operators.setdefault(operator.layer, []).append(operator)
     counted, stored = set(), {} if exported is None else _stored(exported)
     return tuple(
         dataclasses.replace(
             _layer(index, path, calls, operators.get(path, []), measured.get(path), exported is not None, counted),
-            stored=stored.get(path, ""),
+            stored=stored.get(calls[0].node.path, ""),
         )
-        for index, (path, calls) in enumerate(nodes.items())
+        for index, (path, calls) in enumerate(places.items())
     )
 
 
@@ -132,17 +134,17 @@ def _stored(exported):
     return {tensor.name.removesuffix("/kernel"): tensor.dtype for tensor in kernels}
 
 
-def _layer(index, path, nodes, operators, measured, has_file, counted):
-    """The line of one layer.
+def _layer(index, path, places, operators, measured, has_file, counted):
+    """The line of one layer; a loop's has what the layers inside have not.
 
     Args:
-        nodes: its calls.
+        places: its calls.
         operators: `OperatorInfo`s.
         measured: `Measured` or `None`.
         has_file: whether the model could be exported.
         counted: ids of variables that earlier lines have; this one's are added.
     """
-    first, sums = nodes[0], [macs(node) for node in nodes]
+    first, sums = places[0].node, [_macs(place) for place in places]
     off = [operator for operator in operators if not operator.on_xnnpack]
     return LayerReport(
         index=index,
@@ -162,6 +164,11 @@ def _layer(index, path, nodes, operators, measured, has_file, counted):
         **_grid(first, measured),
         **({} if measured is None else _errors(first, measured)),
     )
+
+
+def _macs(place):
+    own = 0 if inner_graph(place.node) is not None else macs(place.node)
+    return None if own is None else own * place.times
 
 
 def _parameters(operation, counted):

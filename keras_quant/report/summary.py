@@ -11,6 +11,7 @@ from keras_quant.calibrate import check_ranges
 from keras_quant.data import input_batches
 from keras_quant.errors import CalibrationError, QuantizationError
 from keras_quant.graph import trace
+from keras_quant.graph.loops import everywhere
 from keras_quant.layers import is_quantized
 from keras_quant.report.histogram import weight_histogram
 from keras_quant.report.measure import measure
@@ -86,29 +87,29 @@ class QuantizationSummary(keras.callbacks.Callback):
             self._summaries = None
 
     def _grids(self):
-        """The first node of each grid that has a range, its lowest and highest real value, and its scale."""
+        """The path of the first layer of each grid that has a range, its lowest and highest real value, and its scale."""
         seen = set()
-        for node in self._graph.nodes:
-            note = tree.flatten(node.outputs)[0].note
+        for place in everywhere(self._graph):
+            note = tree.flatten(place.node.outputs)[0].note
             if note is None or note.quantizer in seen or not note.quantizer.is_set:
                 continue
             seen.add(note.quantizer)
             params = note.quantizer.params()
             low, high, scale = (float(ops.convert_to_numpy(v)) for v in (params.low, params.high, params.scale))
-            yield node, low * scale, high * scale, scale
+            yield place.path, low * scale, high * scale, scale
 
     def _record(self, epochs):
-        for node, low, high, _ in self._grids():
-            self._points.setdefault(node.path, []).append((epochs, low, high))
+        for path, low, high, _ in self._grids():
+            self._points.setdefault(path, []).append((epochs, low, high))
         self.history = {path: RangeHistory(*zip(*points)) for path, points in self._points.items()}
 
     def _write(self, epoch):
-        for node, low, high, scale in self._grids():
+        for path, low, high, scale in self._grids():
             for name, value in (("range_low", low), ("range_high", high), ("scale", scale)):
-                self._summaries.scalar(f"{name}/{node.path}", value, epoch)
+                self._summaries.scalar(f"{name}/{path}", value, epoch)
         histograms = self.histogram_freq and epoch % self.histogram_freq == 0
-        for node in self._graph.nodes if histograms else ():
-            self._write_histogram(f"weights/{node.path}", weight_histogram(node), epoch)
+        for place in everywhere(self._graph) if histograms else ():
+            self._write_histogram(f"weights/{place.path}", weight_histogram(place.node), epoch)
         for path, measured in self._measured().items():
             self._write_errors(path, measured, epoch)
             if histograms:

@@ -32,19 +32,15 @@ _MACS = {
 }
 
 
-def constant_bytes(model):
-    """Bytes of the constants that each operator is the first to read.
+def constant_bytes(model, operator, graph, counted):
+    """Bytes of the constants that an operator is the first to read.
 
     Args:
         model: `schema.ModelT`.
-
-    Returns:
-        List of integers, one an operator.
+        operator, graph: the operator, and its subgraph.
+        counted: set of the buffers that were read before; its own are added.
     """
-    graph, counted, found = model.subgraphs[0], set(), []
-    for operator in graph.operators:
-        buffers = {graph.tensors[int(index)].buffer for index in operator.inputs if index >= 0} - counted
-        counted |= buffers
-        held = (model.buffers[buffer].data for buffer in buffers)
-        found.append(sum(len(data) for data in held if data is not None))
-    return found
+    buffers = {graph.tensors[int(index)].buffer for index in operator.inputs if index >= 0} - counted
+    counted |= buffers
+    held = (model.buffers[buffer].data for buffer in buffers)
+    return sum(len(data) for data in held if data is not None)

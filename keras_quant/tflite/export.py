@@ -4,8 +4,10 @@ from keras import tree
 
 from keras_quant.errors import ExportError
 from keras_quant.graph import settle_halves, trace
+from keras_quant.graph.loops import everywhere
 from keras_quant.graph.resized import Sizes
 from keras_quant.layers import QuantLayer, is_quantized
+from keras_quant.layers.state import StateUpdate
 from keras_quant.tflite import rules  # noqa: F401  registers the lowering rules
 from keras_quant.tflite.ends import check_end_types, output_tensor
 from keras_quant.tflite.file import write_atomically
@@ -49,10 +51,16 @@ def export_in_memory(qmodel, name, batch_size=1, fallback=None, input_type=None,
     else:
         written = {key: _lowered(model, shape, graph, batch_size, input_type, output_type) for key, shape in sizes.items()}
         content = finish({key: (lowering.writer, *ends) for key, (lowering, *ends) in written.items()}, DESCRIPTION)
-        of_integers = {node.path for node in graph.nodes if isinstance(node.operation, QuantLayer)}
+        of_integers = {place.path for place in everywhere(graph) if _is_exact(place.node.operation)}
         layers = {key: lowering.layers for key, (lowering, *_) in written.items()}
-        made = {"layers": layers, "of_integers": of_integers}
+        inner = {k: v for lowering, *_ in written.values() for k, v in lowering.writer.inner_layers().items()}
+        made = {"layers": layers, "inner": inner, "of_integers": of_integers}
     return content, describe(name, content, parse(content), **made)
+
+
+def _is_exact(operation):
+    """Whether a layer computes on integers, or on real numbers of which nothing is rounded."""
+    return isinstance(operation, QuantLayer) or (isinstance(operation, StateUpdate) and operation.has_grid)
 
 
 def _converted(model, sizes, batch_size):

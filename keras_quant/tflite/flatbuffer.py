@@ -108,15 +108,22 @@ def one_signature(model, name):
     Returns:
         `schema.ModelT`.
     """
-    alone = copy.copy(model)
     (chosen,) = [s for s in model.signatureDefs if text(s.signatureKey) == name]
-    signature = copy.copy(chosen)
-    alone.subgraphs, alone.signatureDefs = [model.subgraphs[chosen.subgraphIndex]], [signature]
-    if len(model.subgraphs) > len(model.signatureDefs):
-        # Loops name the subgraphs behind those of the signatures by their places, which stay.
-        place = chosen.subgraphIndex
-        alone.subgraphs += [model.subgraphs[0 if i == place else i] for i in range(1, len(model.subgraphs))]
-    signature.subgraphIndex = 0
+    alone, signature = one_subgraph(model, chosen.subgraphIndex), copy.copy(chosen)
+    if len(model.subgraphs) == len(model.signatureDefs):
+        del alone.subgraphs[1:]
+    alone.signatureDefs, signature.subgraphIndex = [signature], 0
+    return alone
+
+
+def one_subgraph(model, place):
+    """The parsed model in which another subgraph is the first; args and return value as of `one_signature`.
+
+    Loops name the subgraphs inside by their places, which stay.
+    """
+    alone, count = copy.copy(model), len(model.subgraphs)
+    alone.subgraphs = [model.subgraphs[i] for i in (place, *(0 if i == place else i for i in range(1, count)))]
+    alone.signatureDefs = []
     return alone
 
 

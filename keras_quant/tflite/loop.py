@@ -11,6 +11,7 @@ import numpy as np
 from keras import tree
 
 from keras_quant.errors import ExportError
+from keras_quant.graph.loops import inner_path
 from keras_quant.layers.loop import Loop, StepInput
 from keras_quant.tflite import state as states_rule
 from keras_quant.tflite.lower import Lowering, lower_nodes, lowers, lowers_float
@@ -83,8 +84,10 @@ class _Form:
     def step(self, lowering, inputs):
         """Write the operators of one step; returns what it gives: the output, and the states."""
         lowering.tensors = dict(zip(self.graph.inputs, inputs))
-        lowering.moved = {}
+        lowering.moved, outside = {}, lowering.path_of
+        lowering.path_of = lambda path: inner_path(self.path, path, self.layer.name)
         lower_nodes(lowering, self.graph.nodes)
+        lowering.path_of = outside
         return [lowering.tensors[v] for v in tree.flatten(self.graph.outputs)]
 
     def cut(self, lowering, x, place, name, shape):

@@ -2,14 +2,9 @@
 
 import numpy as np
 
-from keras_quant.layers.loop import Loop
+from keras_quant.graph.loops import inner_path, loops_of
 from keras_quant.tflite.flatbuffer import SIGNATURE, finish
 from keras_quant.tflite.lower import Lowering, Output, lower_nodes
-
-
-def loops_of(graph):
-    """The nodes of a graph that are loops."""
-    return [node for node in graph.nodes if isinstance(node.operation, Loop)]
 
 
 class LoopComparison:
@@ -35,7 +30,7 @@ class LoopComparison:
         self.compare = Comparison({}, inside, given, side, runtime(content), inner_comparisons(self.graph, runtime))
         self.compare.tolerate(self.graph)
         for path, report in self.compare.inside.items():
-            report.name = inner_path(node, path)
+            report.name = inner_path(node.path, path, node.operation.name)
             if node.operation.is_exact and report.tolerance is not None:
                 report.tolerance = 0.0
 
@@ -56,16 +51,6 @@ class LoopComparison:
 def inner_comparisons(graph, runtime):
     """A `LoopComparison` for each loop of a graph; args as there."""
     return [LoopComparison(node, runtime) for node in loops_of(graph)]
-
-
-def inner_path(node, path):
-    """The path of a layer inside a loop.
-
-    Args:
-        node: `Node` of the `Loop`.
-        path: of the layer in the graph of the step.
-    """
-    return f"{node.path}/{path.removeprefix(node.operation.name + '.')}"
 
 
 def step_file(layer):

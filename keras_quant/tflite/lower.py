@@ -106,17 +106,18 @@ class Lowering:
         inputs: dict from the graph's inputs to the file's.
         input_type: wanted of the file's inputs, see `keras_quant.export`.
         resizable: whether the runtime may resize the file's inputs: rules then choose forms that hold no sizes.
+        path_of: function of a node's path → the one that reports name it by.
         is_exact_in_float: whether a quantized layer computes with float32 operators, which half precision would round.
     """
 
     def __init__(self, batch_size, input_type=None, resizable=False):
         self.writer = Writer(batch_size)
         self.resizable = resizable
-        self.layers = {}
+        self.layers = self.writer.layers = {}
         self.tensors = {}
         self.inputs, self.entrances = {}, {}
         self.input_type = input_type
-        self.path = ""
+        self.path, self.path_of = "", lambda path: path
         self.moved = {}
         self.is_exact_in_float = False
 
@@ -267,7 +268,7 @@ def lower_nodes(lowering, nodes, entered=()):
         entered: its inputs whose tensors in the file are integers.
     """
     for node in nodes:
-        lowering.path = node.path
+        lowering.path = lowering.path_of(node.path)
         if any(value in entered for value in node.inputs):
             _enter(node, lowering)
         elif isinstance(node.operation, Loop):

@@ -16,6 +16,9 @@ _EXACT = ("a step of an integer layer that is exact in float", "")
 _FLOAT = ("it computes in float", "Give its layer a policy of integers, or a quantized form, see `keras_quant.layers`.")
 _MOVES = {"CONCATENATION", "PAD", "RESHAPE", "SLICE", "STRIDED_SLICE", "TRANSPOSE"}
 # Of no type at all.
+_LOOP = ("it repeats what is inside of it, of which XNNPACK takes the operators that it has kernels for", "")
+# Of what a loop does beside the operators of its layers.
+OF_LOOP = ("it finds a step's place in a sequence", "")
 _NOT_THERE = {"ARG_MAX", "ARG_MIN", "CUMSUM", "MIRROR_PAD", "ONE_HOT", "REVERSE_V2", "TOPK_V2"}
 _REASONS = {
     "SOFTMAX": ("XNNPACK's SOFTMAX is float", "At the end of the model leave it out and take the largest logit."),
@@ -43,6 +46,8 @@ def explain(name, dtypes, shape=(), beside=(), of_integers=False):
     Returns:
         Two strings; the remedy may be empty.
     """
+    if name == "WHILE":
+        return _LOOP
     whole = not dtypes.isdisjoint({"int32", "int64"})
     if name == "GATHER" and whole and len(shape) > 1:
         return _ROWS

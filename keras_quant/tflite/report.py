@@ -7,10 +7,12 @@ import zlib
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_quant.graph.loops import inner_path
 from keras_quant.tflite.cost import constant_bytes, operator_macs
-from keras_quant.tflite.flatbuffer import one_signature, operator_name, packed, signature_names, text
-from keras_quant.tflite.reasons import explain, is_float
+from keras_quant.tflite.flatbuffer import one_signature, one_subgraph, packed, signature_names, text
+from keras_quant.tflite.reasons import OF_LOOP, explain, is_float
 from keras_quant.tflite.runtime import Runtime
+from keras_quant.tflite.subgraphs import located_operators, named_by
 
 try:
     import zstandard
@@ -30,7 +32,8 @@ class OperatorInfo:
     reason: why it is off XNNPACK or computes in float; empty otherwise.
     remedy: the change to the model that would mend it, if one is known.
     bytes: of the constants that it is the first to read.
-    macs: multiply-accumulates of one run at the file's batch size.
+    macs: multiply-accumulates of one run of the file at its batch size.
+    times: how often it is run then: more than once inside of a loop.
     """
 
     name: str
@@ -41,6 +44,7 @@ class OperatorInfo:
     remedy: str = ""
     bytes: int = 0
     macs: int = 0
+    times: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +69,9 @@ class ExportReport:
     """Attributes:
     path: of the file.
     bytes: its size.
-    operators: `OperatorInfo`s in order of execution.
+    operators: `OperatorInfo`s in order of execution; those inside of a loop stand before its WHILE.
     partitions: number of pieces that XNNPACK runs.
-    tensors: `TensorInfo`s, with every tensor's quantization.
+    tensors: `TensorInfo`s, with every tensor's quantization; behind the others those inside of loops.
     signatures: dict from names to the `ExportReport` of each, of a file that has several; operators, partitions and tensors
         are those of the first.
     """
@@ -118,7 +122,7 @@ class ExportReport:
         return "\n".join([f"{line}; on built-in kernels:" if notes else line, *(note.rstrip() for note in notes)])
 
 
-def describe(path, content, model, layers=None, of_integers=()):
+def describe(path, content, model, layers=None, of_integers=(), inner=None):
     """Describe a file by loading it.
 
     Args:
@@ -128,51 +132,60 @@ def describe(path, content, model, layers=None, of_integers=()):
         layers: for each signature, a dict from the name of each operator's output to the path of its Keras layer; by default
             that name, which `export` derives from the path.
         of_integers: paths of the layers that compute on integers.
+        inner: as `layers`, of the subgraphs inside of loops, by their places.
 
     Returns:
         `ExportReport`.
     """
-    names, layers = signature_names(model), layers or {}
+    names, layers, inner = signature_names(model), layers or {}, inner or {}
     if len(names) < 2:
-        return _described(path, content, model, next(iter(layers.values()), None), of_integers)
+        return _described(path, content, model, {**inner, 0: next(iter(layers.values()), {})}, of_integers)
     reports = {}
     for name in names:
         alone = one_signature(model, name)
-        reports[name] = _described(path, packed(alone), alone, layers.get(name), of_integers)
+        reports[name] = _described(path, packed(alone), alone, {**inner, 0: layers.get(name, {})}, of_integers)
     Runtime(content, path)
     return dataclasses.replace(reports[names[0]], bytes=len(content), signatures=reports)
 
 
 def _described(path, content, model, layers, of_integers):
-    graph = model.subgraphs[0]
-    runtime = Runtime(content, path)
-    partitions = runtime.partitions()
-    taken = runtime.unused().union(*partitions)
-    tensors = tuple(_tensor(t, model) for t in graph.tensors)
-    held, names = constant_bytes(model), [_name(operator, model) for operator in graph.operators]
-    outputs = [_named_by(operator, graph) for operator in graph.operators]
-    paths, operators = [(layers or {}).get(output, output) for output in outputs], []
-    for index, (operator, name, layer) in enumerate(zip(graph.operators, names, paths)):
-        dtypes = _activation_dtypes(operator, tensors)
-        shapes = [tensors[i].shape for i in operator.inputs if i >= 0]
-        integer, on_xnnpack, why = not is_float(dtypes), index in taken, ("", "")
+    """`describe` of one signature; `layers` by the places of subgraphs, of which the signature's is the first."""
+    located = list(located_operators(model))
+    # That of the signature first, those inside of a loop behind the one that has it.
+    places = sorted({one.place: one for one in located}, key=lambda place: place != 0)
+    runtimes = {p: Runtime(packed(one_subgraph(model, p)) if p else content, path) for p in places or [0]}
+    partitions = {place: runtime.partitions() for place, runtime in runtimes.items()}
+    taken = {place: runtime.unused().union(*partitions[place]) for place, runtime in runtimes.items()}
+    tensors = {place: tensors_of(model, place) for place in runtimes}
+    paths, counted, operators = _paths(located, model, layers), set(), []
+    for one in located:
+        own, layer = tensors[one.place], paths[one]
+        dtypes, shapes = _activation_dtypes(one.operator, own), [own[i].shape for i in one.operator.inputs if i >= 0]
+        integer, on_xnnpack, why = one.name == "WHILE" or not is_float(dtypes), one.index in taken[one.place], ("", "")
         if not (integer and on_xnnpack) and shapes:
-            beside = [other for other, path in zip(names, paths) if path == layer]
-            why = explain(name, dtypes, shapes[0], beside, layer in of_integers)
-        cost = held[index], operator_macs(name, shapes, tensors[operator.outputs[0]].shape) if len(operator.outputs) else 0
-        operators.append(OperatorInfo(name, layer, on_xnnpack, not integer, *why, *cost))
-    return ExportReport(str(path), len(content), tuple(operators), len(partitions), tensors)
+            beside = [other.name for other in located if paths[other] == layer]
+            own_of_loop = one.loop is not None and layer == paths[one.loop]
+            why = OF_LOOP if own_of_loop else explain(one.name, dtypes, shapes[0], beside, layer in of_integers)
+        made = own[one.operator.outputs[0]].shape if len(one.operator.outputs) else None
+        macs = 0 if made is None else one.times * operator_macs(one.name, shapes, made)
+        held = constant_bytes(model, one.operator, model.subgraphs[one.place], counted)
+        operators.append(OperatorInfo(one.name, layer, on_xnnpack, not integer, *why, held, macs, one.times))
+    whole = tuple(tensor for own in tensors.values() for tensor in own)
+    return ExportReport(str(path), len(content), tuple(operators), sum(map(len, partitions.values())), whole)
 
 
-def _named_by(operator, graph):
-    """The name of the tensor that an operator makes, or else keeps."""
-    tensors = [*operator.outputs, *operator.inputs]
-    return text(graph.tensors[tensors[0]].name) if tensors else ""
-
-
-def _name(operator, model):
-    code = model.operatorCodes[operator.opcodeIndex]
-    return operator_name(max(code.builtinCode, code.deprecatedBuiltinCode))
+def _paths(located, model, layers):
+    """Dict from `Located` operators to the paths of their layers."""
+    paths = {}
+    for one in reversed(located):  # a loop before what is inside of it
+        name = named_by(one, model)
+        known = layers.get(one.place, {}).get(name)
+        if one.loop is None:
+            paths[one] = name if known is None else known
+        else:
+            loop = paths[one.loop]
+            paths[one] = inner_path(loop, name, loop) if known is None else known or loop
+    return paths
 
 
 def _activation_dtypes(operator, tensors):
@@ -181,11 +194,16 @@ def _activation_dtypes(operator, tensors):
     return {tensors[i].dtype for i in indices if not tensors[i].constant}
 
 
-def _tensor(tensor, model):
+def tensors_of(model, place):
+    """`TensorInfo`s of a subgraph of a `schema.ModelT`."""
+    return tuple(_tensor(tensor, model, place) for tensor in model.subgraphs[place].tensors)
+
+
+def _tensor(tensor, model, place):
     q = tensor.quantization
     scales = () if q is None or q.scale is None else tuple(np.asarray(q.scale, float).tolist())
     if q is not None and q.detailsType == schema.QuantizationDetails.BlockwiseQuantization:
-        stored = model.buffers[model.subgraphs[0].tensors[q.details.scales].buffer].data
+        stored = model.buffers[model.subgraphs[place].tensors[q.details.scales].buffer].data
         scales = tuple(np.frombuffer(bytes(stored), np.float16).astype(float).tolist())
     zero_point = int(q.zeroPoint[0]) if scales and q.zeroPoint is not None else 0
     constant = model.buffers[tensor.buffer].data is not None

@@ -48,6 +48,7 @@ class Writer:
         batch_size: first dimension of every activation; `None` marks it as resizable at run time (and writes 1).
 
     Attributes:
+        layers: dict from names of tensors to paths of layers, of the `Lowering` that writes here.
         shares_weights: whether constants with scales that are there already are not written again, either.
         inner: list of pairs of an operator and the subgraphs that it runs: a dict from the name of the field of its options
             that holds a subgraph's place to `(writer, inputs, outputs)`.
@@ -62,6 +63,7 @@ class Writer:
         self.min_version = (1, 14, 0)
         self.names, self.operands = set(), {}
         self.metadata = {}
+        self.layers = {}
         self.shares_weights = False
         self.inner = []
 
@@ -201,6 +203,14 @@ class Writer:
         """Add a CALL_ONCE of a subgraph, `(writer, [], [])`."""
         self.operator("CALL_ONCE", [], [], 1, (2, 5, 0), "CallOnceOptions", initSubgraphIndex=0)
         self.inner.append((self.graph.operators[-1], {"initSubgraphIndex": part}))
+
+    def inner_layers(self):
+        """`layers` of the subgraphs that are run inside of this one, by their places in the file, once that is written."""
+        found = {}
+        for operator, parts in self.inner:
+            for field, (writer, _, _) in parts.items():
+                found |= {getattr(operator.builtinOptions, field): writer.layers, **writer.inner_layers()}
+        return found
 
     def finish(self, inputs, outputs, description):
         """The file.
