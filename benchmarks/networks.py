@@ -31,6 +31,48 @@ def cifar10(part, folder=DATA):
     return np.concatenate(images), np.concatenate(labels)
 
 
+def sentences(words, tokens, folder=DATA):
+    """Polarity of sentences: ids of tokens and labels, to train on and to test on.
+
+    Args:
+        words: how many words have an id.
+        tokens: length of a sentence, cut or filled up with zeros.
+        folder: with the data.
+    """
+    lines = need(folder / "sentence_polarity.tsv").read_text(encoding="utf-8").splitlines()
+    labels, texts = zip(*(line.split("\t", 1) for line in lines))
+    vectorize, test = L.TextVectorization(words, output_sequence_length=tokens), 1066
+    vectorize.adapt(list(texts[:-test]))
+    ids, labels = np.asarray(vectorize(list(texts)), "int32"), np.int32(labels)
+    return (ids[:-test], labels[:-test]), (ids[-test:], labels[-test:])
+
+
+def spoken_digits(folder=DATA, floor=1e-3):
+    """Spoken digits as logarithms of Mel spectra: a second of 61 frames in 40 bands.
+
+    Args:
+        folder: with the data.
+        floor: power that silence has.
+
+    Returns:
+        Dict of arrays: `x` `(n, 61, 40)`, between about -1 and 4, each recording at the begin of its second; `room`, the
+        frames of silence behind it; `label`; `take`, whose lowest five are the test set.
+    """
+    with np.load(need(folder / "spoken_digits_8khz.npz")) as file:
+        samples, ends, label, take = (file[name] for name in ("samples", "ends", "label", "take"))
+    second, frame, hop, bands = 8000, 256, 128, 40
+    sound, room = np.zeros((len(ends), second), "float32"), np.zeros(len(ends), "int32")
+    for index, recording in enumerate(np.split(samples, ends[:-1])):
+        recording = recording[:second] / 32768
+        sound[index, : len(recording)], room[index] = recording, (second - len(recording)) // hop
+    frames = np.lib.stride_tricks.sliding_window_view(sound, frame, 1)[:, ::hop]
+    power = np.abs(np.fft.rfft(frames * np.hanning(frame).astype("float32"))) ** 2
+    mel = L.MelSpectrogram(frame, hop, sampling_rate=second, num_mel_bins=bands)
+    weights = np.asarray(mel.linear_to_mel_weight_matrix(bands, frame // 2 + 1, second, 60, second // 2))
+    x = np.log(power.astype("float32") @ weights + floor)
+    return {"x": (x + 4) / 3, "room": room, "label": label.astype("int32"), "take": take}
+
+
 def resnet8(folder=DATA):
     return keras.models.load_model(need(folder / "resnet8_cifar10.keras"))
 

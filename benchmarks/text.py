@@ -11,33 +11,16 @@ test sentences are those of the file on LiteRT.
 import argparse
 import os
 import pathlib
-import tempfile
 
+import classifiers
 import keras
 import networks
-import numpy as np
 import report
 
-import keras_quant as kq
-from keras_quant.tflite import Runtime
-from keras_quant.tflite.runtime import quantize_array
-
 L = keras.layers
-WORDS, TOKENS, WIDTH, HEADS, TEST = 8000, 48, 64, 4, 1066
+WORDS, TOKENS, WIDTH, HEADS = 8000, 48, 64, 4
 EPOCHS, MORE_EPOCHS, RATE, LOWER_RATE = 8, 2, 5e-4, 2e-5
 POLICIES = ("int8", "dynamic_int8", "float16", "dynamic_int4")
-# What two epochs more do by themselves.
-CONTROL = "float32, trained on"
-
-
-def sentences(folder):
-    """Ids and labels to train on, and to test on."""
-    lines = networks.need(folder / "sentence_polarity.tsv").read_text(encoding="utf-8").splitlines()
-    labels, texts = zip(*(line.split("\t", 1) for line in lines))
-    vectorize = L.TextVectorization(WORDS, output_sequence_length=TOKENS)
-    vectorize.adapt(list(texts[:-TEST]))
-    ids, labels = np.asarray(vectorize(list(texts)), "int32"), np.int32(labels)
-    return (ids[:-TEST], labels[:-TEST]), (ids[-TEST:], labels[-TEST:])
 
 
 class Positions(L.Layer):
@@ -66,68 +49,21 @@ def classifier():
     return keras.Model(ids, L.Dense(2)(x))
 
 
-def trained(model, data, epochs, rate, callbacks=(), held_out=None):
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-    model.fit(*data, batch_size=64, epochs=epochs, verbose=0, callbacks=list(callbacks), validation_data=held_out)
-    return model
-
-
 def float_model(first, held_out, seed):
     keras.utils.set_random_seed(seed)
     best = keras.callbacks.EarlyStopping("val_accuracy", patience=EPOCHS, restore_best_weights=True, mode="max")
-    return trained(classifier(), first, EPOCHS, RATE, [best], held_out)
-
-
-def accuracy(content, data):
-    """Per cent of right answers of a file on LiteRT."""
-    runtime, right = Runtime(content, "m.tflite"), 0
-    (given,) = runtime.inputs
-    for ids, label in zip(*data):
-        (logits,) = runtime.run([quantize_array(ids[None], given)])
-        right += int(np.argmax(logits[0].astype("float32")) == label)
-    return 100 * right / len(data[0])
-
-
-def written(qmodel, data):
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "m.tflite"
-        kq.export(qmodel, path)
-        parity = kq.verify(qmodel, path, data, verbose=0)
-        return path.read_bytes(), parity.mismatches
+    return classifiers.trained(classifier(), first, EPOCHS, RATE, held_out, [best])
 
 
 def rows(seeds, policies, rate, folder):
-    train, test = sentences(folder)
+    train, test = networks.sentences(WORDS, TOKENS, folder)
     cut = len(train[0]) * 9 // 10
     first, held_out = ([part[:cut] for part in train], [part[cut:] for part in train])
+    train_on = lambda qmodel: classifiers.trained(qmodel, first, MORE_EPOCHS, rate)
     for seed in seeds:
-        model, base = float_model(first, held_out, seed), None
-        for policy in ("float32", CONTROL, *policies):
-            keras.utils.set_random_seed(seed)
-            qmodel = kq.quantize(model, policy.split(",")[0], first[0][:512])
-            if policy != "float32":
-                trained(qmodel, first, MORE_EPOCHS, rate)
-            content, differ = written(qmodel, test[0])
-            own = accuracy(content, test)
-            base = own if base is None else base
-            yield {
-                "seed": seed,
-                "policy": policy,
-                "held out": accuracy(content, held_out),
-                "accuracy": own,
-                "to float": own - base,
-                "bytes": len(content),
-                "differ": differ,
-            }
-
-
-def means(lines):
-    """A row a policy, over the seeds."""
-    for policy in dict.fromkeys(line["policy"] for line in lines):
-        own = [line for line in lines if line["policy"] == policy]
-        mean = {key: float(np.mean([line[key] for line in own])) for key in ("held out", "accuracy", "to float")}
-        yield {"seed": "mean", "policy": policy, **mean, "bytes": own[0]["bytes"], "differ": sum(x["differ"] for x in own)}
+        model = float_model(first, held_out, seed)
+        names = ("float32", classifiers.CONTROL, *policies)
+        yield from classifiers.trials(model, seed, names, train_on, first[0][:512], held_out, test)
 
 
 def main():
@@ -138,11 +74,9 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, default=networks.DATA)
     parser.add_argument("--json", type=pathlib.Path, default=report.RESULTS / "text.json")
     args = parser.parse_args()
-    lines = []
-    for line in rows(args.seeds, args.policies, args.rate, args.data):
-        print(" | ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in line.values()), flush=True)
-        lines.append(line)
-    report.show("Polarity of sentences, accuracy in per cent on LiteRT", [*lines, *means(lines)], args.json)
+    lines = list(classifiers.printed(rows(args.seeds, args.policies, args.rate, args.data)))
+    table = [classifiers.shown(line) for line in (*lines, *classifiers.means(lines))]
+    report.show("Polarity of sentences, accuracy in per cent on LiteRT", table, args.json)
 
 
 if __name__ == "__main__":
