@@ -309,11 +309,12 @@ class _Streaming:
     def _common(self, node, values):
         """The `Steps` that several tensors have in common."""
         known = [self.steps[v] for v in values]
-        if len({(k.axis, k.count) for k in known}) > 1:
+        if len({(k.axis, k.count, k.warm) for k in known}) > 1:
             raise ExportError(
-                f"Layer '{node.path}' joins sequences of different lengths or places. Bring them to one length before."
+                f"Layer '{node.path}' joins sequences that do not keep step: one of them lies behind more layers without zeros "
+                "before the sequence, or behind a stride. Use causal padding in both, or leave `streaming` out."
             )
-        return dataclasses.replace(known[0], warm=max(k.warm for k in known))
+        return dataclasses.replace(known[0], lead=max(k.lead for k in known))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,6 +112,7 @@ class Loop(InFloat32, keras.layers.Layer):
         self.return_sequences, self.return_state = return_sequences, return_state
         self.go_backwards, self.unroll, self.has_initial_state = go_backwards, unroll, has_initial_state
         self.entrances = {layer.slot: layer for layer in self.step.layers if isinstance(layer, StepInput)}
+        self.supports_masking = True
         # The step's graph, which tracing notes down here.
         self.traced = None
         self._tie_states()
@@ -310,6 +311,10 @@ class Loop(InFloat32, keras.layers.Layer):
                 raise ValueError(
                     f"Layer '{self.name}' takes steps and states of shape {tuple(taken.shape[1:])} here. Received: {own}"
                 )
+
+    def compute_mask(self, inputs, mask=None):
+        # Masks are tensors of their own in a quantized model.
+        return None
 
     def get_config(self):
         own = (
