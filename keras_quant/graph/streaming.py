@@ -311,8 +311,8 @@ class _Streaming:
         known = [self.steps[v] for v in values]
         if len({(k.axis, k.count, k.warm) for k in known}) > 1:
             raise ExportError(
-                f"Layer '{node.path}' joins sequences that do not keep step: one of them lies behind more layers without zeros "
-                "before the sequence, or behind a stride. Use causal padding in both, or leave `streaming` out."
+                f"Layer '{node.path}' joins sequences that do not keep step: one of them lies behind more layers without "
+                "zeros before the sequence, or behind a stride. Use causal padding in both, or leave `streaming` out."
             )
         return dataclasses.replace(known[0], lead=max(k.lead for k in known))
 
