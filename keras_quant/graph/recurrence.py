@@ -19,11 +19,12 @@ class Recurrence(keras.Operation):
         graph: `Graph` of one step of the float model: `[*sequences, *states]` → `[output, *states]`.
         arguments: those of `layers.Loop`, but `step`.
         name: of the layer.
+        whole: the `Node` of the float layer.
     """
 
-    def __init__(self, graph, arguments, name):
+    def __init__(self, graph, arguments, name, whole):
         super().__init__(name=name)
-        self.graph, self.arguments = graph, arguments
+        self.graph, self.arguments, self.whole = graph, arguments, whole
 
     def call(self, *args):
         raise NotImplementedError

@@ -57,7 +57,7 @@ def _nodes(node):
         "has_initial_state": bool(first),
         "hidden_states": hidden,
     }
-    loop = Recurrence(graph, arguments, layer.name)
+    loop = Recurrence(graph, arguments, layer.name, node)
     return [*nodes, *before, Node(loop, node.path, ([*sequences, *first],), {}, node.outputs)]
 
 

@@ -231,11 +231,11 @@ class Loop(InFloat32, keras.layers.Layer):
                 quantizer.ends_in_training()
         return memory
 
-    def float_call(self, inputs):
-        """The loop in float."""
+    def float_call(self, inputs, step=None):
+        """The loop in float, its steps computed by the function `step` of a flat list, if there is one."""
         inputs = tree.flatten(inputs)
         sequences, states = inputs[: self.sequences], self._first_states(inputs)
-        return self._chosen(*self.unfolded(sequences, states, self.traced.in_float))
+        return self._chosen(*self.unfolded(sequences, states, step or self.traced.in_float))
 
     def float_steps(self, inputs):
         """What the step is called with in float, all steps of all sequences as one batch."""

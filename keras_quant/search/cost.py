@@ -15,10 +15,12 @@ import warnings
 
 import keras
 import numpy as np
+from keras import tree
 
 from keras_quant import policy as policies
 from keras_quant.errors import ModelFileError, QuantizationError
 from keras_quant.graph import trace
+from keras_quant.graph.kinds import is_real
 from keras_quant.graph.sizes import at_size
 from keras_quant.quantize import fused_graph, quantize
 from keras_quant.search.flow import Flow, activations_apart
@@ -197,7 +199,8 @@ def seams(unit, policy):
     """Names of the operators between a unit and int8 neighbours, one a tensor: `["DEQUANTIZE 8×8×4 float32", ...]`."""
     if policy.storage == "int8":
         return []
-    tensors = [("DEQUANTIZE", value) for value in unit.node.inputs] + [("QUANTIZE", unit.node.output)]
+    tensors = [("DEQUANTIZE", value) for value in filter(is_real, unit.node.inputs)]
+    tensors += [("QUANTIZE", value) for value in tree.flatten(unit.node.outputs)]
     kind = "int16" if policy.storage == "int16" else "float32"
     return [f"{operator} {'×'.join(map(str, value.shape[1:]))} {kind}" for operator, value in tensors]
 

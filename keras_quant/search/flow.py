@@ -57,6 +57,7 @@ class Flow:
 
     def __init__(self, graph, units):
         known, moved, readers = {id(unit.node.operation): unit for unit in units}, {}, {}
+        known |= {operation: unit for unit in units for operation in unit.operations}
         self.between, makers = [], {}
         for node in graph.nodes:
             outputs = tree.flatten(node.outputs)
@@ -70,7 +71,10 @@ class Flow:
             if unit is not None:
                 makers.update((value, unit) for value in outputs)
                 for value in filter(is_real, node.inputs):
-                    readers.setdefault(moved.get(value, value), []).append(unit)
+                    source = moved.get(value, value)
+                    # What a recurrent layer hands on to itself has no precision of its own.
+                    if not unit.loops or makers.get(source) is not unit:
+                        readers.setdefault(source, []).append(unit)
         self.seams = [
             Seam(makers[value], tuple(dict.fromkeys(own)), value.shape[1:], _is_inside(makers[value], own))
             for value, own in readers.items()

@@ -24,6 +24,7 @@ from keras import ops, tree
 from keras_quant import backend
 from keras_quant import policy as policies
 from keras_quant.graph.graph import Value, in_float
+from keras_quant.graph.loops import inner_graph
 from keras_quant.layers.conv import QuantDepthwiseConvolution
 from keras_quant.layers.derived import with_value
 from keras_quant.quantizers import Distribution, ranges
@@ -73,7 +74,7 @@ class Sensitivities:
     def __init__(self, graph, units, options, batches, objective, cache, seed=0):
         self.graph, self.units, self.options = graph, units, options
         self.batches, self.objective, self.cache, self.seed = batches, objective, cache, seed
-        self.grids = {}
+        self.grids, self._loops = {}, {}
 
     @property
     def evaluations(self):
@@ -108,7 +109,7 @@ class Sensitivities:
                 name = f"{unit.path} {key_of(policy)}"
                 figures = self.cache.get(section, name, 3)
                 if figures is None:
-                    values = values or self.graph.run(list(map(ops.convert_to_tensor, inputs)), in_float)
+                    values = values or self.graph.run(list(map(ops.convert_to_tensor, inputs)), self._in_float)
                     exact = tree.map_structure(values.get, structure)
                     outputs = tree.map_structure(self._values_with(unit, policy, values).get, structure)
                     figures = self._figures(outputs, exact, labels, weights)
@@ -126,13 +127,16 @@ class Sensitivities:
 
     def _values_with(self, unit, policy, values):
         """All values of the graph with one unit in a policy: what does not depend on it is taken as it was."""
-        changed, ids = {}, {id(node) for node in unit.places}
+        changed, ids, loops = {}, {id(node) for node in unit.places}, {id(node) for node in unit.loops}
         look = lambda x: changed.get(x, values.get(x)) if isinstance(x, Value) else x
         for node in self.graph.nodes:
-            own = id(node) in ids
-            if own or any(value in changed for value in node.inputs):
+            own, is_loop = id(node) in ids, id(node) in loops
+            if own or is_loop or any(value in changed for value in node.inputs):
                 args, kwargs = tree.map_structure(look, (node.args, node.kwargs))
-                outputs = self._in_policy(node, args, policy, values) if own else in_float(node, args, kwargs)
+                if is_loop:
+                    outputs = self._loop_in_policy(node, args, policy)
+                else:
+                    outputs = self._in_policy(node, args, policy, values) if own else self._in_float(node, args, kwargs)
                 changed.update(zip(tree.flatten(node.outputs), tree.flatten(outputs)))
         return {**values, **changed}
 
@@ -148,6 +152,44 @@ class Sensitivities:
         if policy.computes_in_float or policy.activations == "int16":
             return _to_half(y) if policy.weights == "float16" else y
         return self._grid(node, policy, values[node.output]).fake_quant(y)
+
+    def _in_float(self, node, args, kwargs):
+        if inner_graph(node) is None:
+            return in_float(node, args, kwargs)
+        return self._compiled(node, "", lambda *flat: in_float(node, [list(flat)], {}))(*tree.flatten(args))
+
+    def _loop_in_policy(self, node, args, policy):
+        """A loop's outputs with the weights and tensors of its steps rounded as a policy has them."""
+        graph = inner_graph(node)
+
+        def step(flat):
+            values = graph.run(flat, lambda *call: self._inside_in_policy(*call, policy))
+            return [values[value] for value in tree.flatten(graph.outputs)]
+
+        with contextlib.ExitStack() as held:
+            for inner in graph.nodes:
+                if hasattr(inner.operation, "kernel_quantizer"):
+                    held.enter_context(_weights(inner.operation, policy))
+            run = self._compiled(node, key_of(policy), lambda *flat: node.operation.float_call(list(flat), step))
+            return run(*tree.flatten(args))
+
+    def _inside_in_policy(self, node, args, kwargs, policy):
+        made, note = in_float(node, args, kwargs), tree.flatten(node.outputs)[0].note
+        if policy.computes_in_float or policy.activations == "int16":
+            return tree.map_structure(_to_half, made) if policy.weights == "float16" and _is_real(made) else made
+        if note is None:
+            return made
+        weighted, key = hasattr(node.operation, "kernel_quantizer"), (id(node), policy.activations)
+        if not weighted or policy.output_bits == 8:
+            return note.quantizer.fake_quant(made)
+        if key not in self.grids:
+            self.grids[key] = policy.new_output_quantizer()
+            self.grids[key].set_range(*(float(v) for v in note.quantizer.range()))
+        return self.grids[key].fake_quant(made)
+
+    def _compiled(self, node, key, function):
+        """A function of the batch that a loop is run by, as a graph; the same for all batches."""
+        return self._loops.setdefault((id(node), key), backend.compiled_for_batches(function))
 
     def _grid(self, node, policy, y):
         """The quantizer of a layer's output in a policy, its range found on the first batch."""
@@ -208,6 +250,10 @@ def _weights(layer, policy):
         kernel = rounded(policy.new_kernel_quantizer(), kernel, layer.kernel_axes)
     with with_value(layer.kernel, kernel):
         yield
+
+
+def _is_real(made):
+    return all(keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)) for x in tree.flatten(made))
 
 
 def _to_half(x):

@@ -82,15 +82,21 @@ class Truth:
         where it has an operator. An activation is named where it computes in another type than its layer.
         """
         chosen = {id(unit.node.operation): policy for unit, policy in choice.items()}
+        parts = {operation: unit for unit in choice if unit.loops for operation in unit.operations}
         feeds, named = {}, {}
         for node in self.graph.nodes:
+            if id(node.operation) in parts:
+                unit = parts[id(node.operation)]
+                own = named[unit.path] = choice[unit]
+                feeds.update((value, own) for value in tree.flatten(node.outputs))
+                continue
             own = chosen.get(id(node.operation)) or _fed_in_float(node, feeds)
             layer = node.path.rpartition("/")[0]
             joined = layer in named and node.inputs[0].name == layer and named[layer].computes_in_float
             if own is not None and own != policies.get("int8") and not joined:
                 named[node.path] = own
             feeds.update((value, own) for value in tree.flatten(node.outputs))
-        return PolicyMap(named, default="int8")
+        return PolicyMap({path: own for path, own in named.items() if own != policies.get("int8")}, default="int8")
 
 
 def _fed_in_float(node, feeds):

@@ -12,7 +12,9 @@ from keras import tree
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.graph.graph import Value
 from keras_quant.graph.keep import copy_of
+from keras_quant.graph.loops import everywhere, inner_graph
 from keras_quant.graph.macs import macs
+from keras_quant.graph.recurrence import Recurrence
 
 # Of a layer's config: what changes neither its operators nor their time.
 _IRRELEVANT = ("name", "trainable", "dtype", "seed", "initializer", "regularizer", "constraint")
@@ -20,19 +22,23 @@ _IRRELEVANT = ("name", "trainable", "dtype", "seed", "initializer", "regularizer
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Unit:
-    """A layer with a kernel.
+    """A layer with kernels: of a recurrent one all of them.
 
     Attributes:
         path: of the layer, as a key of a `PolicyMap`.
-        node: its first `Node` in the fused float graph.
+        node: its first `Node` in the fused float graph; of a recurrent layer the one that was there before.
         places: the nodes of the quantized model that compute it; more than one for a separable convolution, say.
         macs: multiply-accumulate operations for one sample, of all its calls.
+        loops: the nodes of the quantized model that are loops of it, in which some of the places are.
+        operations: ids of the operations that it is made of in the fused float graph.
     """
 
     path: str
     node: Any
     places: tuple
     macs: int
+    loops: tuple = ()
+    operations: frozenset = frozenset()
 
     @property
     def parted(self):
@@ -63,15 +69,33 @@ def units_of(graph, qmodel, quantized):
         List of `Unit`s in the order of their first calls.
     """
     layers, found = {layer.name: layer for layer in qmodel.layers}, {}
+    recurrent = {node.path: node for node in graph.nodes if isinstance(node.operation, Recurrence)}
     for node in graph.nodes:
+        whole = next((path for path in recurrent if f"{node.path}/".startswith(f"{path}/")), None)
+        if whole is not None:
+            if whole not in found:
+                found[whole] = _recurrent(recurrent[whole], graph, quantized)
+            continue
         layer = layers.get(node.path.replace("/", "."))
         if layer is None or id(node.operation) in found:
             continue
         parts = {id(part) for part in layer._flatten_layers() if hasattr(part, "kernel_quantizer")}
         places = tuple(place for place in quantized.nodes if id(place.operation) in parts)
         if places:
-            found[id(node.operation)] = Unit(node.path, node, places, sum(map(macs, places)))
+            own = frozenset({id(node.operation)})
+            found[id(node.operation)] = Unit(node.path, node, places, sum(map(macs, places)), operations=own)
     return list(found.values())
+
+
+def _recurrent(node, graph, quantized):
+    """The `Unit` of a recurrent layer: its loop, and what is computed for all steps at once."""
+    name = node.path.replace("/", ".")
+    inside = [place.node for place in everywhere(quantized) if f"{place.path}/".startswith((f"{name}/", f"{name}."))]
+    loops = tuple(place for place in inside if inner_graph(place) is not None)
+    places = tuple(place for place in inside if hasattr(place.operation, "kernel_quantizer"))
+    around = sum(macs(place) for place in quantized.nodes if place in places or place in loops)
+    own = frozenset(id(n.operation) for n in graph.nodes if f"{n.path}/".startswith(f"{node.path}/"))
+    return Unit(node.path, node.operation.whole, places, around, loops, own)
 
 
 def key_of(policy):
