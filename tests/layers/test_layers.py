@@ -11,6 +11,7 @@ import pytest
 import keras_quant as kq
 from keras_quant import layers
 from keras_quant.backend import shared
+from keras_quant.graph.recurrent import LAYERS
 from keras_quant.layers.registry import _QUANTIZED
 from tests.helpers import images, sequential, shake, ship
 
@@ -83,6 +84,9 @@ SEVERAL_INPUTS = (
 UNFIT = ("QuantLayer", "QuantComposite", "Quantize", "QuantMatmul", "QuantDotProductAttention")
 UNFIT += ("QuantMaskedMean", "QuantWhere", "QuantEmbedding", "QuantOneHot", "QuantBooleans")  # They take masks or ids.
 UNFIT += tuple(name for name in vars(layers) if "3D" in name)
+UNFIT += tuple(f"Quant{name}" for name in LAYERS) + (
+    "QuantBidirectional",
+)  # They take sequences: `test_recurrent` has these.
 if not hasattr(keras.layers, "RMSNormalization"):
     UNFIT += ("QuantRMSNormalization",)
 if keras.layers.RandomCrop(8, 8)(np.zeros((1, 12, 12, 3)), training=False).shape[1] == 8:
