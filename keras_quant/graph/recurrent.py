@@ -33,6 +33,12 @@ def _recurrent(node):
 
 def _nodes(node):
     layer, given = node.operation, _arguments(node)
+    if layer.stateful:
+        raise UnsupportedLayerError(
+            f"Layer '{node.path}' ({type(layer).__name__}){location(node)} is `stateful`, and a quantized model begins each "
+            "call with zeros. Build the model with `stateful=False` and the same weights: `export(..., streaming=True)` "
+            "keeps the states on the device."
+        )
     x, mask = given["sequences"], given.get("mask")
     first = [v for v in tree.flatten(given.get("initial_state")) if v is not None]
     exact = not node.policy.integer_only
