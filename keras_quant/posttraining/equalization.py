@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_quant import layers
 from keras_quant.errors import QuantizationError
+from keras_quant.graph.loops import everywhere, inner_graph
 from keras_quant.layers.conv import QuantTransposedConvolution
 from keras_quant.layers.dropout import QuantIdentityInInference
 from keras_quant.layers.pooling import QuantMaxPooling
@@ -52,7 +53,8 @@ class CrossLayerEqualization(Method):
         self.strengths, self.places, self.seed = tuple(strengths), places, seed
 
     def apply(self, task):
-        found = {id(second.operation): first.operation for first, second in pairs(task.graph)}
+        graphs = [task.graph, *filter(None, (inner_graph(place.node) for place in everywhere(task.graph)))]
+        found = {id(second.operation): first.operation for graph in graphs for first, second in pairs(graph)}
         changes = {}
 
         def visit(place):

@@ -6,14 +6,16 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_quant import backend
 from keras_quant.calibrate import calibrate, check_ranges, has_ranges
 from keras_quant.data import input_batches
 from keras_quant.errors import CalibrationError
 from keras_quant.graph import trace
 from keras_quant.graph.graph import in_float, in_integers
+from keras_quant.graph.loops import loops_of
 from keras_quant.posttraining import method as methods_by_name
 from keras_quant.posttraining.report import MethodReport, RefineReport
-from keras_quant.posttraining.walk import Reference, is_visited, largest_share
+from keras_quant.posttraining.walk import Reference, largest_share, visited_layers
 from keras_quant.settings import float32
 
 # Values held at a time, 1 GiB: of larger models fewer samples are used.
@@ -69,7 +71,7 @@ def refine(qmodel, data, methods=METHODS, steps=None, calibration_method="mse", 
 
 
 def _check(qmodel, graph):
-    if not any(is_visited(node.operation) for node in graph.nodes):
+    if not visited_layers(graph):
         raise CalibrationError(f"Model '{qmodel.name}' has no quantized layer with weights. Pass it to `quantize` first.")
     check_ranges(graph)
 
@@ -93,11 +95,15 @@ def _as_data(batches, graph):
 
 def _outputs(graph, batches, compute):
     """The model's outputs, flat, of each batch."""
-    made = []
-    for batch in batches:
-        values = graph.run(list(map(ops.convert_to_tensor, batch)), compute, release=True)
-        made.append([np.float64(ops.convert_to_numpy(values[value])) for value in tree.flatten(graph.outputs)])
-    return made
+
+    def run(*inputs):
+        values = graph.run(list(inputs), compute, release=True)
+        return [values[value] for value in tree.flatten(graph.outputs)]
+
+    # A loop takes its time where it is no graph.
+    run = backend.compiled_for_batches(run) if loops_of(graph) else run
+    made = [run(*map(ops.convert_to_tensor, batch)) for batch in batches]
+    return [[np.float64(ops.convert_to_numpy(x)) for x in outputs] for outputs in made]
 
 
 def _sqnr(graph, batches, exact):
@@ -128,7 +134,6 @@ def _progress(method, graph, verbose):
     if not verbose:
         yield lambda path: None
         return
-    layers = {id(node.operation) for node in graph.nodes if is_visited(node.operation)}
-    bar = keras.utils.Progbar(len(layers), unit_name=f"layer ({method.name})")
+    bar = keras.utils.Progbar(len(visited_layers(graph)), unit_name=f"layer ({method.name})")
     yield lambda path: bar.add(1)
     bar.update(bar.target, finalize=True)

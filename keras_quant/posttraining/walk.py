@@ -1,4 +1,8 @@
-"""Goes through a quantized model layer by layer, in float and in integers; a method may change each layer on the way."""
+"""Goes through a quantized model layer by layer, in float and in integers; a method may change each layer on the way.
+
+The layers inside of a loop are gone through with all steps of all sequences as samples, at the states that the steps have
+before a method changes anything in the loop.
+"""
 
 import contextlib
 import dataclasses
@@ -7,7 +11,8 @@ from keras import ops, tree
 
 from keras_quant import backend
 from keras_quant.graph.graph import in_float, in_integers
-from keras_quant.layers import QuantBatchNormalization
+from keras_quant.graph.loops import everywhere, inner_graph, inner_path
+from keras_quant.layers import QuantBatchNormalization, annotate
 from keras_quant.layers.derived import is_derived
 from keras_quant.quantizers.weight import on_grid
 
@@ -23,6 +28,12 @@ def is_visited(layer):
     return is_weighted(layer) or isinstance(layer, QuantBatchNormalization)
 
 
+def visited_layers(graph):
+    """The layers of a graph, and of loops in it, in which there is anything that a method may change, each once."""
+    layers = [place.node.operation for place in everywhere(graph)]
+    return list({id(layer): layer for layer in layers if is_visited(layer)}.values())
+
+
 class Reference:
     """The weights of a quantized model's layers as they are now: what methods want to come close to.
 
@@ -31,7 +42,7 @@ class Reference:
     """
 
     def __init__(self, graph):
-        layers = {id(node.operation): node.operation for node in graph.nodes if is_visited(node.operation)}
+        layers = {id(layer): layer for layer in visited_layers(graph)}
         self._values = {key: [backend.read(v) for v in linear_variables(layer)] for key, layer in layers.items()}
 
     @contextlib.contextmanager
@@ -66,22 +77,20 @@ class Place:
 
     Attributes:
         node: `Node`; a layer that is called twice comes by at its first call only.
+        path: of the layer; inside of a loop behind the loop's.
         inputs: list of batches of its input, as the layers before it make it in inference.
         targets: list of batches of what it makes in float, before the activation, all layers with the weights of the
             reference.
     """
 
     node: object
+    path: str
     inputs: list
     targets: list
 
     @property
     def layer(self):
         return self.node.operation
-
-    @property
-    def path(self):
-        return self.node.path
 
     def outputs(self):
         """What the layer makes of its inputs with the kernel that its integers stand for, before the activation."""
@@ -118,26 +127,62 @@ def walk(graph, batches, reference, visit, exact=True):
         visit: function of a `Place`, which may assign to the layer's variables.
         exact: whether to compute the integers; otherwise the places' inputs are those of float.
     """
-    visited = set()
+    columns = [[ops.convert_to_tensor(batch[i]) for batch in batches] for i in range(len(graph.inputs))]
+    _Walk(reference, visit, exact, len(batches)).through(graph, [_Ways(column, column) for column in columns])
 
-    def compute(node, args, kwargs):
-        real_calls = _calls(args, kwargs, "real", len(batches))
-        exact_calls = _calls(args, kwargs, "exact", len(batches)) if exact else real_calls
-        layer = node.operation
+
+class _Walk:
+    def __init__(self, reference, visit, exact, count):
+        self.reference, self.visit, self.exact, self.count = reference, visit, exact, count
+        self.visited = set()
+
+    def through(self, graph, inputs, path_of=lambda path: path):
+        """Compute a graph whose inputs are `_Ways`; `path_of` makes the path of a layer of a node's."""
+        graph.run(inputs, lambda node, args, kwargs: self._computed(node, args, kwargs, path_of), release=True)
+
+    def _computed(self, node, args, kwargs, path_of):
+        real_calls = _calls(args, kwargs, "real", self.count)
+        exact_calls = _calls(args, kwargs, "exact", self.count) if self.exact else real_calls
+        layer, reference, exact = node.operation, self.reference, self.exact
+        if inner_graph(node) is not None:
+            return self._loop(node, real_calls, exact_calls, path_of)
         if is_visited(layer):
             with reference.weights_of(layer):
                 targets = [_before_activation(layer, *a) for a, _ in real_calls]
             real = list(map(layer.activate, targets))
-            if id(layer) not in visited:
-                visited.add(id(layer))
-                visit(Place(node, [a[0] for a, _ in exact_calls], targets))
+            if id(layer) not in self.visited:
+                self.visited.add(id(layer))
+                self.visit(Place(node, path_of(node.path), [a[0] for a, _ in exact_calls], targets))
         else:
             real = [in_float(node, a, k) for a, k in real_calls]
         made = [in_integers(node, a, k) for a, k in exact_calls] if exact else real
         return _transposed(real, made)
 
-    columns = [[ops.convert_to_tensor(batch[i]) for batch in batches] for i in range(len(graph.inputs))]
-    graph.run([_Ways(column, column) for column in columns], compute, release=True)
+    def _loop(self, node, real_calls, exact_calls, path_of):
+        """What a loop makes, after its layers were visited."""
+        layer, inside = node.operation, inner_graph(node)
+        with contextlib.ExitStack() as held:
+            for inner in visited_layers(inside):
+                held.enter_context(self.reference.weights_of(inner))
+            in_float = backend.compiled_for_batches(lambda *x: (layer.float_steps(list(x)), layer.float_call(list(x))))
+            real_steps, real = zip(*(in_float(*tree.flatten(args)) for args, _ in real_calls))
+        steps = real_steps
+        if self.exact:
+            in_integers = backend.compiled_for_batches(lambda *x: layer.integer_steps(list(x)))
+            steps = [in_integers(*tree.flatten(args)) for args, _ in exact_calls]
+        columns = [_Ways(list(own), list(other)) for own, other in zip(zip(*real_steps), zip(*steps))]
+        self.through(inside, columns, lambda path: inner_path(path_of(node.path), path, layer.name))
+        made = real
+        if self.exact:
+            in_integers = backend.compiled_for_batches(lambda *x: layer.main_call(list(x), training=False))
+            made = [in_integers(*tree.flatten(args)) for args, _ in exact_calls]
+            made = [tree.map_structure(_on_its_grid, node.outputs, outputs) for outputs in made]
+        return _transposed(list(real), list(made))
+
+
+def _on_its_grid(value, x):
+    """What a graph has made, which bears no notes, with the grid that it lies on."""
+    return x if value.note is None else annotate(x, value.note.quantizer)
 
 
 def _before_activation(layer, x):
