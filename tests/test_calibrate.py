@@ -184,3 +184,12 @@ def test_a_relu_alone_rounds_nothing(build):
     qmodel = kq.quantize(functional(build), "int8", x)
     there = keras.Model(qmodel.inputs, qmodel.layers[-2].output).predict(x, verbose=0)
     np.testing.assert_allclose(qmodel.predict(x, verbose=0), np.maximum(there, 0), rtol=1e-6)
+
+
+def test_a_layer_in_a_loop_that_leaves_float16_is_named():
+    x = 100 * np.ones((8, 18, 4), "float32")
+    model = keras.Sequential([keras.Input((18, 4)), keras.layers.SimpleRNN(4, activation="relu", name="rnn")])
+    model.layers[0].cell.recurrent_kernel.assign(np.full((4, 4), 1.0))
+    model.layers[0].cell.kernel.assign(np.full((4, 4), 1.0))
+    with pytest.raises(kq.CalibrationError, match="Layer 'rnn/state.*' computes in float16"):
+        kq.quantize(model, "float16", x)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import keras_quant as kq
-from tests.helpers import images, sequential
+from keras_quant.tflite import loop_parity
+from tests.helpers import functional, images, sequential, shake
 
 L = keras.layers
 X = images(40)
@@ -104,3 +105,53 @@ def test_one_tensor_may_be_two_outputs(tmp_path):
     kq.export(qmodel, tmp_path / "m.tflite")
     parity = kq.verify(qmodel, tmp_path / "m.tflite", x, verbose=0)
     assert [t.name for t in parity.outputs] == ["a", "b", "c"] and parity.mismatches == 0
+
+
+def recurrent(x):
+    return L.Dense(2)(L.LSTM(6, return_sequences=True, name="lstm")(x))
+
+
+def test_tensors_inside_loops_are_compared(tmp_path):
+    x = images(8, (20, 5))
+    qmodel = kq.quantize(shake(functional(recurrent, (20, 5))), "int8", x)
+    kq.export(qmodel, tmp_path / "m.tflite")
+    report = kq.verify(qmodel, tmp_path / "m.tflite", x, intermediates=True, verbose=0)
+    inside = {t.name: t for t in report.intermediates if t.name.startswith("lstm/")}
+    assert report.equal and {"lstm/gates_recurrent", "lstm/gates", "lstm/cell", "lstm/output"} <= set(inside)
+    assert inside["lstm/gates"].elements == 8 * 20 * 18
+    # A state is real numbers, of which not one may differ.
+    assert inside["lstm/cell"].tolerance == 0.0 and inside["lstm/gates"].tolerance is None
+    names = [t.name for t in report.intermediates]
+    assert names.index("lstm.gates_input") < names.index("lstm/gates") < names.index("lstm")
+
+
+def test_a_difference_inside_a_loop_is_found_where_it_is(monkeypatch, tmp_path):
+    """The states are those of Keras at each step, so what follows from a difference is no difference of its own."""
+    x = images(8, (20, 5))
+    qmodel = kq.quantize(shake(functional(recurrent, (20, 5))), "int8", x)
+    kq.export(qmodel, tmp_path / "m.tflite")
+
+    def off_by_two(layer):
+        content, fed, names = loop_parity_file(layer)
+        kernel = qmodel.get_layer("lstm/candidate_recurrent").kernel
+        kernel.assign(2 * kernel)
+        return content, fed, names
+
+    loop_parity_file = loop_parity.step_file
+    monkeypatch.setattr(loop_parity, "step_file", off_by_two)
+    report = kq.verify(qmodel, tmp_path / "m.tflite", x, intermediates=True, verbose=0)
+    differing = [t.name for t in report.intermediates if t.name.startswith("lstm/") and t.mismatches]
+    assert differing[0] == "lstm/candidate_recurrent" and "lstm/gates" not in differing
+
+
+def test_the_first_states_of_a_decoder_are_compared(tmp_path):
+    def build(x):
+        _, *states = L.GRU(4, return_state=True, name="encoder")(x)
+        return L.GRU(4, return_sequences=True, name="decoder")(L.Dense(3)(x), initial_state=states)
+
+    x = images(8, (18, 5))
+    qmodel = kq.quantize(shake(functional(build, (18, 5))), "int8", x)
+    kq.export(qmodel, tmp_path / "m.tflite")
+    report = kq.verify(qmodel, tmp_path / "m.tflite", x, intermediates=True, verbose=0)
+    assert report.equal
+    assert {"encoder/state", "decoder/state", "encoder/1"} <= {t.name for t in report.intermediates}

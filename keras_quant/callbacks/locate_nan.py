@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+import numpy as np
 from keras import ops, tree
 
 from keras_quant import backend
@@ -10,6 +11,8 @@ from keras_quant.callbacks.parts import check_built, twin
 from keras_quant.data import input_batches
 from keras_quant.errors import QuantizationError
 from keras_quant.graph import trace
+from keras_quant.graph.graph import in_float
+from keras_quant.graph.loops import inner_graph, inner_path
 from keras_quant.layers import QuantLayer
 
 
@@ -195,13 +198,38 @@ def _check_layers(graph, x, place, clipped=False):
                 )
         outputs = _in_training(node, args, kwargs)
         if not bool(_finite(tree.flatten(outputs))):
+            path, node = _inside(node, args)
             raise QuantizationError(
-                f"The output of layer '{node.path}' is NaN or infinite in {place}, {_reason(node)}. Lower the learning "
+                f"The output of layer '{path}' is NaN or infinite in {place}, {_reason(node)}. Lower the learning "
                 "rate, or clip gradients (`clipnorm` of the optimizer)."
             )
         return outputs
 
     graph.run(list(values.values()), compute)
+
+
+def _inside(node, args):
+    """The path and node of the layer that it began with: in a loop the first that only takes finite values.
+
+    Args:
+        node: `Node` whose output is not finite.
+        args: what it is called with.
+    """
+    graph, found = inner_graph(node), [(node.path, node)]
+    if graph is None:
+        return found[0]
+    steps = node.operation.float_steps(*args)
+    finite_steps = [ops.all(ops.isfinite(ops.reshape(ops.cast(x, "float32"), (x.shape[0], -1))), axis=1) for x in steps]
+    places = np.flatnonzero(np.all([ops.convert_to_numpy(x) for x in finite_steps], axis=0))
+
+    def compute(inner, args, kwargs):
+        outputs = in_float(inner, args, kwargs)
+        if len(found) == 1 and not bool(_finite(tree.flatten(outputs))):
+            found.append((inner_path(node.path, inner.path, node.operation.name), inner))
+        return outputs
+
+    graph.run([ops.take(x, places, axis=0) for x in steps], compute)
+    return found[-1]
 
 
 def _in_training(node, args, kwargs):

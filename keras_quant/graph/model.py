@@ -9,6 +9,7 @@ from keras.src.models.functional import Functional
 
 from keras_quant import backend
 from keras_quant.layers.derived import sharing_objects
+from keras_quant.layers.loop import Loop
 
 
 class TracedOnce:
@@ -64,9 +65,15 @@ class QuantizedModel(TracedOnce, Functional):
     origin = ""
 
     def get_layer(self, name=None, index=None):
-        """As `keras.Model.get_layer`, by a path such as "encoder/relu", too, and by that of a layer which joined another."""
-        names = {layer.name for layer in self.layers}
-        own = next((n for n in (name, str(name).replace("/", ".")) if n in names), None)
+        """As `keras.Model.get_layer`, by a path such as "encoder/relu", too, and by that of a layer which joined another.
+
+        Layers inside of a recurrent one have its name before theirs: "lstm/gates".
+        """
+        names, dotted = {layer.name for layer in self.layers}, str(name).replace("/", ".")
+        own = next((n for n in (name, dotted) if n in names), None)
+        for loop in self.layers if own is None else ():
+            if isinstance(loop, Loop) and dotted in {layer.name for layer in loop.step.layers}:
+                return loop.step.get_layer(dotted)
         target, whole = self.joined.get(name, (name, True)) if own is None else (own, True)
         if not whole:
             warnings.warn(

@@ -174,3 +174,14 @@ def test_the_model_ships_after_a_watched_training(tmp_path):
     qmodel = quantized("int4")
     fit(qmodel, [LocateNaN(), Each(lambda: None)])
     exact(qmodel, tmp_path)
+
+
+def test_the_layer_inside_of_a_loop_is_named():
+    x = np.random.default_rng(0).standard_normal((64, 18, 4)).astype("float32")
+    x[BAD] = 3e38
+    model = functional(lambda x: L.Dense(1)(L.SimpleRNN(4, activation="relu", name="rnn")(x)), (18, 4))
+    model.layers[1].cell.kernel.assign(np.full((4, 4), 0.2))
+    model.layers[1].cell.recurrent_kernel.assign(np.full((4, 4), 0.2))
+    qmodel = kq.quantize(model, "float32", x[:32])
+    qmodel.compile("sgd", "mse")
+    fails(qmodel, "output of layer 'rnn/state.*' is NaN or infinite in step 2 of epoch 0", x, np.zeros((64, 1)))

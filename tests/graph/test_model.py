@@ -54,3 +54,12 @@ def test_a_model_on_taps_trains_and_ships(tmp_path):
     assert len(top.trainable_weights) == 2
     assert all(np.array_equal(a, b) for a, b in zip(before, qmodel.weights))
     ship(top, tmp_path, x)
+
+
+def test_layers_inside_of_a_recurrent_one_are_found_by_their_paths():
+    x = images(8, (20, 5))
+    qmodel = kq.quantize(keras.Sequential([keras.Input((20, 5)), keras.layers.LSTM(4, name="lstm")]), "int8", x)
+    for path in ("lstm/gates_input", "lstm/gates", "lstm/candidate_recurrent"):
+        assert qmodel.get_layer(path).name == path.replace("/", ".")
+    with pytest.raises(ValueError, match="No such layer"):
+        qmodel.get_layer("lstm/none")

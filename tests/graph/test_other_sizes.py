@@ -266,3 +266,37 @@ MISTAKES = {
 def test_what_cannot_follow_is_an_error_that_says_so(mistake):
     with pytest.raises(kq.QuantizationError, match=MISTAKES[mistake]):
         mistake()
+
+
+RECURRENT = {
+    "lstm": lambda x: L.LSTM(4, return_sequences=True)(x),
+    "both_ways": lambda x: L.Bidirectional(L.GRU(4))(L.Masking()(x)),
+    "decoder": lambda x: L.GRU(4)(x, initial_state=L.GRU(4, return_state=True)(x)[1]),
+}
+
+
+@pytest.mark.parametrize("name", few(RECURRENT, "both_ways"))
+def test_recurrent_layers_at_another_length(name, tmp_path):
+    x = np.random.default_rng(0).standard_normal((16, 20, 5)).astype("float32")
+    qmodel = kq.quantize(shake(functional(RECURRENT[name], (20, 5))), "int8", x)
+    for length in (7, 18):
+        kq.export(qmodel, tmp_path / "m.tflite", input_shape=(length, 5))
+        report = kq.verify(qmodel, tmp_path / "m.tflite", x[:, :length], intermediates=True, verbose=0)
+        assert report.equal and report.elements
+
+
+def test_recurrent_layers_of_open_length(tmp_path):
+    x = np.random.default_rng(0).standard_normal((16, 20, 5)).astype("float32")
+    qmodel = kq.quantize(shake(functional(lambda x: L.LSTM(4)(x), (None, 5))), "int8", x)
+    kq.export(qmodel, tmp_path / "m.tflite", signatures={"short": (9, 5), "long": (20, 5)})
+    data = {"short": x[:, :9], "long": x}
+    assert kq.verify(qmodel, tmp_path / "m.tflite", data, intermediates=True, verbose=0).equal
+    with pytest.raises(kq.ExportError, match="'lstm.*' holds a size.*signature for each size"):
+        kq.export(qmodel, tmp_path / "m.tflite", input_shape=(None, 5))
+
+
+def test_steps_of_another_size_are_refused():
+    x = np.random.default_rng(0).standard_normal((4, 18, 6, 6, 2)).astype("float32")
+    qmodel = kq.quantize(functional(lambda x: L.ConvLSTM2D(2, 3)(x), x.shape[1:]), "int8", x)
+    with pytest.raises(kq.QuantizationError, match="Pass"):
+        Sizes(qmodel).at((18, 8, 8, 2))

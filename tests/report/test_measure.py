@@ -9,7 +9,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import keras_quant as kq
-from tests.helpers import images, sequential, shake
+from tests.helpers import functional, images, sequential, shake
 
 L = keras.layers
 X = images(24)
@@ -190,3 +190,19 @@ def test_memory_of_inner_tensors_is_given_back(monkeypatch):
     qmodel = kq.quantize(keras.Model(x, y), "int8", images(8, (4,)))
     module.measure(qmodel, images(8, (4,)))
     assert len(alive) == 13 and max(alive) <= 2
+
+
+@pytest.mark.parametrize("cls", [L.LSTM, L.GRU])
+def test_the_steps_of_a_loop_are_measured(cls):
+    x = images(8, (20, 5))
+    model = shake(functional(lambda x: cls(6, return_sequences=True, name="rnn")(x), (20, 5)))
+    qmodel = kq.quantize(model, "int8", x)
+    report = kq.report(qmodel, x, float_model=model)
+    whole, last = line(report, "rnn"), line(report, "rnn/output" if cls is L.LSTM else "rnn/state_quantize")
+    assert whole.sqnr == pytest.approx(sqnr(model(x), qmodel(x)), abs=1e-3)
+    # What the last layer of each step makes is what the loop makes.
+    assert kq.report(qmodel, x).output_sqnr["rnn"] == pytest.approx(line(kq.report(qmodel, x), last.path).sqnr, abs=1e-3)
+    np.testing.assert_array_equal(last.activations.counts, whole.activations.counts)
+    gates = line(report, "rnn/gates")
+    assert gates.activations.counts.sum() == 8 * 20 * (18 if cls is L.LSTM else 12)
+    assert 20 < gates.sqnr <= gates.local_sqnr + 1

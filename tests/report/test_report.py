@@ -220,3 +220,34 @@ def test_errors_say_the_way_out(tmp_path):
     path.write_bytes(path.read_bytes()[:-400])
     with pytest.raises(kq.ModelFileError, match="damaged|cannot load"):
         kq.report(path)
+
+
+@pytest.mark.parametrize("length", [7, 22])
+@pytest.mark.parametrize("policy", ["int8", "float32"])
+def test_the_layers_inside_a_loop_have_lines(policy, length):
+    model = functional(lambda x: L.Dense(2)(L.LSTM(6, name="lstm")(x)), (length, 5))
+    report = kq.report(quantized(model, policy))
+    around, inside = length * 4 * 6 * 5, length * 4 * 6 * 6
+    assert report.macs == around + inside + 6 * 2 == kq.report(model).macs
+    assert sum(layer.macs for layer in report.layers if layer.path.startswith("lstm/")) == inside
+    assert sum(operator.macs for operator in report.exported.operators) == report.macs
+    assert line(report, "lstm").policy == policy and line(report, "lstm").macs == 0
+    assert line(report, "lstm/gates_recurrent").policy == policy
+    assert {layer.runs_on for layer in report.layers if layer.path.startswith("lstm/")} <= {"", "XNNPACK"}
+    assert line(report, "lstm/gates_recurrent").bytes >= 3 * 6 * 6
+    assert sum(layer.parameters for layer in report.layers) == model.count_params()
+
+
+def test_the_file_of_a_loop(tmp_path):
+    qmodel = quantized(functional(lambda x: L.GRU(6, return_sequences=True, name="gru")(x), (22, 5)))
+    exported = kq.export(qmodel, tmp_path / "m.tflite")
+    (loop,) = [operator for operator in exported.operators if operator.name == "WHILE"]
+    inside = [operator for operator in exported.operators if operator.times > 1]
+    assert (loop.layer, loop.on_xnnpack) == ("gru", False) and "repeats what is inside" in loop.reason
+    assert {operator.layer for operator in inside} > {"gru/gates_recurrent", "gru/state", "gru"}
+    assert {op.name for op in exported.off_xnnpack} <= {"WHILE", "GATHER", "ADD", "CONCATENATION", "DYNAMIC_UPDATE_SLICE"}
+    assert {op.reason for op in exported.float_operators} == {"a step of an integer layer that is exact in float"}
+    assert any(tensor.name.startswith("gru.gates_recurrent") for tensor in exported.tensors)
+    report = kq.report(tmp_path / "m.tflite")
+    assert report.macs == 22 * 3 * 6 * (5 + 6) and len(report.layers) == len(exported.operators)
+    assert line(report, "gru/gates_recurrent").macs > 0 and line(report, "gru").kind in ("RESHAPE", "WHILE")

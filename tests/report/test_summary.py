@@ -142,3 +142,14 @@ def test_errors_come_before_the_first_epoch(tmp_path):
     model.compile("sgd", "mse")
     with pytest.raises(kq.QuantizationError, match="keras_quant.quantize"):
         model.fit(X, np.zeros((64, 5)), verbose=0, callbacks=[kq.callbacks.QuantizationSummary()])
+
+
+def test_ranges_inside_a_loop_are_followed(tmp_path):
+    x = images(32, (20, 5))
+    qmodel = kq.quantize(sequential(L.GRU(4, name="gru"), L.Dense(1), shape=(20, 5)), "int8", x)
+    qmodel.compile("adam", "mse")
+    summary = kq.callbacks.QuantizationSummary(tmp_path, data=x[:8])
+    qmodel.fit(x, np.zeros((32, 1)), epochs=1, verbose=0, callbacks=[summary])
+    assert summary.history["gru/gates_sum"].epochs == (0, 1)
+    tags = events(tmp_path)
+    assert {"range_low/gru/gates_sum", "sqnr/gru/gates", "weights/gru/gates_recurrent"} <= set(tags)

@@ -444,3 +444,29 @@ def test_bad_arguments(model):
         Search(functional(lambda x: L.ReLU()(x), SHAPE), X, ("int4",), verbose=0)
     with pytest.raises(kq.CalibrationError):
         Search(model, X[..., :2], ("int4",), verbose=0)
+
+
+def test_a_recurrent_layer_is_one_unit(tmp_path):
+    x = images(16, (20, 5))
+    model = shake(functional(lambda x: L.Dense(2, name="last")(L.LSTM(6, name="lstm")(x)), (20, 5)))
+    search = Search(model, x, ("int4", "int8"), verbose=0)
+    lstm, last = search.units
+    assert (lstm.path, lstm.macs, last.path) == ("lstm", 20 * 24 * (5 + 6), "last")
+    assert [place.path for place in lstm.places] == [
+        *("lstm.gates_input", "lstm.candidate_input", "lstm.gates_recurrent", "lstm.candidate_recurrent")
+    ]
+    for measure in ("noise", "hessian"):
+        four, eight = (getattr(search.sensitivities[lstm, get(policy)], measure) for policy in ("int4", "int8"))
+        assert four > 2 * eight > 0
+    point = search.uniform("int4")
+    assert set(point.policies) == {"lstm", "last"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ship(kq.quantize(model, point.policies, x), tmp_path, x)
+
+
+def test_a_recurrent_layer_in_time(tmp_path):
+    x = images(16, (20, 5))
+    model = shake(functional(lambda x: L.GRU(4)(x, initial_state=L.GRU(4, return_state=True)(x)[1]), (20, 5)))
+    policies = kq.search.assign(model, x, Budget(latency=2.0), ("int8", "dynamic_int8"), verbose=0)
+    ship(kq.quantize(model, policies, x), tmp_path, x)
