@@ -246,8 +246,9 @@ def test_the_file_of_a_loop(tmp_path):
     assert (loop.layer, loop.on_xnnpack) == ("gru", False) and "repeats what is inside" in loop.reason
     assert {operator.layer for operator in inside} > {"gru/gates_recurrent", "gru/state", "gru"}
     assert {op.name for op in exported.off_xnnpack} <= {"WHILE", "GATHER", "ADD", "CONCATENATION", "DYNAMIC_UPDATE_SLICE"}
-    assert {op.reason for op in exported.float_operators} == {"a step of an integer layer that is exact in float"}
+    exact = "a step of an integer layer that is exact in float"
+    assert exact in {op.reason for op in exported.float_operators} <= {exact, "integers and real numbers meet here"}
     assert any(tensor.name.startswith("gru.gates_recurrent") for tensor in exported.tensors)
     report = kq.report(tmp_path / "m.tflite")
     assert report.macs == 22 * 3 * 6 * (5 + 6) and len(report.layers) == len(exported.operators)
-    assert line(report, "gru/gates_recurrent").macs > 0 and line(report, "gru").kind in ("RESHAPE", "WHILE")
+    assert line(report, "gru/gates_recurrent").macs > 0
