@@ -270,7 +270,7 @@ def test_what_cannot_follow_is_an_error_that_says_so(mistake):
 
 RECURRENT = {
     "lstm": lambda x: L.LSTM(4, return_sequences=True)(x),
-    "both_ways": lambda x: L.Bidirectional(L.GRU(4))(L.Masking()(x)),
+    "both_ways": lambda x: L.Bidirectional(L.GRU(4))(x),
     "decoder": lambda x: L.GRU(4)(x, initial_state=L.GRU(4, return_state=True)(x)[1]),
 }
 

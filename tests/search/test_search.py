@@ -461,7 +461,7 @@ def test_a_recurrent_layer_is_one_unit(tmp_path):
     point = search.uniform("int4")
     assert set(point.policies) == {"lstm", "last"}
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         ship(kq.quantize(model, point.policies, x), tmp_path, x)
 
 
