@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_quant.graph.rebuild import changed
 from keras_quant.layers.functions import has_layer
 
 
@@ -13,6 +14,4 @@ def foreign_activation(layer):
 
 def without_activation(layer):
     """The same layer, the same variables, with a linear activation."""
-    bare = object.__new__(type(layer))  # a copy by Keras would be rebuilt from its config
-    bare.__dict__.update(vars(layer), activation=keras.activations.linear)
-    return bare
+    return changed(layer, activation=keras.activations.linear)

@@ -17,6 +17,7 @@ from keras import ops, tree
 from keras_quant.errors import ExportError
 from keras_quant.graph.graph import Graph, Node, Value, in_integers
 from keras_quant.graph.kinds import is_real
+from keras_quant.graph.rebuild import changed
 from keras_quant.integer import Quantized
 from keras_quant.layers import QuantZeroPadding2D, annotate, annotation
 from keras_quant.layers.loop import Loop
@@ -184,7 +185,7 @@ class _Streaming:
             )
         graph, count = layer.traced.graph, layer.sequences
         before = [self._state_of_loop(node, layer, index, v) for index, v in enumerate(graph.inputs[count:])]
-        going_on = _changed(layer, has_initial_state=True, return_state=True, hidden_states=0, is_continued=True)
+        going_on = changed(layer, has_initial_state=True, return_state=True, hidden_states=0, is_continued=True)
         outputs = tree.flatten(node.outputs)
         if layer.return_sequences:
             self.steps[outputs[0]] = Steps(1, known.count)
@@ -248,7 +249,7 @@ class _Streaming:
             raise _needs(node, after)
         widths[known.axis - 1] = 0, 0
         self.steps[node.output] = dataclasses.replace(known, lead=before)
-        self._copy(node, _changed(layer, padding=tuple(widths)))
+        self._copy(node, changed(layer, padding=tuple(widths)))
         return True
 
     def _add_window(self, node):
@@ -345,7 +346,7 @@ def _window(node, axis):
     size, stride = (sizes[axis - 1] - 1) * dilation[axis - 1] + 1, layer.strides[axis - 1]
     if layer.padding != "same":
         leads = layer.padding == "causal"
-        return _Window(size, stride, leads, 0, _changed(layer, padding="valid") if leads else layer)
+        return _Window(size, stride, leads, 0, changed(layer, padding="valid") if leads else layer)
     length = node.inputs[0].shape[axis]
     padded = max((math.ceil(length / stride) - 1) * stride + size - length, 0)
     return _Window(size, stride, False, padded - padded // 2, layer) if padded else _Window(size, stride, False, 0, layer)
@@ -362,20 +363,13 @@ def _length(value):
     return value.shape[1]
 
 
-def _changed(layer, **attributes):
-    """The same layer, the same variables, with other attributes."""
-    made = object.__new__(type(layer))  # a copy by Keras would be rebuilt from its config
-    made.__dict__.update(vars(layer), **attributes)
-    return made
-
-
 def _at_count(operation, steps):
     """A normalization knows the shape that it takes means in; others go by their inputs."""
     if not isinstance(operation, QuantExactStandardize) or operation.groups is not None or not steps.axis:
         return operation
     whole = list(operation.whole)
     whole[steps.axis - 1] = steps.count
-    return _changed(operation, whole=tuple(whole))
+    return changed(operation, whole=tuple(whole))
 
 
 def _reshapes(operation):
