@@ -1,5 +1,7 @@
 """The fused graph of a float model → a Functional model of quantized layers with the same weights."""
 
+import warnings
+
 import keras
 import numpy as np
 from keras import tree
@@ -79,6 +81,7 @@ class _Placed:
         layers: dict from the `id` of each float operation to the quantized layer that stands for it.
         floats: likewise to the float copy, of those that compute in float; a Dropout may be called on either.
         taken: names of layers in use.
+        recurrent: `id`s of the float recurrent layers of which a call stands.
     """
 
     def __init__(self, inputs, weights):
@@ -86,6 +89,7 @@ class _Placed:
         self.inputs, self.tensors, self.grids = inputs, dict(inputs), {}
         self.layers, self.floats = {}, {}
         self.taken = {value.name for value in inputs}
+        self.recurrent = set()
 
     def unique(self, name):
         """A name like `name` that no layer has yet."""
@@ -158,6 +162,13 @@ def _place_loop(node, placed, fallback):
     tensors = [_sequence(value, policy, placed) for value in sequences]
     loop = placed.layers.get(id(recurrence))
     if loop is None:
+        if id(recurrence.layer) in placed.recurrent:
+            warnings.warn(
+                f"Layer '{node.path}' is recurrent and called more than once. Each call gets weights of its own, equal now, "
+                "which train apart.",
+                stacklevel=2,
+            )
+        placed.recurrent.add(id(recurrence.layer))
         step = _step(recurrence, tensors, policy, fallback)
         loop = Loop(step, name=placed.unique(_dotted(node.path)), **recurrence.arguments)
         placed.layers[id(recurrence)] = loop

@@ -64,6 +64,7 @@ def _nodes(node):
         "hidden_states": hidden,
     }
     loop = Recurrence(graph, arguments, layer.name, node)
+    loop.layer = layer
     return [*nodes, *before, Node(loop, node.path, ([*sequences, *first],), {}, node.outputs)]
 
 
