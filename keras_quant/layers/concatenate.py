@@ -15,13 +15,16 @@ class OnOneGrid(QuantLayer):
     """Mixin for operators that want one grid for their inputs and their output.
 
     Every input whose grid may change is tied to the output's; an input whose grid is fixed (a sigmoid, a ReLU of its own) is
-    moved by QUANTIZE.
+    moved by QUANTIZE, and so is one that is not to be joined with others.
     """
 
     def connect(self, inputs):
         for note in map(annotation, inputs):
-            if note is not None and note.quantizer.tieable and _alike(note.quantizer, self.output_quantizer):
+            if note is not None and self._may_tie(note.quantizer, alone=len(inputs) == 1):
                 self.output_quantizer.tie(note.quantizer)
+
+    def _may_tie(self, quantizer, alone):
+        return quantizer.tieable and (alone or quantizer.joins) and _alike(quantizer, self.output_quantizer)
 
     def is_tied(self, quantizer):
         """Whether an input on that quantizer's grid needs no QUANTIZE."""

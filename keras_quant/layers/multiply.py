@@ -7,6 +7,7 @@ from keras import ops
 from keras_quant import integer
 from keras_quant.errors import UnsupportedLayerError
 from keras_quant.layers.add import check_ranks
+from keras_quant.layers.annotation import annotation
 from keras_quant.layers.base import FusedActivation, QuantLayer
 from keras_quant.layers.registry import computes, quantizes
 
@@ -25,6 +26,12 @@ class QuantMultiply(FusedActivation, QuantLayer, keras.layers.Multiply):
                 f"Layer '{self.name}' multiplies {len(input_shape)} tensors; multiply them two at a time."
             )
         super().build(input_shape)
+
+    def connect(self, inputs):
+        # On the grid of its own factor the other one's scale decides what is half way: 1/256, a sigmoid's, leaves halves
+        # that nothing can move the grids off.
+        fixed = [note is not None and not note.quantizer.tieable for note in map(annotation, inputs)]
+        self.output_quantizer.joins = sum(fixed) != 1
 
     def float_call(self, inputs):
         return self.activate(super().float_call(inputs))

@@ -36,6 +36,8 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
 
     # Whether the quantizer may share its grid with others.
     tieable = True
+    # Whether operators that want their inputs on one grid may put this one among others.
+    joins = True
     # The `IntegerType` of the grid.
     type = INT8
     # Whether zero is the integer 0, so that the grid reaches as far below zero as above.

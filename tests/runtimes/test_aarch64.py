@@ -178,6 +178,20 @@ def test_an_unknown_target_is_refused(tmp_path):
         kq.verify(qmodel, path, x, target="arm")
 
 
+@pytest.mark.slow
+def test_a_tensor_joined_with_its_gated_self_is_the_same_on_arm(arm, tmp_path):
+    """On one grid the product's multiplier would be a sigmoid's scale, 1/256, which leaves halves."""
+
+    def excited(x):
+        gate = L.Dense(x.shape[-1], activation="sigmoid")(L.GlobalAveragePooling2D(keepdims=True)(x))
+        return L.Conv2D(4, 1)(L.Concatenate()([x, L.Multiply()([x, gate])]))
+
+    x = images(32)
+    qmodel = kq.quantize(shake(functional(excited)), "int8", x)
+    kq.export(qmodel, tmp_path / "m.tflite")
+    assert kq.verify(qmodel, tmp_path / "m.tflite", x, verbose=0, target=arm).mismatches == 0
+
+
 def residual(x):
     a = L.Conv2D(8, 1, activation="relu", name="pointwise")(x)
     b = L.BatchNormalization()(L.Conv2D(8, 3, padding="same", name="conv")(x))

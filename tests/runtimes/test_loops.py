@@ -19,6 +19,7 @@ KINDS = (
     "gru_reset_before",
     "simple",
     "leaky",
+    "minimal_gated",
     "masked_lstm",
     "masked_gru",
     "encoder_decoder_lstm",
