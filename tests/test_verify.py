@@ -107,6 +107,17 @@ def test_one_tensor_may_be_two_outputs(tmp_path):
     assert [t.name for t in parity.outputs] == ["a", "b", "c"] and parity.mismatches == 0
 
 
+@pytest.mark.parametrize("policy", ["int8", "dynamic_int8"])
+def test_each_call_of_a_shared_layer_is_compared(policy, tmp_path):
+    x = images(8, (6,))
+    shared = L.Dense(6, activation="relu", name="shared")
+    qmodel = kq.quantize(shake(functional(lambda x: L.Dense(2)(shared(shared(shared(x)))), (6,))), policy, x)
+    kq.export(qmodel, tmp_path / "m.tflite")
+    report = kq.verify(qmodel, tmp_path / "m.tflite", x, intermediates=True, verbose=0)
+    names = [t.name for t in report.intermediates]
+    assert report.equal and {"shared", "shared:1", "shared:2"} <= set(names)
+
+
 def recurrent(x):
     return L.Dense(2)(L.LSTM(6, return_sequences=True, name="lstm")(x))
 

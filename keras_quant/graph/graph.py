@@ -121,6 +121,15 @@ class Graph:
         """
         return dataclasses.replace(self, nodes=[_with_policy(node, policies) for node in self.nodes])
 
+    def with_calls_apart(self):
+        """The graph with a path of its own for each node: the second call of a layer "dense" is "dense:1"."""
+        counts, nodes = collections.Counter(), []
+        for node in self.nodes:
+            count = counts[node.path]
+            counts[node.path] += 1
+            nodes.append(dataclasses.replace(node, path=f"{node.path}:{count}") if count else node)
+        return dataclasses.replace(self, nodes=nodes)
+
     def consumers(self):
         """For each value, the nodes that read it; a model's output counts as one more reader, `None`."""
         readers = {}

@@ -50,7 +50,7 @@ def _written(qmodel, path, opset, batch_size, storage, input_type, output_type, 
         _output(name, tensor, lowering, output_type)
     builder = lowering.builder
     model, apart = builder.finish(qmodel.name, data_name(path) if builder.bytes > largest else None)
-    made = {path: value for node in graph.nodes for path, value in node.named_outputs().items()}
+    made = {path: value for node in graph.with_calls_apart().nodes for path, value in node.named_outputs().items()}
     layers = {path: lowering.tensors[value] for path, value in made.items() if value.note is not None}
     places.note(model, layers, {**outputs, **lowering.given})
     return write_model(path, model, apart), builder.paths

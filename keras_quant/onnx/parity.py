@@ -20,7 +20,7 @@ def verify_onnx(qmodel, path, data, steps=None, intermediates=False, verbose="au
     dims = {info.name: info.type.tensor_type.shape.dim for info in model.graph.input}
     models = qmodel if isinstance(qmodel, Sizes) else Sizes(qmodel)
     qmodel = models.of_file({name: tuple(dim.dim_value for dim in sizes)[1:] for name, sizes in dims.items()})
-    graph = trace(qmodel, keep_float=True)
+    graph = trace(qmodel, keep_float=True).with_calls_apart()
     settle_halves(graph)
     _check_ends(qmodel, graph, path, model)
     layers, ends = places.read(model)

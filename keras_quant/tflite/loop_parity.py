@@ -21,7 +21,7 @@ class LoopComparison:
     def __init__(self, node, runtime):
         from keras_quant.tflite.parity import Comparison, keras_side, leaving_float, read_dynamically
 
-        self.node, self.graph = node, node.operation.traced.graph
+        self.node, self.graph = node, node.operation.traced.graph.with_calls_apart()
         content, self.fed, names = step_file(node.operation)
         edges = leaving_float(self.graph)
         given = {path: names[path] for path in (*edges, *read_dynamically(self.graph)) if path in names}
@@ -63,7 +63,7 @@ def step_file(layer):
         The file's bytes; names of its inputs' tensors, in the step's order; and a dict from the paths of the step's layers
         to the names of the tensors that they make.
     """
-    graph = layer.traced.graph
+    graph = layer.traced.graph.with_calls_apart()
     lowering = Lowering(1 if loops_of(graph) else None)
     for slot, value in enumerate(graph.inputs):
         entrance = layer.entrances.get(slot)

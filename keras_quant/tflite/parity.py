@@ -147,6 +147,7 @@ def _verified(qmodel, path, content, model, data, steps, intermediates, verbose,
         signature: its name, of a file that has several.
     """
     qmodel, graph, data, resizable = _at_size_of_file(qmodel, model, data)
+    graph = graph.with_calls_apart()
     converted = bool(without_rule(graph))
     if intermediates and converted:
         raise ModelFileError(
@@ -381,7 +382,8 @@ def _tensors_inside(qmodel, model, resizable=False):
     """For each layer path the name of the tensor it makes in the file."""
     lowering, graph = lower(qmodel, resizable=resizable)
     entrances = {tensor.name for tensor in lowering.inputs.values()}
-    made = {path: lowering.tensors[value].name for node in graph.nodes for path, value in node.named_outputs().items()}
+    nodes = graph.with_calls_apart().nodes
+    made = {path: lowering.tensors[value].name for node in nodes for path, value in node.named_outputs().items()}
     names = {layer: name for layer, name in made.items() if name not in entrances}
     present = {text(tensor.name) for tensor in model.subgraphs[0].tensors}
     # A layer whose output nothing reads, or counts as zero, leaves no tensor behind.
