@@ -13,6 +13,7 @@ from keras_quant.graph.literals import fold_literals
 from keras_quant.graph.logarithms import merge_logarithms
 from keras_quant.graph.masks import expand_masks
 from keras_quant.graph.products import lift_products
+from keras_quant.graph.recurrence import one_loop_a_layer
 from keras_quant.graph.rescale import fuse_input_scales, merge_rescalings
 from keras_quant.graph.softmax import scale_inner_softmaxes
 from keras_quant.graph.streams import keep_streams
@@ -26,6 +27,7 @@ PASSES = (
     fold_literals,
     expand_masks,
     expand,
+    one_loop_a_layer,
     merge_logarithms,
     lift_masked_means,
     lift_additive_masks,

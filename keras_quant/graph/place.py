@@ -164,8 +164,8 @@ def _place_loop(node, placed, fallback):
     if loop is None:
         if id(recurrence.layer) in placed.recurrent:
             warnings.warn(
-                f"Layer '{node.path}' is recurrent and called more than once. Each call gets weights of its own, equal now, "
-                "which train apart.",
+                f"Layer '{node.path}' is recurrent and called with a mask and without. Each way gets weights of its own, "
+                "equal now, which train apart. Mask every call, or none.",
                 stacklevel=2,
             )
         placed.recurrent.add(id(recurrence.layer))

@@ -18,13 +18,14 @@ class Recurrence(keras.Operation):
     Args:
         graph: `Graph` of one step of the float model: `[*sequences, *states]` → `[output, *states]`.
         arguments: those of `layers.Loop`, but `step`.
-        name: of the layer.
-        whole: the `Node` of the float layer.
+        layer: the float layer.
+        whole: its `Node`.
+        hoisted: operations of the step that are computed for all steps at once, before the loop.
     """
 
-    def __init__(self, graph, arguments, name, whole):
-        super().__init__(name=name)
-        self.graph, self.arguments, self.whole = graph, arguments, whole
+    def __init__(self, graph, arguments, layer, whole, hoisted):
+        super().__init__(name=layer.name)
+        self.graph, self.arguments, self.layer, self.whole, self.hoisted = graph, arguments, layer, whole, hoisted
 
     def call(self, *args):
         raise NotImplementedError
@@ -36,6 +37,10 @@ class Recurrence(keras.Operation):
         """The sequences among what the node is called with, and the first states."""
         count = self.arguments["sequences"]
         return inputs[:count], inputs[count:]
+
+    def is_like(self, other):
+        """Whether another loop is a call of the same layer, in the same way."""
+        return self.layer is other.layer and self.arguments == other.arguments
 
     def prepared(self, policy):
         """The step's graph as `place` takes it, with a policy for all but what makes states of real numbers."""
@@ -59,3 +64,21 @@ class Recurrence(keras.Operation):
                 made.update(dict.fromkeys(tree.flatten(node.outputs)))
                 found.append(node)
         return found
+
+
+def one_loop_a_layer(graph):
+    """A graph in which the calls of a recurrent layer are those of one loop, with the same weights in front of it.
+
+    A call with a mask and one without stay loops of their own.
+    """
+    loops, shared = [], {}
+    for node in graph.nodes:
+        loop = node.operation
+        if isinstance(loop, Recurrence):
+            alike = (other for other, policy in loops if policy == node.policy and loop.is_like(other))
+            known = next(alike, loop)
+            loops.append((known, node.policy))
+            shared[id(loop)] = known
+            shared.update(zip(map(id, loop.hoisted), known.hoisted))
+    nodes = [dataclasses.replace(n, operation=shared.get(id(n.operation), n.operation)) for n in graph.nodes]
+    return dataclasses.replace(graph, nodes=nodes)

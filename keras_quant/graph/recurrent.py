@@ -52,7 +52,7 @@ def _nodes(node):
     if mask is not None:
         nodes.append(_column(node, mask))
         sequences.append(nodes[-1].outputs)
-    before, graph, sequences = _hoisted(node, graph, sequences)
+    early, before, graph, sequences = _hoisted(node, graph, sequences)
     graph = with_exact_states(graph, len(sequences)) if exact else graph
     arguments = {
         "sequences": len(sequences),
@@ -60,11 +60,9 @@ def _nodes(node):
         "return_state": layer.return_state,
         "go_backwards": layer.go_backwards,
         "unroll": layer.unroll,
-        "has_initial_state": bool(first),
         "hidden_states": hidden,
     }
-    loop = Recurrence(graph, arguments, layer.name, node)
-    loop.layer = layer
+    loop = Recurrence(graph, arguments, layer, node, [n.operation for n in early])
     return [*nodes, *before, Node(loop, node.path, ([*sequences, *first],), {}, node.outputs)]
 
 
@@ -140,7 +138,8 @@ def _hoisted(node, graph, given):
         given: `Value`s of the sequences outside: the step's first inputs.
 
     Returns:
-        Nodes that are computed for all steps at once; the `Graph` of the rest; and the sequences that it reads.
+        The step's nodes that are computed for all steps at once; the nodes that do so; the `Graph` of the rest; and the
+        sequences that it reads.
     """
     count = len(given)
     of_states, early, later = set(graph.inputs[1:]), [], []
@@ -156,7 +155,7 @@ def _hoisted(node, graph, given):
     sequences = [hoist.back(outside[v]) for v in inputs]
     inputs += graph.inputs[count:]
     rest = dataclasses.replace(graph, inputs=inputs, nodes=later, input_structure=[0] * len(inputs), paths={})
-    return hoist.nodes, rest, sequences
+    return early, hoist.nodes, rest, sequences
 
 
 class _Hoist:

@@ -185,7 +185,7 @@ class _Streaming:
             )
         graph, count = layer.traced.graph, layer.sequences
         before = [self._state_of_loop(node, layer, index, v) for index, v in enumerate(graph.inputs[count:])]
-        going_on = changed(layer, has_initial_state=True, return_state=True, hidden_states=0, is_continued=True)
+        going_on = changed(layer, return_state=True, hidden_states=0, is_continued=True)
         outputs = tree.flatten(node.outputs)
         if layer.return_sequences:
             self.steps[outputs[0]] = Steps(1, known.count)

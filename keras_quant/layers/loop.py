@@ -81,13 +81,12 @@ class _Held:
 class Loop(InFloat32, keras.layers.Layer):
     """A recurrent layer: `step` for each step of sequences, its states handed on.
 
-    Inputs: a list of sequences `(batch, length, ...)`, and of first states, if `has_initial_state`.
+    Inputs: a list of sequences `(batch, length, ...)`, and of first states; without these they are zero.
 
     Args:
         step: quantized `keras.Model` of one step: `[*inputs, *states]` → `[output, *states]`.
         sequences: how many of its inputs are sequences.
         return_sequences, return_state, go_backwards, unroll: as of `keras.layers.RNN`.
-        has_initial_state: whether the first states are inputs; by default they are zero.
         hidden_states: how many of the last states stay inside.
     """
 
@@ -102,7 +101,6 @@ class Loop(InFloat32, keras.layers.Layer):
         return_state=False,
         go_backwards=False,
         unroll=False,
-        has_initial_state=False,
         hidden_states=0,
         **kwargs,
     ):
@@ -110,7 +108,7 @@ class Loop(InFloat32, keras.layers.Layer):
         self.step = keras.saving.deserialize_keras_object(step) if isinstance(step, dict) else step
         self.sequences, self.hidden_states = sequences, hidden_states
         self.return_sequences, self.return_state = return_sequences, return_state
-        self.go_backwards, self.unroll, self.has_initial_state = go_backwards, unroll, has_initial_state
+        self.go_backwards, self.unroll = go_backwards, unroll
         self.entrances = {layer.slot: layer for layer in self.step.layers if isinstance(layer, StepInput)}
         self.supports_masking = True
         # The step's graph, which tracing notes down here.
@@ -276,7 +274,7 @@ class Loop(InFloat32, keras.layers.Layer):
     def _on_grid(self, index, state):
         """A first state on the grid of those that follow."""
         update = self.update_of(index)
-        if update is None or not update.has_grid or not self.has_initial_state:
+        if update is None or not update.has_grid:
             return state
         return update.on_grid(state)
 
@@ -323,7 +321,6 @@ class Loop(InFloat32, keras.layers.Layer):
             "return_state",
             "go_backwards",
             "unroll",
-            "has_initial_state",
             "hidden_states",
         )
         config = {**super().get_config(), **{name: getattr(self, name) for name in own}}

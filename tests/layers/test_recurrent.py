@@ -1,5 +1,7 @@
 """Recurrent layers: what trains, predicts and runs on the device are the same integers, step for step."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -68,8 +70,32 @@ class Leaky(Minimal):
         return h * 2.0, [h]
 
 
+@keras.saving.register_keras_serializable("tests")
+class MinimalGated(L.Layer):
+    """Zhou et al. 2016: the gate's product with the state is joined with the sequence."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = self.state_size = units
+        self.gate, self.candidate = L.Dense(units, activation="sigmoid"), L.Dense(units, activation="tanh")
+
+    def build(self, input_shape):
+        for layer in (self.gate, self.candidate):
+            layer.build((None, input_shape[-1] + self.units))
+        self.built = True
+
+    def call(self, x, states):
+        (h,) = states
+        f = self.gate(ops.concatenate([x, h], -1))
+        h = (1 - f) * h + f * self.candidate(ops.concatenate([x, f * h], -1))
+        return h, [h]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
 def masked(layer):
-    return lambda x: layer(L.Masking()(x))
+    return lambda x: layer()(L.Masking()(x))
 
 
 def encoder_decoder(cls):
@@ -82,7 +108,20 @@ def encoder_decoder(cls):
 
 def with_states(layer):
     """All outputs and last states."""
-    return lambda x: list(layer(x))
+    return lambda x: list(layer()(x))
+
+
+def called_thrice(x):
+    """Once on another length, once with states."""
+    layer = L.LSTM(6, return_sequences=True, return_state=True)
+    y, *states = layer(x)
+    again, *_ = layer(L.Dense(x.shape[-1])(y), initial_state=states)
+    return L.Dense(3)(again + layer(L.ZeroPadding1D((2, 0))(x))[0][:, 2:])
+
+
+def twins(x):
+    layer = L.Bidirectional(L.GRU(6, return_sequences=True), merge_mode="sum")
+    return L.Multiply()([layer(x), layer(L.ReLU()(x))])
 
 
 CASES = {
@@ -98,37 +137,40 @@ CASES = {
     "lstm_relu": (LONG, lambda x: L.LSTM(6, activation="relu")(x)),
     "lstm_hard": (LONG, lambda x: L.LSTM(6, recurrent_activation="hard_sigmoid")(x)),
     "lstm_dropout": (LONG, lambda x: L.LSTM(6, dropout=0.2, recurrent_dropout=0.2)(x)),
-    "lstm_states": (LONG, with_states(L.LSTM(6, return_sequences=True, return_state=True))),
+    "lstm_states": (LONG, with_states(lambda: L.LSTM(6, return_sequences=True, return_state=True))),
     "gru": (LONG, lambda x: L.GRU(6, return_sequences=True)(x)),
     "gru_last": (LONG, lambda x: L.GRU(6)(x)),
     "gru_reset_before": (LONG, lambda x: L.GRU(6, reset_after=False, return_sequences=True)(x)),
     "gru_reset_before_short": (SHORT, lambda x: L.GRU(6, reset_after=False)(x)),
     "gru_without_bias": (LONG, lambda x: L.GRU(6, use_bias=False)(x)),
-    "gru_states": (LONG, with_states(L.GRU(6, return_state=True))),
+    "gru_states": (LONG, with_states(lambda: L.GRU(6, return_state=True))),
     "simple": (LONG, lambda x: L.SimpleRNN(6, return_sequences=True)(x)),
     "simple_short": (SHORT, lambda x: L.SimpleRNN(6)(x)),
     "simple_relu": (LONG, lambda x: L.SimpleRNN(6, activation="relu")(x)),
-    "simple_states": (LONG, with_states(L.SimpleRNN(6, return_state=True))),
+    "simple_states": (LONG, with_states(lambda: L.SimpleRNN(6, return_state=True))),
     "stacked_layers": (LONG, lambda x: L.LSTM(4)(L.GRU(6, return_sequences=True)(x))),
     "stacked_cells": (LONG, lambda x: L.RNN([L.LSTMCell(6), L.GRUCell(4)], return_sequences=True)(x)),
     "peephole": (LONG, lambda x: L.RNN(Peephole(6), return_sequences=True)(x)),
     "minimal": (LONG, lambda x: L.RNN(Minimal(6))(x)),
     "leaky": (LONG, lambda x: L.RNN(Leaky(6), return_sequences=True)(x)),
     "leaky_last": (LONG, lambda x: L.RNN(Leaky(6))(x)),
+    "called_thrice": (LONG, called_thrice),
+    "twins": (LONG, twins),
+    "minimal_gated": (LONG, lambda x: L.RNN(MinimalGated(6), return_sequences=True)(x)),
     "both_ways": (LONG, lambda x: L.Bidirectional(L.LSTM(6, return_sequences=True))(x)),
     "both_ways_sum": (LONG, lambda x: L.Bidirectional(L.GRU(6), merge_mode="sum")(x)),
     "both_ways_mul": (LONG, lambda x: L.Bidirectional(L.LSTM(6), merge_mode="mul")(x)),
     "both_ways_ave": (SHORT, lambda x: L.Bidirectional(L.GRU(6, return_sequences=True), merge_mode="ave")(x)),
     "both_ways_apart": (SHORT, lambda x: list(L.Bidirectional(L.GRU(6), merge_mode=None)(x))),
-    "masked_lstm": (LONG, masked(L.LSTM(6, return_sequences=True))),
-    "masked_gru": (SHORT, masked(L.GRU(6))),
-    "masked_simple": (LONG, masked(L.SimpleRNN(6, return_sequences=True))),
-    "masked_leaky": (LONG, masked(L.RNN(Leaky(6), return_sequences=True))),
-    "masked_leaky_last": (LONG, masked(L.RNN(Leaky(6)))),
-    "masked_zeros": (LONG, masked(L.RNN(L.GRUCell(6), return_sequences=True, zero_output_for_mask=True))),
-    "masked_both_ways": (LONG, masked(L.Bidirectional(L.LSTM(6)))),
-    "masked_backwards": (LONG, masked(L.LSTM(6, go_backwards=True, return_sequences=True))),
-    "masked_stacked": (LONG, masked(L.RNN([L.LSTMCell(6), L.GRUCell(4)]))),
+    "masked_lstm": (LONG, masked(lambda: L.LSTM(6, return_sequences=True))),
+    "masked_gru": (SHORT, masked(lambda: L.GRU(6))),
+    "masked_simple": (LONG, masked(lambda: L.SimpleRNN(6, return_sequences=True))),
+    "masked_leaky": (LONG, masked(lambda: L.RNN(Leaky(6), return_sequences=True))),
+    "masked_leaky_last": (LONG, masked(lambda: L.RNN(Leaky(6)))),
+    "masked_zeros": (LONG, masked(lambda: L.RNN(L.GRUCell(6), return_sequences=True, zero_output_for_mask=True))),
+    "masked_both_ways": (LONG, masked(lambda: L.Bidirectional(L.LSTM(6)))),
+    "masked_backwards": (LONG, masked(lambda: L.LSTM(6, go_backwards=True, return_sequences=True))),
+    "masked_stacked": (LONG, masked(lambda: L.RNN([L.LSTMCell(6), L.GRUCell(4)]))),
     "encoder_decoder_lstm": (LONG, encoder_decoder(L.LSTM)),
     "encoder_decoder_gru": (SHORT, encoder_decoder(L.GRU)),
     "encoder_decoder_simple": (LONG, encoder_decoder(L.SimpleRNN)),
@@ -156,10 +198,24 @@ def test_a_recurrent_layer_ships(name, tmp_path):
 POLICIES = "int4", "w4a8", "w8a6", "dynamic_int8", "float16", "float32"
 
 
+def test_calls_of_a_layer_share_its_weights():
+    model = functional(called_thrice, (LONG, 5))
+    qmodel = kq.quantize(model, "int8", words(LONG))
+    trained = lambda m: sum(math.prod(v.shape) for v in m.trainable_variables)
+    assert trained(qmodel) == trained(model)
+
+
+def test_calls_with_a_mask_and_without_warn():
+    layer = L.GRU(6)
+    model = functional(lambda x: L.Add()([layer(x), layer(L.Masking()(x))]), (LONG, 5))
+    with pytest.warns(UserWarning, match="'gru.*' is recurrent and called with a mask and without"):
+        kq.quantize(model, "int8", words(LONG))
+
+
 @pytest.mark.parametrize("policy", few(POLICIES, "w4a8", "dynamic_int8"))
 @pytest.mark.parametrize("cls", [L.LSTM, L.GRU, L.SimpleRNN])
 def test_in_any_precision(policy, cls, tmp_path):
-    model, x = shake(functional(masked(cls(6, return_sequences=True)), (LONG, 5))), words(LONG)
+    model, x = shake(functional(masked(lambda: cls(6, return_sequences=True)), (LONG, 5))), words(LONG)
     qmodel = kq.quantize(model, policy, x)
     ship(qmodel, tmp_path, x)
     assert signal_to_noise(model(x, training=False), qmodel(x, training=False)) >= 10
@@ -194,7 +250,10 @@ def test_a_convolutional_one_ships(name, tmp_path):
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("length", [SHORT, LONG])
 def test_batches(batch_size, length, tmp_path):
-    model, x = shake(functional(masked(L.Bidirectional(L.GRU(6, return_sequences=True))), (length, 5))), words(length)
+    model, x = (
+        shake(functional(masked(lambda: L.Bidirectional(L.GRU(6, return_sequences=True))), (length, 5))),
+        words(length),
+    )
     ship(kq.quantize(model, "int8", x), tmp_path, x, batch_size=batch_size)
 
 
@@ -262,7 +321,7 @@ def test_gradients_are_those_of_keras(cls):
     keras.utils.set_random_seed(0)
     x, y = task(count=8)
     # The two biases of a GRU are one here, which moves half as far.
-    model = functional(masked(cls(4, use_bias=False, return_sequences=True)), x.shape[1:])
+    model = functional(masked(lambda: cls(4, use_bias=False, return_sequences=True)), x.shape[1:])
     qmodel = kq.quantize(model, "float32", x)
     losses = []
     for m in (model, qmodel):
@@ -273,7 +332,7 @@ def test_gradients_are_those_of_keras(cls):
 
 def test_it_is_saved_and_loaded(tmp_path):
     x = words(LONG)
-    qmodel = kq.quantize(shake(functional(masked(encoder_decoder(L.LSTM)), (LONG, 5))), "int8", x)
+    qmodel = kq.quantize(shake(functional(masked(lambda: encoder_decoder(L.LSTM)), (LONG, 5))), "int8", x)
     qmodel.save(tmp_path / "m.keras")
     again = keras.models.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(again.predict(x, verbose=0), qmodel.predict(x, verbose=0))
