@@ -7,8 +7,9 @@ Spoken digits (Free Spoken Digit Dataset, 8 kHz; its own split): logarithms of M
 LSTM, and a network of depthwise separable convolutions. Recordings lie anywhere in their second in training, in its middle
 to judge. Polarity of film reviews (Pang and Lee, sentence polarity 1.0): Embedding with a mask, bidirectional LSTM.
 
-For each seed a float model trains, and keeps the epoch with the least loss on training data held out (takes 5 to 9 of the
-digits; the last tenth of the sentences); then each policy trains some epochs on, from the same weights, and so does float.
+For each seed a float model trains; then each policy trains some epochs on, from the same weights, and so does float. Each
+training keeps the epoch with the least loss on training data held out: takes 5 to 9 of the digits; the last tenth of the
+sentences.
 Accuracies are those of the file on LiteRT, "differ" counts its outputs that are not `predict`'s.
 """
 
@@ -166,11 +167,12 @@ TASKS = {
 MODELS = [name for task in TASKS.values() for name in task.models]
 
 
-def falling(model, data, epochs, rate, **arguments):
-    """`model`, trained while the rate falls to zero."""
+def falling(model, data, epochs, rate, held_out):
+    """`model`, trained while the rate falls to zero; of the epochs the one with the least loss on `held_out`."""
+    best = keras.callbacks.EarlyStopping("val_loss", patience=epochs, restore_best_weights=True)
     steps = len(data) if isinstance(data, Placed) else -(-len(data[0]) // classifiers.BATCH)
     schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * steps)
-    return classifiers.trained(model, data, epochs, schedule, clipnorm=1.0, **arguments)
+    return classifiers.trained(model, data, epochs, schedule, clipnorm=1.0, held_out=held_out, callbacks=[best])
 
 
 def rows(task, name, parts, args):
@@ -179,10 +181,10 @@ def rows(task, name, parts, args):
     policies = "float32", classifiers.CONTROL, *args.policies
     for seed in args.seeds:
         keras.utils.set_random_seed(seed)
-        best = keras.callbacks.EarlyStopping("val_loss", patience=epochs, restore_best_weights=True)
         model = task.models[name]()
-        falling(model, parts.first(seed), epochs, task.rate, held_out=parts.held_out, callbacks=[best])
-        train_on = lambda qmodel, seed=seed: falling(qmodel, parts.first(seed), more, args.rate or task.more_rate)
+        falling(model, parts.first(seed), epochs, task.rate, parts.held_out)
+        rate = args.rate or task.more_rate
+        train_on = lambda qmodel, seed=seed, rate=rate: falling(qmodel, parts.first(seed), more, rate, parts.held_out)
         calibration = np.random.default_rng(seed).permutation(parts.inputs)[:512]
         yield from classifiers.trials(model, seed, policies, train_on, calibration, parts.held_out, parts.test)
 
