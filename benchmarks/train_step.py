@@ -2,7 +2,8 @@
 
     python benchmarks/train_step.py [--network NAME] [--xla] [--peer-python PYTHON] [--predict] [--rounds 30]
 
-MobileNetV2 (alpha 0.35) at 96×96, batch 32; ResNet-8 at batch 128; four Dense layers of 2,048 units at batch 256; SGD.
+MobileNetV2 (alpha 0.35) at 96×96, batch 32; ResNet-8 at batch 128; four Dense layers of 2,048 units at batch 256; LSTM and
+GRU at batch 64; SGD.
 Beside the float model stand the same with each batch normalization in one fused operation, which Keras 3 does not do, and
 keras_quant with observed and with learned ranges (`lsq`). Each contestant has a process, and they step in turn; processor
 time a step, medians, and medians of the ratios of neighbouring rounds. Peak memory is that of building and training in a
@@ -41,6 +42,11 @@ def dense_model():
     return keras.Sequential([keras.Input((2048,)), *hidden, keras.layers.Dense(10, "softmax")])
 
 
+def recurrent_model(layer, steps, units):
+    """One recurrent layer over steps of 40 numbers."""
+    return keras.Sequential([keras.Input((steps, 40)), layer(units), keras.layers.Dense(10, "softmax")])
+
+
 @dataclasses.dataclass
 class Network:
     """Attributes:
@@ -62,7 +68,18 @@ NETWORKS = {
     ),
     "resnet8": Network(networks.resnet8, (128, 32, 32, 3), 10, "ResNet-8, batch 128"),
     "dense": Network(dense_model, (256, 2048), 10, "four Dense layers of 2,048 units, batch 256"),
+    "lstm": Network(
+        lambda: recurrent_model(keras.layers.LSTM, 100, 128), (64, 100, 40), 10, "LSTM of 128 units, 100 steps, batch 64"
+    ),
+    "small_lstm": Network(
+        lambda: recurrent_model(keras.layers.LSTM, 49, 64), (64, 49, 40), 10, "LSTM of 64 units, 49 steps, batch 64"
+    ),
+    "gru": Network(
+        lambda: recurrent_model(keras.layers.GRU, 100, 128), (64, 100, 40), 10, "GRU of 128 units, 100 steps, batch 64"
+    ),
 }
+# Those with batch normalization.
+NORMALIZED = "mobilenet_v2", "resnet8"
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -161,7 +178,7 @@ def rows(seconds, base, peaks=None):
 def compare(key, args):
     """One table."""
     network, options = NETWORKS[key], ["--xla"] * args.xla
-    names = [FLOAT, FUSED, OURS, LEARNED] if key != "dense" else [FLOAT, OURS, LEARNED]
+    names = [FLOAT, FUSED, OURS, LEARNED] if key in NORMALIZED else [FLOAT, OURS, LEARNED]
     commands = {name: (sys.executable, __file__, "--network", key, *options, "--worker", name) for name in names}
     peer = (report.peer(args), pathlib.Path(__file__).with_name("peer_tfmot.py"))
     if peer[0] and key == "mobilenet_v2" and not args.xla:
