@@ -4,13 +4,13 @@ import tensorflow as tf
 
 from keras_quant.backend.arrays import clip, compiles_with_xla, constant
 from keras_quant.backend.columns import is_large, sum_over
-from keras_quant.backend.gradient import custom_gradient
+from keras_quant.backend.gradient import custom_gradient, in_loop, registered_gradient
 
 # Below the first step above zero of any grid.
 SMALLEST = 1e-30
 
 
-def fake_quant(x, low, high, bits=8, narrow=False, inside=None):
+def fake_quant(x, low, high, bits=8, narrow=False, inside=None, clips_gradient=True):
     """Quantize and dequantize onto the levels of `bits` bits over `[low, high]`; clipped straight-through gradient.
 
     One pass forward, one backward. With 8 bits `low` and `high` may be any range that holds zero, otherwise they must be
@@ -18,8 +18,11 @@ def fake_quant(x, low, high, bits=8, narrow=False, inside=None):
 
     With 8 bits the gradient is told from the result, which the next operation keeps anyway, so that nobody keeps `x`: what
     is rounded to an end counts as outside, half a step of 255. A range that is not nudged is off by half a step at most, so
-    that the same bounds tell the ends of the grid; `inside` are those bounds, `inner_ends`, where they are known.
+    that the same bounds tell the ends of the grid; `inside` are those bounds, `inner_ends`, where they are known. Without
+    `clips_gradient` it is the straight-through gradient as it is, which keeps nothing.
     """
+    if not clips_gradient:
+        return _passing(x, low, high, bits, narrow)
     inside = inner_ends(low, high, bits) if inside is None else inside
 
     @custom_gradient
@@ -201,6 +204,21 @@ def _on_levels(x, low, high, bits, narrow):
     # The operation above adds the lower end to a product, which float32 rounds by some of the 16 bits' steps.
     scale = (high - low) / (2.0**bits - (2.0 if narrow else 1.0))
     return tf.math.rint(clip(x, low, high) * (1.0 / scale)) * scale
+
+
+def _passing(x, low, high, bits, narrow):
+    if bits <= 8 and in_loop():
+        with registered_gradient("FakeQuantWithMinMaxVars", _PASSING):
+            return _on_levels(x, low, high, bits, narrow)
+    return custom_gradient(lambda x: (_on_levels(x, low, high, bits, narrow), lambda upstream: upstream))(x)
+
+
+_PASSING = "KerasQuantPassing"
+
+
+@tf.RegisterGradient(_PASSING)
+def _gradient_of_passing(_operation, upstream):
+    return upstream, None, None
 
 
 def _inside(upstream, x, low, high):

@@ -154,8 +154,11 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
             self.take(self.summary(x))
 
     def summary(self, x):
-        """What `take` wants to know of a batch: float32 scalars, each of them larger the more values there are."""
-        raise NotImplementedError
+        """What `take` wants to know of a batch: float32 scalars, each of them larger the more values there are.
+
+        Here minus the smallest value, and the largest one.
+        """
+        return in_steps.extremes(x)
 
     def take(self, summary):
         """Move the range by the `summary` of a batch."""
@@ -194,7 +197,8 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
     def fake_quant(self, x):
         """The nearest values of the grid, as real numbers, with the clipped straight-through gradient.
 
-        Forward: `s·(clip(rint(x/s) + z) - z)`. Gradient: 1 inside the range, 0 outside.
+        Forward: `s·(clip(rint(x/s) + z) - z)`. Gradient: 1 inside the range, 0 outside. As long as the range follows all
+        values, whose layer does not clip them, it is 1 throughout: what lies outside is on the way in.
         """
         if self.has_unit and self.fake_quant_enabled:
             unit = self.unit(x)
@@ -214,7 +218,9 @@ class ActivationQuantizer(InFloat32, Phased, keras.layers.Layer):
         if not self.fake_quant_enabled:
             return x
         low, high, inside = self.ends_in_training()
-        return backend.fake_quant(self._with_noise(x), low, high, self.type.bits, self.type.is_narrow, inside)
+        # So that nothing is kept for the gradient, and nothing computed.
+        clips = not all(member.observes and member.bounds == (None, None) for member in self._group.members)
+        return backend.fake_quant(self._with_noise(x), low, high, self.type.bits, self.type.is_narrow, inside, clips)
 
     def ends_in_training(self):
         """The range as `backend.fake_quant` takes it: low, high and its `inner_ends`."""

@@ -43,7 +43,7 @@ class MovingAverage(UniformQuantizer):
         return self.trainable and self.range_phase != "frozen"
 
     def summary(self, x):
-        return [ops.zeros(()) if self.bounds[0] == 0 else -backend.smallest(x), backend.largest(x)]
+        return [ops.zeros(()), backend.largest(x)] if self.bounds[0] == 0 else super().summary(x)
 
     def take(self, summary):
         least, most = self._within_bounds(*backend.extremes_of_replicas(-summary[0], summary[1]))

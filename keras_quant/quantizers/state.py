@@ -32,11 +32,9 @@ class StateRange(ActivationQuantizer):
     def observes(self):
         return self.trainable and self.range_phase != "frozen"
 
-    def summary(self, x):
-        return [ops.maximum(-backend.smallest(x), backend.largest(x))]
-
     def take(self, summary):
-        _, most = backend.extremes_of_replicas(-summary[0], summary[0])
+        most = ops.maximum(*summary)
+        _, most = backend.extremes_of_replicas(-most, most)
         reach = backend.read(self.reach)
         moved = ops.where(reach > 0, reach + (1.0 - self.momentum) * (most - reach), most)
         self.reach.assign(ops.where(most < WIDEST, moved, reach))

@@ -32,6 +32,8 @@ def test_fake_quant_gives_the_nearest_level_and_passes_gradients_inside_the_rang
     import tensorflow as tf
 
     quantizer = with_range(*limits)
+    # One that follows the data passes all.
+    quantizer.trainable = False
     params = quantizer.params()
     scale, zero_point = float(params.scale), float(params.zero_point)
     lowest, highest = scale * (-128 - zero_point), scale * (127 - zero_point)
@@ -46,6 +48,19 @@ def test_fake_quant_gives_the_nearest_level_and_passes_gradients_inside_the_rang
     outside = (np.asarray(x) < lowest - span * 1e-5) | (np.asarray(x) > highest + span * 1e-5)
     gradient = np.asarray(tape.gradient(y, x))
     assert np.all(gradient[inside] == 1) and np.all(gradient[outside] == 0)
+
+
+@pytest.mark.parametrize("low, trainable, passes", [(None, True, 1), (None, False, 0), (0.0, True, 0)])
+def test_what_follows_the_data_passes_gradients_from_outside(low, trainable, passes):
+    import tensorflow as tf
+
+    quantizer = with_range(-1.0 if low is None else low, 1.0)
+    quantizer.bounds, quantizer.trainable = (low, None), trainable
+    x = tf.constant([-3.0, 0.5, 3.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = quantizer.fake_quant(x)
+    np.testing.assert_array_equal(tape.gradient(y, x), [passes, 1, passes])
 
 
 def test_first_batch_sets_the_range_and_later_ones_move_it():
