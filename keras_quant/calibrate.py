@@ -12,6 +12,7 @@ from keras_quant.errors import CalibrationError
 from keras_quant.graph import settle_halves, trace, warn_of_ranges_apart
 from keras_quant.graph.gaps import check_masks, warn_of_gaps
 from keras_quant.graph.graph import in_float
+from keras_quant.graph.kept import reset
 from keras_quant.graph.loops import everywhere
 from keras_quant.graph.picks import check_picked, picking_safely
 from keras_quant.layers import QuantLayer
@@ -68,12 +69,13 @@ def set_ranges(qmodel, data, steps, verbose, method):
     observed = _observed(graph)
     if not observed:
         raise CalibrationError(f"Model '{qmodel.name}' has no quantized layer. Pass it to `keras_quant.quantize` first.")
-    count = number_of_batches(data, steps)
+    count = number_of_batches(data, graph.inputs, steps)
     compiles = count is None or count > FEW_BATCHES
     step = _sampling_step(graph, observed)
     step = backend.compiled_for_batches(step) if compiles else step
     statistics = {id(node.operation): _Statistics(node) for node in observed}
     progress = keras.utils.Progbar(count, unit_name="batch") if verbose else None
+    reset(graph)
     for arrays in input_batches(data, graph.inputs, steps):
         summaries, picked = step(*map(ops.convert_to_tensor, arrays))
         check_picked(graph, picked)
@@ -81,6 +83,7 @@ def set_ranges(qmodel, data, steps, verbose, method):
             statistics[id(node.operation)].add(float(low), float(high), np.asarray(sample))
         if progress is not None:
             progress.add(1)
+    reset(graph)
     if progress is not None and progress.target is None:
         progress.update(progress._seen_so_far, finalize=True)
     if compiles:
@@ -157,6 +160,7 @@ def _sampling_step(graph, observed):
             outputs = in_float(*picking_safely(node, args, kwargs, picked))
             if isinstance(node.operation, Loop):
                 node.operation.traced.graph.run(node.operation.float_steps(*args), compute, release=True)
+                node.operation.advance(*args)
             if id(node) in wanted:
                 summaries.append(_summarize(_measured(node, outputs)))
             return outputs

@@ -20,7 +20,7 @@ def input_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
             or an iterable of batches. A batch may be `(x, y)` or `(x, y, sample_weight)`; only `x` is used.
         inputs: what they are for: objects with a name, a shape and a dtype, in order (`Graph.inputs`).
         steps: number of batches; all of them by default.
-        batch_size: for arrays.
+        batch_size: for arrays, where the inputs leave it open.
 
     Yields:
         Lists of NumPy arrays, in the order of `inputs`: float32, or of the input's own type for integers and booleans.
@@ -43,6 +43,7 @@ def labelled_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
     specs = [(x.name, tuple(x.shape)) for x in inputs]
     kinds = [x.dtype for x in inputs]
     count = 0
+    batch_size = _fixed_batch(inputs) or batch_size
     for batch, labels, weights in itertools.islice(_batches(data, specs, steps, batch_size), steps):
         arrays = _in_order(batch, specs)
         for (name, shape), array in zip(specs, arrays):
@@ -55,9 +56,10 @@ def labelled_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
         raise CalibrationError("The data holds no batch. Pass at least one, for instance 100 to 500 training images.")
 
 
-def number_of_batches(data, steps=None, batch_size=BATCH_SIZE):
+def number_of_batches(data, inputs, steps=None, batch_size=BATCH_SIZE):
     """How many batches `input_batches` will yield, or `None` if only iterating tells."""
     _check_steps(steps)
+    batch_size = _fixed_batch(inputs) or batch_size
     if is_arrays(data):
         first = np.shape(tree.flatten(data)[0])
         total = -(-first[0] // batch_size) if first else 1
@@ -67,6 +69,11 @@ def number_of_batches(data, steps=None, batch_size=BATCH_SIZE):
     else:
         total = len(data) if hasattr(data, "__len__") else None
     return total if steps is None else min(steps, total or steps)
+
+
+def _fixed_batch(inputs):
+    """The batch size that a model's inputs ask for, or `None`."""
+    return next((x.shape[0] for x in inputs if x.shape and x.shape[0] is not None), None)
 
 
 def _check_steps(steps):
@@ -141,6 +148,11 @@ def _in_order(batch, specs):
 
 
 def _check(name, shape, array):
+    if shape[0] not in (None, len(array)):
+        raise CalibrationError(
+            f"Input '{name}' takes batches of {shape[0]} samples. Pass a multiple of {shape[0]}. Received: a batch of "
+            f"{len(array)}"
+        )
     if any(want not in (None, got) for want, got in zip(shape, array.shape)):
         raise CalibrationError(
             "All data has to be of one size; resize or pad it, or quantize the model for its size with `input_shape`. "

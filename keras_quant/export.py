@@ -4,12 +4,13 @@ import functools
 import pathlib
 
 from keras_quant.errors import ExportError
+from keras_quant.graph.kept import is_stateful
 from keras_quant.graph.resized import Sizes, cloned
 from keras_quant.requantize import requantized
 from keras_quant.settings import float32
 from keras_quant.tflite import export_tflite, verify_tflite
 from keras_quant.tflite.flatbuffer import SIGNATURE
-from keras_quant.tflite.streaming import export_streaming
+from keras_quant.tflite.streaming import export_stateful, export_streaming
 
 
 @float32()
@@ -36,6 +37,8 @@ def export(
     float operators between QuantizeLinear and DequantizeLinear, which runtimes fuse into integer kernels. A float model is
     exported as it is, through tf2onnx.
 
+    The states of layers with `stateful=True` are variables of a `.tflite`, whose signature `reset` sets them to zero.
+
     Ranges of products and means may move by millionths, so that 64-bit Arm rounds as x86-64 does (see docs/runtimes.md);
     `verify` does the same to a model that was saved before.
 
@@ -43,7 +46,8 @@ def export(
         qmodel: quantized `keras.Model`, from `quantize` or built of `keras_quant.layers`, calibrated or trained; for `.onnx`
             any float `keras.Model`, too.
         path: ends in `.tflite` or `.onnx`. Written to a temporary file beside it and renamed.
-        batch_size: of the file; `None` leaves it open at run time. By default 1 in a `.tflite`, open in an `.onnx`.
+        batch_size: of the file; `None` leaves it open at run time. By default 1 in a `.tflite`, open in an `.onnx`, and what
+            it is in a model with `stateful` layers.
         fallback: of a `.tflite`, what becomes of a model with a layer that no rule lowers. `None` for an error that names
             it; "converter" to hand the whole model, with its ranges, to `TFLiteConverter`. That file need not equal
             `predict`: `verify` says how far it does. (An `.onnx` needs none: tf2onnx converts such layers one by one.)
@@ -85,6 +89,9 @@ def export(
         _check_streaming(suffix, others | {"batch_size": None if batch_size in ("auto", 1) else batch_size})
         return export_streaming(qmodel, path, "variables" if streaming is True else streaming, input_type, output_type)
     model = _sizes(qmodel, float_model)
+    if is_stateful(qmodel):
+        _check_stateful(suffix, {"fallback": fallback, "opset": opset, "signatures": signatures})
+        return export_stateful(model.at(input_shape), path, batch_size, input_type, output_type)
     if suffix == ".onnx":
         qmodel, batch_size = _at_one_size(model, input_shape, signatures), None if batch_size == "auto" else batch_size
         return _onnx().export_onnx(qmodel, path, batch_size, input_type, output_type, opset, storage)
@@ -101,6 +108,17 @@ def _check_streaming(suffix, others):
     given = {name: value for name, value in others.items() if value is not None}
     if given:
         raise ExportError(f"A streaming file takes one sequence, a step at a time. Leave out {' and '.join(given)}.")
+
+
+def _check_stateful(suffix, others):
+    if suffix != ".tflite":
+        raise ExportError(
+            "The model has `stateful` layers, and only a `.tflite` keeps states. Change the suffix; or build the model with "
+            "`return_state=True` and its first states as inputs (`initial_state`), and hand them on yourself."
+        )
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise ExportError(f"The model has `stateful` layers, whose states are in one file. Leave out {' and '.join(given)}.")
 
 
 def _checked(signatures):

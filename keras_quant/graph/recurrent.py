@@ -33,12 +33,6 @@ def _recurrent(node):
 
 def _nodes(node):
     layer, given = node.operation, _arguments(node)
-    if layer.stateful:
-        raise UnsupportedLayerError(
-            f"Layer '{node.path}' ({type(layer).__name__}){location(node)} is `stateful`, and a quantized model begins each "
-            "call with zeros. Build the model with `stateful=False` and the same weights: `export(..., streaming=True)` "
-            "keeps the states on the device."
-        )
     x, mask = given["sequences"], given.get("mask")
     first = [v for v in tree.flatten(given.get("initial_state")) if v is not None]
     exact = not node.policy.integer_only
@@ -61,6 +55,8 @@ def _nodes(node):
         "go_backwards": layer.go_backwards,
         "unroll": layer.unroll,
         "hidden_states": hidden,
+        "stateful": layer.stateful,
+        "batch_size": tree.flatten(layer.states)[0].shape[0] if layer.stateful else None,
     }
     loop = Recurrence(graph, arguments, layer, node, [n.operation for n in early])
     return [*nodes, *before, Node(loop, node.path, ([*sequences, *first],), {}, node.outputs)]

@@ -150,7 +150,9 @@ class Sizes:
         known = noted_shapes(model)
         if shapes == list(known.values()):
             return model
-        inputs = [keras.Input(shape, dtype=x.dtype, name=name) for name, shape, x in zip(known, shapes, model.inputs)]
+        inputs = [
+            keras.Input(shape, x.shape[0], dtype=x.dtype, name=name) for name, shape, x in zip(known, shapes, model.inputs)
+        ]
         return self.make(model, inputs)
 
 

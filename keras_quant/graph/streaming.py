@@ -15,45 +15,14 @@ import numpy as np
 from keras import ops, tree
 
 from keras_quant.errors import ExportError
-from keras_quant.graph.graph import Graph, Node, Value, in_integers
+from keras_quant.graph.graph import Node, Value, in_integers
+from keras_quant.graph.kept import State, Stream, carried_on
 from keras_quant.graph.kinds import is_real
 from keras_quant.graph.rebuild import changed
 from keras_quant.integer import Quantized
 from keras_quant.layers import QuantZeroPadding2D, annotate, annotation
 from keras_quant.layers.loop import Loop
 from keras_quant.layers.standardize import QuantExactStandardize
-
-
-@dataclasses.dataclass(frozen=True)
-class State:
-    """What is kept from one call to the next: zeros at first.
-
-    Attributes:
-        before, after: `Value`s at the beginning and at the end of a call.
-        grid: the quantizer on whose grid it lies, or `None`.
-    """
-
-    before: Value
-    after: Value
-    grid: object
-
-
-@dataclasses.dataclass(frozen=True)
-class Stream:
-    """A graph of one call.
-
-    Attributes:
-        graph: `Graph`, its states among neither inputs nor outputs.
-        states: list of `State`s.
-        frames: how many steps a call takes.
-        warm: for each output, in flattened order, how many of its first steps are not the model's; `None` for an output
-            without steps, which is the model's once a whole sequence was taken.
-    """
-
-    graph: Graph
-    states: list
-    frames: int
-    warm: list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,28 +152,13 @@ class _Streaming:
                 f"Layer '{node.path}' is recurrent and reads convolutions or pooling without zeros before the sequence, "
                 'whose first steps would go into its states. Use `padding="causal"` before it.'
             )
-        graph, count = layer.traced.graph, layer.sequences
-        before = [self._state_of_loop(node, layer, index, v) for index, v in enumerate(graph.inputs[count:])]
-        going_on = changed(layer, return_state=True, hidden_states=0, is_continued=True)
         outputs = tree.flatten(node.outputs)
         if layer.return_sequences:
             self.steps[outputs[0]] = Steps(1, known.count)
-        made = [self._put(outputs[0])]
-        for state, grid in before:
-            after = Value(state.shape, state.dtype, f"{state.name}_after", state.note, state.rows)
-            made.append(after)
-            self.states.append(State(state, after, grid))
-        for old, new in zip(outputs[1:], made[1:]):
-            self.values[old] = new
-        args = ([*(self.values[v] for v in sequences), *(state for state, _ in before)],)
-        self.nodes.append(dataclasses.replace(node, operation=going_on, args=args, kwargs={}, outputs=made))
-
-    def _state_of_loop(self, node, layer, index, inner):
-        note = annotation(layer.step.outputs[1 + index])
-        name = f"{node.path.replace('/', '.')}_state_{index}"
-        rows = next(v.rows for v in node.inputs)
-        value = Value((None, *inner.shape[1:]), "float32", name, note, rows)
-        return value, None if note is None else note.quantizer
+        made, states = carried_on(node, [self.values[v] for v in sequences], [self._put(outputs[0])])
+        self.nodes.append(made)
+        self.states += states
+        self.values.update(zip(outputs[1:], (state.after for state in states)))
 
     def _add_moved(self, node):
         """A reshape, which leaves the steps an axis, or moves them into the batch and back."""

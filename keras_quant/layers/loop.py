@@ -86,8 +86,9 @@ class Loop(InFloat32, keras.layers.Layer):
     Args:
         step: quantized `keras.Model` of one step: `[*inputs, *states]` → `[output, *states]`.
         sequences: how many of its inputs are sequences.
-        return_sequences, return_state, go_backwards, unroll: as of `keras.layers.RNN`.
+        return_sequences, return_state, go_backwards, unroll, stateful: as of `keras.layers.RNN`.
         hidden_states: how many of the last states stay inside.
+        batch_size: of a `stateful` one, whose states are kept for so many sequences.
     """
 
     # Whether the first states are those of an earlier call, which lie on their grids already.
@@ -102,6 +103,8 @@ class Loop(InFloat32, keras.layers.Layer):
         go_backwards=False,
         unroll=False,
         hidden_states=0,
+        stateful=False,
+        batch_size=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -109,11 +112,15 @@ class Loop(InFloat32, keras.layers.Layer):
         self.sequences, self.hidden_states = sequences, hidden_states
         self.return_sequences, self.return_state = return_sequences, return_state
         self.go_backwards, self.unroll = go_backwards, unroll
+        self.stateful, self.batch_size = stateful, batch_size
         self.entrances = {layer.slot: layer for layer in self.step.layers if isinstance(layer, StepInput)}
         self.supports_masking = True
         # The step's graph, which tracing notes down here.
         self.traced = None
         self._tie_states()
+        options = {"initializer": "zeros", "trainable": False, "dtype": "float32"}
+        shapes = [(batch_size, *x.shape[1:]) for x in self.step.inputs[sequences:]] if stateful else []
+        self.kept = [self.add_weight(name=f"state_{i}", shape=shape, **options) for i, shape in enumerate(shapes)]
         self.built = True
 
     @property
@@ -156,10 +163,16 @@ class Loop(InFloat32, keras.layers.Layer):
                 entrance.grid.tie(note.quantizer)
 
     def call(self, inputs, training=None):
-        return self.main_call(inputs, training)
+        outputs, states = self._computed(inputs, training)
+        self._keep(states)
+        return self._annotated(self._chosen(outputs, states), annotate if training else _put)
 
     def main_call(self, inputs, training=None):
-        """The loop; inputs lie on grids, where the step wants that."""
+        """The loop, whose states are not kept; inputs lie on grids, where the step wants that."""
+        return self._annotated(self._chosen(*self._computed(inputs, training)), annotate if training else _put)
+
+    def _computed(self, inputs, training):
+        """All outputs and the last states."""
         inputs = tree.flatten(inputs)
         self.connect(inputs)
         sequences, states = inputs[: self.sequences], self._first_states(inputs)
@@ -168,7 +181,24 @@ class Loop(InFloat32, keras.layers.Layer):
         else:
             states = [self._on_grid(index, state) for index, state in enumerate(states)]
             outputs, states = self.unfolded(sequences, states, self._step_in_inference(sequences, states))
-        return self._annotated(self._chosen(outputs, states), annotate if training else _put)
+        return outputs, states
+
+    def reset_state(self):
+        """Set the states that a `stateful` layer keeps to zero, as of `keras.layers.RNN`."""
+        for variable in self.kept:
+            variable.assign(ops.zeros(variable.shape))
+
+    reset_states = reset_state
+
+    def _keep(self, states):
+        for variable, state in zip(self.kept, states):
+            variable.assign(state)
+
+    def advance(self, inputs):
+        """Keep the states that the float layer has after `inputs`."""
+        if self.stateful:
+            inputs = tree.flatten(inputs)
+            self._keep(self.unfolded(inputs[: self.sequences], self._first_states(inputs), self.traced.in_float)[1])
 
     def _step_in_inference(self, sequences, states):
         """The step, with what is computed of weights and ranges alone taken out of the loop."""
@@ -268,8 +298,18 @@ class Loop(InFloat32, keras.layers.Layer):
 
     def _first_states(self, inputs):
         given, first = list(inputs[self.sequences :]), self.step.inputs[self.sequences :]
-        batch = ops.shape(inputs[0])[0]
-        return given + [ops.zeros((batch, *x.shape[1:])) for x in first[len(given) :]]
+        batch, own = ops.shape(inputs[0])[0], range(len(given), len(first))
+        if self.stateful:
+            self._check_batch(inputs[0].shape[0])
+            return given + [backend.read(self.kept[i]) for i in own]
+        return given + [ops.zeros((batch, *first[i].shape[1:])) for i in own]
+
+    def _check_batch(self, size):
+        if size not in (None, self.batch_size):
+            raise ValueError(
+                f"Layer '{self.name}' is stateful and keeps the states of {self.batch_size} sequences. Pass batches of "
+                f"{self.batch_size}. Received: {size}"
+            )
 
     def _on_grid(self, index, state):
         """A first state on the grid of those that follow."""
@@ -322,6 +362,8 @@ class Loop(InFloat32, keras.layers.Layer):
             "go_backwards",
             "unroll",
             "hidden_states",
+            "stateful",
+            "batch_size",
         )
         config = {**super().get_config(), **{name: getattr(self, name) for name in own}}
         return {**config, "step": keras.saving.serialize_keras_object(self.step)}

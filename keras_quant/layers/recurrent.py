@@ -7,7 +7,7 @@ from keras import ops, tree
 
 from keras_quant import policy as policies
 from keras_quant.layers.annotation import annotate, annotation
-from keras_quant.layers.loop import StepInput
+from keras_quant.layers.loop import Loop, StepInput
 from keras_quant.settings import InFloat32
 
 # Makes the quantized model of a float layer; the room of graphs, which is above this one, puts it here.
@@ -77,6 +77,14 @@ class QuantRecurrent(InFloat32, keras.layers.Layer):
         if self._given["masked"]:
             given.append(ops.ones(ops.shape(inputs)[:2], "bool") if mask is None else mask)
         return self.inner(given, training=training)
+
+    def reset_state(self):
+        """Set the states that a `stateful` layer keeps to zero."""
+        for layer in self.inner.layers if self.built else ():
+            if isinstance(layer, Loop):
+                layer.reset_state()
+
+    reset_states = reset_state
 
     def compute_output_spec(self, inputs, initial_state=None, mask=None, training=None):
         specs = self._template.layer.compute_output_spec(keras.KerasTensor(inputs.shape, "float32"))

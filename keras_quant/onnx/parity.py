@@ -31,7 +31,7 @@ def verify_onnx(qmodel, path, data, steps=None, intermediates=False, verbose="au
     # Integers where the file has them: an output of real numbers is what they stand for.
     compared = {name: outputs[name].value if name in outputs else name for name in graph.output_names}
     extra = [*outputs.values(), *inside.values(), *given.values()]
-    progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
+    progress = keras.utils.Progbar(number_of_batches(data, graph.inputs, steps), unit_name="batch") if verbose else None
     names = lambda chosen: {path: place.value for path, place in chosen.items()}
     side = keras_side(qmodel, graph, list(inside), list(given))
     compare = Comparison(compared, names(inside), names(given), side, Runtime(path, extra))

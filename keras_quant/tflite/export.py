@@ -78,7 +78,7 @@ def _converted(model, sizes, batch_size):
     return convert(graph, batch_size)
 
 
-def _reduced_precision(graph, lowering):
+def reduced_precision(graph, lowering):
     """What lets XNNPACK compute in float16 where the processor can, if no layer asks for float32."""
     if lowering.is_exact_in_float:
         return {}
@@ -107,5 +107,5 @@ def _lowered_once(model, batch_size, input_type, output_type, is_resizable):
     inputs = {value.name: lowering.inputs[value] for value in graph.inputs}
     values = dict(zip(graph.output_names, tree.flatten(graph.outputs)))
     outputs = {name: output_tensor(lowering, name, lowering.tensors[v], output_type) for name, v in values.items()}
-    lowering.writer.metadata |= _reduced_precision(graph, lowering)
+    lowering.writer.metadata |= reduced_precision(graph, lowering)
     return lowering, inputs, outputs

@@ -29,7 +29,8 @@ from keras_quant.tflite.flatbuffer import one_signature, packed, repack, signatu
 from keras_quant.tflite.loop_parity import inner_comparisons
 from keras_quant.tflite.lower import lower, without_rule
 from keras_quant.tflite.runtime import Runtime, quantize_array
-from keras_quant.tflite.streaming_parity import is_streaming, verify_streaming
+from keras_quant.tflite.streaming import STATEFUL
+from keras_quant.tflite.streaming_parity import is_streaming, verify_stateful, verify_streaming
 
 
 @dataclasses.dataclass
@@ -114,8 +115,11 @@ def verify_tflite(qmodel, path, data, steps=None, intermediates=False, verbose="
     content, model = read_model(path)
     options = steps, intermediates, verbose, target
     names = signature_names(model)
-    if is_streaming(qmodel.model if isinstance(qmodel, Sizes) else qmodel, model):
-        own = qmodel.model if isinstance(qmodel, Sizes) else qmodel
+    own = qmodel.model if isinstance(qmodel, Sizes) else qmodel
+    if text(model.description or b"") == STATEFUL:
+        at_size, graph, data, _ = _at_size_of_file(qmodel, model, data)
+        return verify_stateful(at_size, graph, path, content, data, options)
+    if is_streaming(own, model):
         return verify_streaming(own, path, content, model, data, options)
     if len(names) < 2:
         return _verified(qmodel, path, content, model, data, *options)
@@ -161,7 +165,7 @@ def _verified(qmodel, path, content, model, data, steps, intermediates, verbose,
     inside = {path: name for path, name in names.items() if path not in edges} if intermediates else {}
     if names:
         content, signature = repack(model, extra_outputs=sorted({*inside.values(), *given.values()})), None
-    progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
+    progress = keras.utils.Progbar(number_of_batches(data, graph.inputs, steps), unit_name="batch") if verbose else None
     with _runtimes(path, target) as load:
         loops = inner_comparisons(graph, load) if intermediates else []
         side = keras_side(qmodel, graph, list(inside), list(given), [loop.node for loop in loops])

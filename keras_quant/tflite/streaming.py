@@ -7,9 +7,11 @@ from keras import ops, tree
 
 from keras_quant.errors import ExportError
 from keras_quant.graph import settle_halves, trace
+from keras_quant.graph.kept import keep, stateful
 from keras_quant.graph.streaming import Keep, stream
 from keras_quant.tflite.concatenate import join
 from keras_quant.tflite.ends import check_end_types, output_tensor
+from keras_quant.tflite.export import reduced_precision
 from keras_quant.tflite.file import write_atomically
 from keras_quant.tflite.flatbuffer import SIGNATURE, finish, parse
 from keras_quant.tflite.loop import like
@@ -17,7 +19,7 @@ from keras_quant.tflite.lower import Lowering, checked_graph, lower_graph, lower
 from keras_quant.tflite.report import describe
 from keras_quant.tflite.writer import KINDS, Tensor, TensorType, Writer
 
-DESCRIPTION, RESET = "keras_quant", "reset"
+DESCRIPTION, STATEFUL, RESET = "keras_quant", "keras_quant, stateful", "reset"
 KEPT_IN = "variables", "inputs"
 
 
@@ -41,19 +43,41 @@ def export_streaming(qmodel, path, keeps_in="variables", input_type=None, output
         raise ExportError(f'`streaming` is True, "variables" or "inputs". Received: streaming={keeps_in!r}')
     check_end_types(input_type=input_type, output_type=output_type)
     settle_halves(trace(qmodel, keep_float=True))
-    parts, lowering = _parts(stream(checked_graph(qmodel)), keeps_in, input_type, output_type)
-    content = finish(parts, DESCRIPTION)
+    return _written(path, *_parts(stream(checked_graph(qmodel)), Lowering(1, input_type), output_type, keeps_in))
+
+
+def export_stateful(qmodel, path, batch_size="auto", input_type=None, output_type=None):
+    """Write a model with `stateful` layers, whose states are variables of the file; args as of `keras_quant.export`.
+
+    Raises:
+        ExportError: for another batch size than the model's.
+    """
+    check_end_types(input_type=input_type, output_type=output_type)
+    graph = checked_graph(qmodel)
+    settle_halves(graph)
+    (layer, *_) = (node.operation for node in stateful(graph))
+    if batch_size not in ("auto", layer.batch_size):
+        raise ExportError(
+            f"Layer '{layer.name}' is stateful and keeps the states of {layer.batch_size} sequences. Leave `batch_size` "
+            f"out, or build the model for another one. Received: batch_size={batch_size}"
+        )
+    return _written(path, *_parts(keep(graph), Lowering(layer.batch_size, input_type), output_type), STATEFUL)
+
+
+def _written(path, parts, lowering, description=DESCRIPTION):
+    content = finish(parts, description)
     write_atomically(path, content)
     return describe(path, content, parse(content), layers={SIGNATURE: lowering.layers})
 
 
-def _parts(made, keeps_in, input_type, output_type):
+def _parts(made, lowering, output_type, keeps_in="variables"):
     """What `finish` takes of a `Stream`, and the `Lowering` of its signature."""
-    graph, lowering = made.graph, Lowering(1, input_type)
+    graph = made.graph
     before = [_tensor_of(lowering, state) for state in made.states]
     handles = _read(lowering, made.states, before) if keeps_in == "variables" else []
     lowering.tensors.update(zip((state.before for state in made.states), before))
     lower_graph(lowering, graph)
+    lowering.writer.metadata |= reduced_precision(graph, lowering)
     inputs = {value.name: lowering.inputs[value] for value in graph.inputs}
     values = dict(zip(graph.output_names, tree.flatten(graph.outputs)))
     outputs = {name: output_tensor(lowering, name, lowering.tensors[v], output_type) for name, v in values.items()}
@@ -122,7 +146,7 @@ def _reset(tensors):
 
 
 @lowers_float(Keep, takes_grids=True)
-def keep(lowering, layer, inputs, output):
+def kept(lowering, layer, inputs, output):
     """CONCATENATION of what is kept and what is new; or a STRIDED_SLICE of the last steps."""
     first = inputs[0]
     y = like(lowering.writer, output.name, (first.shape[0], *output.shape), first)

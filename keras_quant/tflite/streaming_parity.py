@@ -7,6 +7,7 @@ from keras import ops
 from keras_quant.data import input_batches, number_of_batches
 from keras_quant.errors import ExportError, ModelFileError
 from keras_quant.graph import settle_halves, trace
+from keras_quant.graph.kept import from_zero, reset
 from keras_quant.graph.picks import check_inputs
 from keras_quant.graph.streaming import stream
 from keras_quant.tflite.flatbuffer import SIGNATURE, signature_names, text
@@ -42,21 +43,17 @@ def verify_streaming(qmodel, path, content, model, data, options):
     """
     from keras_quant.tflite.parity import ParityReport, TensorParity, keras_side
 
-    steps, intermediates, verbose, target = options
-    if intermediates or target != "host":
-        raise ModelFileError(
-            f"'{path}' is run step by step, on this machine, and compared by its outputs. Leave `intermediates` and "
-            "`target` out; a file of the same model for whole sequences takes them."
-        )
+    steps, verbose = _simple(path, *options)
     graph = trace(qmodel, keep_float=True)
     settle_halves(graph)
     made = stream(graph)
     compute = keras_side(qmodel, graph, [], [])
     runner = _Runner(content, path, made, RESET in signature_names(model))
     reports, samples = [TensorParity(name) for name in graph.output_names], 0
-    progress = keras.utils.Progbar(number_of_batches(data, steps), unit_name="batch") if verbose else None
+    progress = keras.utils.Progbar(number_of_batches(data, graph.inputs, steps), unit_name="batch") if verbose else None
     for arrays in input_batches(data, graph.inputs, steps):
         check_inputs(graph, arrays)
+        reset(graph)
         wanted, _ = compute({}, *map(ops.convert_to_tensor, arrays))
         samples += len(arrays[0])
         for sample in range(len(arrays[0])):
@@ -68,6 +65,43 @@ def verify_streaming(qmodel, path, content, model, data, options):
         if progress is not None:
             progress.add(1)
     return ParityReport(str(path), samples, reports, [])
+
+
+def verify_stateful(qmodel, graph, path, content, data, options):
+    """Compare call by call, from states of zero on; a `ParityReport`.
+
+    Args:
+        qmodel: a model with `stateful` layers, whose own states stay as they are.
+        graph: its `Graph`.
+        path, content, data, options: as of `verify_streaming`; each batch is a call.
+    """
+    from keras_quant.tflite.parity import Comparison, ParityReport, keras_side
+
+    steps, verbose = _simple(path, *options)
+    runtime = Runtime(content, path, signature=SIGNATURE)
+    outputs = {name: runtime.runner.get_output_details()[name]["name"] for name in graph.output_names}
+    fed = [runtime.runner.get_input_details()[value.name]["name"] for value in graph.inputs]
+    compare = Comparison(outputs, {}, {}, keras_side(qmodel, graph, [], []), runtime)
+    compare.tolerate(graph)
+    runtime.interpreter.get_signature_runner(RESET)(any=np.zeros(1, np.int32))
+    progress = keras.utils.Progbar(number_of_batches(data, graph.inputs, steps), unit_name="batch") if verbose else None
+    with from_zero(graph):
+        for arrays in input_batches(data, graph.inputs, steps):
+            check_inputs(graph, arrays)
+            compare.add(dict(zip(fed, arrays)))
+            if progress is not None:
+                progress.add(1)
+    return ParityReport(str(path), compare.samples, [report for _, report in compare.outputs], [])
+
+
+def _simple(path, steps, intermediates, verbose, target):
+    """What is left of the options of `verify`, where only outputs on this machine are compared."""
+    if intermediates or target != "host":
+        raise ModelFileError(
+            f"'{path}' keeps states between calls. It is run on this machine, call by call, and compared by its outputs: "
+            "leave `intermediates` and `target` out. A file of the same model for whole sequences takes them."
+        )
+    return steps, verbose
 
 
 class _Runner:

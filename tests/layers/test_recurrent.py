@@ -349,18 +349,6 @@ def test_a_state_keeps_to_its_range(tmp_path):
     ship(qmodel, tmp_path, 4 * x)
 
 
-def test_a_stateful_one_says_what_to_do(tmp_path):
-    x = keras.Input(batch_shape=(1, LONG, 5))
-    model = keras.Model(x, L.LSTM(4, stateful=True, return_sequences=True, name="odd")(x))
-    with pytest.raises(kq.UnsupportedLayerError, match=r"'odd' \(LSTM\) is `stateful`.*streaming=True"):
-        kq.quantize(model)
-    again = functional(lambda x: L.LSTM(4, return_sequences=True)(x), (LONG, 5))
-    again.set_weights([v for v in model.get_weights() if v.shape != (1, 4) and v.ndim])
-    qmodel = kq.quantize(again, "int8", words(LONG))
-    kq.export(qmodel, tmp_path / "m.tflite", streaming=True)
-    assert kq.verify(qmodel, tmp_path / "m.tflite", words(LONG)[:4], verbose=0).mismatches == 0
-
-
 DROP_IN = {
     "lstm": lambda x: kq.layers.QuantLSTM(6, return_sequences=True)(x),
     "gru_after_dense": lambda x: kq.layers.QuantGRU(6)(kq.layers.QuantDense(4)(x)),
