@@ -136,3 +136,12 @@ def test_a_model_without_a_sequence(tmp_path):
     qmodel, _ = trained([L.Dense(3)], (5,))
     with pytest.raises(kq.ExportError, match="no sequence among its inputs"):
         kq.export(qmodel, tmp_path / "m.tflite", streaming=True)
+
+
+@pytest.mark.parametrize("name", few(CASES, "grus"))
+def test_a_step_is_one_partition(name, tmp_path):
+    if "pooling" in name or name == "normalized":
+        pytest.skip("Pooling along one axis and a softmax at the end have kernels of LiteRT's own.")
+    qmodel, _ = trained(CASES[name](), (LENGTH, 5))
+    report = kq.export(qmodel, tmp_path / "m.tflite", streaming=True)
+    assert report.partitions == 1, str(report)

@@ -92,6 +92,8 @@ class _Form:
 
     def cut(self, lowering, x, place, name, shape):
         """One step of a sequence `(batch, length, ...)`, as `(batch, ...)`."""
+        if x.shape[1] == 1:
+            return reshaped(lowering, x, f"{self.path}/{name}_step", (x.shape[0], *shape))
         begin, end = [0] * len(x.shape), list(x.shape)
         begin[1], end[1] = place, place + 1
         y = like(lowering.writer, f"{self.path}/{name}", (x.shape[0], 1, *shape), x)
@@ -122,6 +124,8 @@ class _Unrolled(_Form):
         """All outputs, side by side along the length."""
         lowering, shape = self.lowering, made[0].shape
         made = [reshaped(lowering, x, f"{self.path}/step_{i}", (shape[0], 1, *shape[1:])) for i, x in enumerate(made)]
+        if len(made) == 1:
+            return made[0]
         y = like(lowering.writer, self.path, (shape[0], len(made), *shape[1:]), made[0])
         return joined(lowering, made, y, 1)
 
