@@ -11,6 +11,7 @@ from keras_quant.backend.arrays import (
     cut_in_parts,
     dense,
     erfc,
+    is_eager,
     is_symbolic,
     keras_logits,
     largest,

@@ -152,6 +152,11 @@ def is_symbolic(x):
     return isinstance(x, keras.KerasTensor)
 
 
+def is_eager():
+    """Whether operations are run as they are called, in no graph."""
+    return tf.executing_eagerly()
+
+
 def compiles_with_xla():
     """Whether the function being traced is one of `jit_compile=True`."""
     return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())

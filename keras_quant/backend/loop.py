@@ -1,14 +1,17 @@
 """A function applied to one step of a sequence after the other, its states handed on."""
 
+import contextlib
+
 import tensorflow as tf
 
 from keras_quant.backend.arrays import compiles_with_xla, constant
 from keras_quant.backend.gradient import registered_gradient
+from keras_quant.backend.hoisting import hoisting
 
 _ops = tf.raw_ops
 
 
-def unfold(step, sequences, states, shapes, length, backwards=False):
+def unfold(step, sequences, states, shapes, length, backwards=False, hoists=False):
     """What `step` makes of all steps in turn; gradients go through it.
 
     Sequences are stacks that a step is taken from and put onto: in the gradient one is the other, and nothing is searched
@@ -21,6 +24,7 @@ def unfold(step, sequences, states, shapes, length, backwards=False):
         shapes: of the step's outputs, without the batch.
         length: integer.
         backwards: whether to begin with the last step.
+        hoists: whether to compute what all steps have in common once, before the loop. It has no gradient then.
 
     Returns:
         List of what the steps gave, in the order in which they were computed, `(batch, length, ...)`; list of the last
@@ -31,7 +35,8 @@ def unfold(step, sequences, states, shapes, length, backwards=False):
 
     def body(count, states, given, made):
         given, steps = zip(*(_taken(stack, x) for stack, x in zip(given, sequences)))
-        outputs, after = step(list(steps), list(states))
+        with hoisting() if hoists else contextlib.nullcontext():
+            outputs, after = step(list(steps), list(states))
         for new, old in zip(after, states):
             new.set_shape(old.shape)
         return count + 1, tuple(after), given, tuple(map(_put, made, outputs))

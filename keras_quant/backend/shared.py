@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from keras_quant.backend.arrays import compiles_with_xla, read
+from keras_quant.backend.hoisting import is_hoisting
 
 # Graphs that are kept, those used last.
 MOST_GRAPHS = 256
@@ -16,7 +17,8 @@ _GRAPHS = collections.OrderedDict()
 def traced_once(key, function, variables, arguments, is_small=False):
     """`function(*arguments)`; while a graph is traced, by a call of a graph of its own, which all with this key share.
 
-    TensorFlow optimizes such a graph once, too. Replicas, whose variables are their own, and stateless calls trace in place.
+    TensorFlow optimizes such a graph once, too. Replicas, whose variables are their own, and stateless calls trace in place;
+    so do loops, which leave out what does not change.
 
     Args:
         key: what the function's graph depends on besides the shapes of `variables` and `arguments`; `None` for a function
@@ -26,7 +28,7 @@ def traced_once(key, function, variables, arguments, is_small=False):
         arguments: list of tensors.
         is_small: whether the graph is but a few operations, which run sooner where they are called from.
     """
-    if key is None or tf.executing_eagerly() or in_stateless_scope() or tf.distribute.has_strategy():
+    if key is None or tf.executing_eagerly() or in_stateless_scope() or tf.distribute.has_strategy() or is_hoisting():
         return function(*arguments)
     values = [*(read(v) for v in variables), *arguments]
     key = key, tuple((tuple(x.shape), x.dtype) for x in values), compiles_with_xla()

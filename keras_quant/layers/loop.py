@@ -180,7 +180,8 @@ class Loop(InFloat32, keras.layers.Layer):
             outputs, states = self._train(sequences, states)
         else:
             states = [self._on_grid(index, state) for index, state in enumerate(states)]
-            outputs, states = self.unfolded(sequences, states, self._step_in_inference(sequences, states))
+            step = self._step_in_inference(sequences, states)
+            outputs, states = self.unfolded(sequences, states, step, hoists=True)
         return outputs, states
 
     def reset_state(self):
@@ -202,6 +203,9 @@ class Loop(InFloat32, keras.layers.Layer):
 
     def _step_in_inference(self, sequences, states):
         """The step, with what is computed of weights and ranges alone taken out of the loop."""
+        if not backend.is_eager():
+            # `unfold` sees to that.
+            return lambda flat: self.step(flat, training=False)
         memory = {}
         with in_steps.recalling(memory):
             self.step([*(x[:, 0] for x in sequences), *states], training=False)
@@ -212,7 +216,7 @@ class Loop(InFloat32, keras.layers.Layer):
 
         return step
 
-    def unfolded(self, sequences, states, step):
+    def unfolded(self, sequences, states, step, hoists=False):
         """All outputs and the last states, with a function that takes and gives what the step does, in one list."""
 
         def of_lists(xs, states):
@@ -220,7 +224,7 @@ class Loop(InFloat32, keras.layers.Layer):
             return outputs[:1], outputs[1:]
 
         outputs, states = backend.unfold(
-            of_lists, sequences, states, self._shapes, self._length(sequences), self.go_backwards
+            of_lists, sequences, states, self._shapes, self._length(sequences), self.go_backwards, hoists
         )
         return outputs[0], states
 
@@ -276,16 +280,16 @@ class Loop(InFloat32, keras.layers.Layer):
         self.connect(inputs)
         sequences = inputs[: self.sequences]
         states = [self._on_grid(index, state) for index, state in enumerate(self._first_states(inputs))]
-        return self._steps(sequences, states, self._step_in_inference(sequences, states))
+        return self._steps(sequences, states, self._step_in_inference(sequences, states), hoists=True)
 
-    def _steps(self, sequences, states, compute):
+    def _steps(self, sequences, states, compute, hoists=False):
         """All steps as one batch, in the order of the computation, with the states that `compute` makes."""
 
         def step(xs, states):
             return states, _in_float32(compute([*xs, *states]))[1:]
 
         shapes = [tuple(x.shape[1:]) for x in self.step.inputs[self.sequences :]]
-        before, _ = backend.unfold(step, sequences, states, shapes, self._length(sequences), self.go_backwards)
+        before, _ = backend.unfold(step, sequences, states, shapes, self._length(sequences), self.go_backwards, hoists)
         sequences = [ops.flip(x, 1) for x in sequences] if self.go_backwards else sequences
         return [ops.reshape(x, (-1, *x.shape[2:])) for x in (*sequences, *before)]
 

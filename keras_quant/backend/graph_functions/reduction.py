@@ -21,6 +21,11 @@ for _type, _name in _REDUCTIONS.items():
     reads(_type)(_reduce_as(getattr(ops, _name)))
 
 
+@reads("UnsortedSegmentSum")
+def _segment_sum(operator, x, ids, count):
+    return ops.segment_sum(x, ids, operator.integer(count, "a number of segments"))
+
+
 @reads("ArgMax")
 def _argmax(operator, x, axis):
     return _as_declared(operator, ops.argmax(x, operator.integer(axis, "an axis")))
