@@ -23,7 +23,7 @@ from keras_quant.integer.conv import conv_2d, depthwise_conv_2d, transpose_conv,
 from keras_quant.integer.dense import fully_connected
 from keras_quant.integer.elu import elu
 from keras_quant.integer.gelu import gelu
-from keras_quant.integer.halves import products_part, sums_part
+from keras_quant.integer.halves import products_part, sums_part, table_parts
 from keras_quant.integer.matmul import batch_matmul
 from keras_quant.integer.multiply import multiply
 from keras_quant.integer.normalization import standardize, sums_are_exact
@@ -31,7 +31,7 @@ from keras_quant.integer.params import Quantized, QuantParams, activation_range,
 from keras_quant.integer.pooling import mean, sum, window_sums
 from keras_quant.integer.relu import leaky_relu, requantize
 from keras_quant.integer.resize import nearest_indices, resize_bilinear, resize_nearest
-from keras_quant.integer.softmax import exact_softmax, softmax
+from keras_quant.integer.softmax import exact_softmax, exponentials_part, softmax
 from keras_quant.integer.table import look_up, tabulate
 from keras_quant.integer.weights import FoldedWeights, fold
 
@@ -46,6 +46,7 @@ __all__ = [
     "depthwise_conv_2d",
     "elu",
     "exact_softmax",
+    "exponentials_part",
     "float32_product",
     "fold",
     "fully_connected",
@@ -68,6 +69,7 @@ __all__ = [
     "subtract",
     "sum",
     "sums_part",
+    "table_parts",
     "tabulate",
     "tanh",
     "to_grid",

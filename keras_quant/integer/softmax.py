@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_quant import backend
+from keras_quant.integer.halves import table_parts
 from keras_quant.integer.params import INT8, INT8_MAX, QuantParams, inverse_of, to_grid
 from keras_quant.integer.table import tabulate
 
@@ -54,7 +55,17 @@ def exact_softmax(x, y):
     """
     grid = EXPONENTIALS
     distance = x.integers - ops.max(x.integers, axis=-1, keepdims=True)
-    table = tabulate(QuantParams(x.params.scale, grid.zero_point), grid, ops.expm1) - grid.zero_point + ONE
+    table = tabulate(_distances(x.params), grid, ops.expm1) - grid.zero_point + ONE
     terms = ops.take(table, ops.cast(distance - INT8.low + INT8.high, "int32"))
     total = ops.sum(terms, axis=-1, keepdims=True) * grid.scale
     return to_grid(backend.product_in_place(terms * grid.scale, inverse_of(total)), y)
+
+
+def exponentials_part(x):
+    """Whether the table of exponentials of `exact_softmax` may be another one elsewhere; see `halves`."""
+    return table_parts(np.expm1, _distances(x), EXPONENTIALS)
+
+
+def _distances(x):
+    """The grid of what scores are below the largest."""
+    return QuantParams(x.scale, EXPONENTIALS.zero_point)

@@ -1,6 +1,8 @@
 """Quantized activations that no kernel fuses: sigmoid, tanh, SiLU and its hard form, softmax."""
 
 import keras
+import numpy as np
+import scipy.special
 from keras import ops
 
 from keras_quant import backend, integer
@@ -22,6 +24,7 @@ class _Elementwise(QuantLayer):
     """An activation function as a layer; the format fixes the output's grid."""
 
     function = None
+    settles_input = True
 
     def float_call(self, inputs):
         return type(self).function(inputs)
@@ -52,6 +55,10 @@ class QuantSigmoid(_FromLogits, keras.layers.Layer):
     def integer_call(self, x, y):
         return integer.logistic(x, y)
 
+    def parts_elsewhere(self, inputs, y):
+        """Whether other C libraries make another table; see `integer.halves`."""
+        return integer.table_parts(scipy.special.expit, *inputs, y)
+
 
 @computes_activation(keras.activations.tanh)
 @keras.saving.register_keras_serializable(package="keras_quant")
@@ -63,6 +70,10 @@ class QuantTanh(_Elementwise, keras.layers.Layer):
 
     def integer_call(self, x, y):
         return integer.tanh(x, y)
+
+    def parts_elsewhere(self, inputs, y):
+        """As `QuantSigmoid.parts_elsewhere`."""
+        return integer.table_parts(np.tanh, *inputs, y)
 
 
 @computes_activation(keras.activations.softmax)
@@ -101,10 +112,15 @@ class QuantInnerSoftmax(QuantSoftmax):
     """
 
     fixed_grid = None
+    settles_input = True
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.output_quantizer.bounds = (0.0, 1.0)
+
+    def parts_elsewhere(self, inputs, y):
+        """As `QuantSigmoid.parts_elsewhere`, of the table of exponentials."""
+        return not self.policy.integer_only and integer.exponentials_part(*inputs)
 
     def is_builtin(self, terms):
         """Whether it is the built-in kernel that computes rows of so many terms."""

@@ -84,8 +84,8 @@ class QuantMultiplyConstant(_WithConstant):
     def integer_call(self, x, y):
         return integer.multiply(x, self.quantized_constant(), y, self.bounds)
 
-    def parts_on_arm(self, inputs, y):
-        """As `QuantMultiply.parts_on_arm`."""
+    def parts_elsewhere(self, inputs, y):
+        """As `QuantMultiply.parts_elsewhere`."""
         (x,), held = inputs, self.quantized_constant()
         values = np.unique(ops.convert_to_numpy(held.integers))
         return integer.products_part(np.multiply.outer(every_integer(x), values), x, held.params, y)

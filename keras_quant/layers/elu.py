@@ -1,6 +1,7 @@
 """Quantized ELU and SELU."""
 
 import keras
+import numpy as np
 
 from keras_quant import integer
 from keras_quant.layers.affine import QuantRescaling
@@ -35,6 +36,10 @@ class QuantELU(QuantLayer, keras.layers.ELU):
 
     def integer_call(self, x, y):
         return integer.elu(x, y)
+
+    def parts_elsewhere(self, inputs, y):
+        """As `QuantSigmoid.parts_elsewhere`."""
+        return integer.table_parts(lambda v: np.where(v < 0, np.expm1(v), np.nan), *inputs, y)
 
     def compute_output_shape(self, input_shape):
         return input_shape

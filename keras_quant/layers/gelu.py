@@ -1,6 +1,8 @@
 """Quantized GELU."""
 
 import keras
+import numpy as np
+import scipy.special
 
 from keras_quant import backend, integer
 from keras_quant.layers.base import QuantLayer
@@ -30,6 +32,16 @@ class QuantGELU(QuantLayer, keras.layers.Layer):
 
     def integer_call(self, x, y):
         return integer.gelu(x, y, self.approximate)
+
+    def parts_elsewhere(self, inputs, y):
+        """As `QuantSigmoid.parts_elsewhere`."""
+        return integer.table_parts(self._exact, *inputs, y, size=np.abs)
+
+    def _exact(self, v):
+        """The function of a float64 array."""
+        if self.approximate:
+            return 0.5 * v * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (v + 0.044715 * v**3)))
+        return 0.5 * v * scipy.special.erfc(-v * np.sqrt(0.5))
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -43,7 +43,7 @@ class QuantMultiply(FusedActivation, QuantLayer, keras.layers.Multiply):
         a, b = inputs
         return integer.multiply(a, b, y, self.bounds)
 
-    def parts_on_arm(self, inputs, y):
+    def parts_elsewhere(self, inputs, y):
         """Whether some integers round otherwise on 64-bit Arm; see `integer.halves`."""
         a, b = inputs
         return integer.products_part(np.multiply.outer(every_integer(a), every_integer(b)), a, b, y)
@@ -63,8 +63,8 @@ class QuantSquare(QuantLayer, keras.layers.Layer):
     def integer_call(self, x, y):
         return integer.multiply(x, x, y)
 
-    def parts_on_arm(self, inputs, y):
-        """As `QuantMultiply.parts_on_arm`; and whether it matters that newer XNNPACKs tabulate a product with itself."""
+    def parts_elsewhere(self, inputs, y):
+        """As `QuantMultiply.parts_elsewhere`; and whether it matters that newer XNNPACKs tabulate a product with itself."""
         (x,) = inputs
         numbers = integer.Quantized(ops.convert_to_tensor(every_integer(x), "float32"), x)
         product, tabulated = integer.multiply(numbers, numbers, y), integer.look_up(numbers, y, ops.square)

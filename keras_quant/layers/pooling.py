@@ -26,7 +26,7 @@ class _Pooling(QuantLayer):
 class _Mean(_Pooling):
     """A layer whose output is the mean over the whole image, on int8 by MEAN."""
 
-    def parts_on_arm(self, inputs, y):
+    def parts_elsewhere(self, inputs, y):
         """Whether some means round otherwise on 64-bit Arm; see `integer.halves`."""
         return y.type.storage == "int8" and integer.sums_part(self.pixels, *inputs, y, share=1 / self.pixels)
 
@@ -129,8 +129,8 @@ class QuantAveragePooling(_Mean):
         weights = self.folded_weights(x.params, y, x.integers.shape[-1])
         return integer.weighted_windows(x, weights, y, self.strides, self.padding)
 
-    def parts_on_arm(self, inputs, y):
-        return self.form == "mean" and super().parts_on_arm(inputs, y)
+    def parts_elsewhere(self, inputs, y):
+        return self.form == "mean" and super().parts_elsewhere(inputs, y)
 
 
 @quantizes(keras.layers.AveragePooling2D)

@@ -59,7 +59,7 @@ class QuantMean(_Reduction):
     def integer_call(self, x, y):
         return integer.mean(x, y, self.axes, self.keepdims)
 
-    def parts_on_arm(self, inputs, y):
+    def parts_elsewhere(self, inputs, y):
         """Whether some sums round otherwise on 64-bit Arm; see `integer.halves`."""
         return integer.sums_part(self.count, *inputs, y, share=1 / self.count)
 
@@ -79,8 +79,8 @@ class QuantSum(_Reduction):
     def integer_call(self, x, y):
         return integer.sum(x, y, self.axes, self.keepdims)
 
-    def parts_on_arm(self, inputs, y):
-        """As `QuantMean.parts_on_arm`."""
+    def parts_elsewhere(self, inputs, y):
+        """As `QuantMean.parts_elsewhere`."""
         return integer.sums_part(self.count, *inputs, y)
 
 

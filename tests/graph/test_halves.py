@@ -20,12 +20,12 @@ MODELS = {
 
 
 def nodes_that_round(qmodel):
-    return [node for node in trace(qmodel).nodes if hasattr(node.operation, "parts_on_arm")]
+    return [node for node in trace(qmodel).nodes if hasattr(node.operation, "parts_elsewhere")]
 
 
 def parts(node):
     params = [value.note.quantizer.params() for value in (*node.inputs, node.output)]
-    return node.operation.parts_on_arm(params[:-1], params[-1])
+    return node.operation.parts_elsewhere(params[:-1], params[-1])
 
 
 def set_to_halves(node):
@@ -91,6 +91,6 @@ def test_squares_move_off_what_a_table_rounds_otherwise():
     held = quantized(every, *x)
     ours = integers(integer.multiply(held, held, grid(*y)), grid(*y))
     layer = kq.layers.QuantSquare()
-    assert layer.parts_on_arm([grid(*x)], grid(*y)) == (np.any(theirs != ours))
-    assert layer.parts_on_arm([grid(*x)], grid(*y))
-    assert not layer.parts_on_arm([grid(*x)], grid(np.float32(0.0471), -128))
+    assert layer.parts_elsewhere([grid(*x)], grid(*y)) == (np.any(theirs != ours))
+    assert layer.parts_elsewhere([grid(*x)], grid(*y))
+    assert not layer.parts_elsewhere([grid(*x)], grid(np.float32(0.0471), -128))
