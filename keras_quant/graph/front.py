@@ -2,13 +2,18 @@
 
 import dataclasses
 import math
+import string
 
 import keras
+import numpy as np
 from keras import tree
 from keras.src.ops import core, nn, numpy
+from keras.src.ops import math as math_operations
 
 from keras_quant.graph.batch import symbolic_shape, value
+from keras_quant.graph.expressions import is_expression
 from keras_quant.graph.graph import Value
+from keras_quant.layers.derived import is_variable
 from keras_quant.layers.slice import full_key
 
 L = keras.layers
@@ -33,12 +38,15 @@ def batch_to_front(graph):
 
         transpose(2, 0, 3, 1, 4) → x[0], x[1], x[2]      ⟹      transpose(0, 2, 3, 1, 4) → x[:, 0], x[:, 1], x[:, 2]
 
+    Rows of the batch that lie in another order than that of samples, as `(nodes, batch, …)` reshaped to `(nodes · batch, …)`
+    has them, are put in that order as well, as long as each is computed for itself.
+
     A node that has no such form stays, with what leads to it; its error says so.
     """
     front, nodes, doubled = {}, [], set()
     for node in graph.nodes:
-        moved = _moved(node, front)
-        if not moved or any(x.batch_axis != 0 for x in tree.flatten(node.outputs)):
+        moved = _moved_rows(node, front) or _moved(node, front)
+        if not moved or any(x.batch_axis != 0 or x in front for x in tree.flatten(node.outputs)):
             nodes.append(node)  # beside its other form, for those that have none
         if moved:
             doubled.add(node)
@@ -76,6 +84,37 @@ def _moved(node, front):
         args = (nodes[-1].output,)
     args, outputs = (args[0], *others) if others else args, tree.map_structure(fill, node.outputs)
     return [*nodes, dataclasses.replace(node, operation=operation, args=args, outputs=outputs)]
+
+
+def _moved_rows(node, front):
+    """As `_moved`, where the batch holds rows in another order than that of samples, or comes to do so."""
+    inputs, outputs = node.inputs, tree.flatten(node.outputs)
+    known = [x for x in inputs if x in front]
+    if not known or len(known) < len(inputs):
+        return []
+    if isinstance(node.operation, numpy.Reshape):
+        (x,), y = inputs, node.output
+        merges = (
+            x.batch_axis and y.batch_axis == 0 and _rows_before(x) == y.rows and x.shape[x.batch_axis + 1 :] == y.shape[1:]
+        )
+        parts = x.batch_axis == 0 and y.batch_axis and _rows_before(y) == x.rows
+        if not (merges or parts):
+            return []
+        operation = numpy.Reshape((-1, *_in_front(y).shape[1:]))
+    elif any(x.batch_axis != 0 for x in (*inputs, *outputs)) or any(y.rows != inputs[0].rows for y in outputs):
+        return []
+    else:
+        operation = node.operation
+    front.update((y, _in_front(y)) for y in outputs)
+    args, kwargs, made = tree.map_structure(
+        lambda x: front.get(x, x) if isinstance(x, Value) else x, (node.args, node.kwargs, node.outputs)
+    )
+    return [dataclasses.replace(node, operation=operation, args=args, kwargs=kwargs, outputs=made)]
+
+
+def _rows_before(x):
+    """How many rows for a sample a value has, with the axes before its batch."""
+    return x.rows * math.prod(x.shape[: x.batch_axis])
 
 
 def _in_front(x):
@@ -174,18 +213,90 @@ _FUNCTIONS = ["Relu", "Relu6", "Sigmoid", "Silu", "Gelu", "Elu", "LeakyRelu", "H
     *(core.Cast, L.Activation, L.ReLU, L.Dropout, L.Identity),
 )
 def _elementwise(node):
-    """Between tensors whose batch is on the same axis, and numbers."""
+    """Between tensors whose batch is on the same axis, and numbers; or of a tensor and a constant, alike for all samples."""
     alike = {(x.batch_axis, len(x.shape)) for x in node.inputs}
     others = [x for x in tree.flatten((node.args, node.kwargs)) if not isinstance(x, Value)]
-    numbers = all(len(getattr(x, "shape", ())) == 0 for x in others)
-    return [(node.operation,)] if len(alike) == 1 and numbers else None
+    if len(alike) > 1:
+        return None
+    if all(len(getattr(x, "shape", ())) == 0 for x in others):
+        return [(node.operation,)]
+    ((batch, rank),), (x, *constant) = alike, node.args
+    if not isinstance(x, Value) or len(constant) != 1 or is_expression(constant[0]) or is_variable(constant[0]):
+        return None
+    values = np.asarray(constant[0])
+    values = values.reshape((1,) * (rank - values.ndim) + values.shape)
+    return [(node.operation, np.moveaxis(values, batch, 0))] if values.ndim == rank and values.shape[batch] == 1 else None
+
+
+@_forms(math_operations.SegmentSum)
+def _segment_sum(node):
+    """Of constant segments: a product with a matrix of zeros and ones."""
+    x, ids = node.args
+    if isinstance(ids, Value):
+        return None
+    ids = np.asarray(ids)
+    count = ids.max() + 1 if node.operation.num_segments is None else node.operation.num_segments
+    matrix = np.float32(ids == np.arange(count)[:, None])
+    rest = string.ascii_lowercase[: len(x.shape) - 2]
+    return [(numpy.Einsum(f"XY{rest},ZY->XZ{rest}"), matrix)]
 
 
 @_forms(numpy.Matmul)
 def _matmul(node):
+    if len(node.inputs) == 1:
+        # By a matrix of the model's own.
+        x, other = node.args
+        behind = isinstance(x, Value) and len(other.shape) == 2 and x.batch_axis < len(x.shape) - 1
+        return [(node.operation, other)] if behind else None
     alike = {(x.batch_axis, len(x.shape)) for x in node.inputs}
     before = all(x.batch_axis < len(x.shape) - 2 for x in node.inputs)
     return [(node.operation,)] if len(alike) == 1 and len(node.inputs) == 2 and before else None
+
+
+@_forms(numpy.Einsum)
+def _einsum(node):
+    """The letter of the batch comes first, in tensors and in the result."""
+    given, result = node.operation.subscripts.replace(" ", "").split("->")
+    terms = given.split(",")
+    if "..." in given or len(terms) != len(node.args):
+        return None
+    letters = {term[x.batch_axis] for term, x in zip(terms, node.args) if isinstance(x, Value)}
+    if len(letters) != 1 or result.find(*letters) != node.output.batch_axis:
+        return None
+    (batch,) = letters
+    first = lambda term: batch + term.replace(batch, "")
+    terms = [first(term) if isinstance(x, Value) else term for term, x in zip(terms, node.args)]
+    return [(numpy.Einsum(f"{','.join(terms)}->{first(result)}"),)]
+
+
+@_forms(numpy.Concatenate, L.Concatenate, numpy.Stack)
+def _concatenate(node):
+    alike = {(x.batch_axis, len(x.shape)) for x in node.inputs}
+    longer = node.output if isinstance(node.operation, numpy.Stack) else node.inputs[0]
+    axis = _axis(node.operation.axis, longer)
+    return (
+        [(type(node.operation)(axis),)]
+        if len(alike) == 1 and axis and len(node.inputs) == len(tree.flatten(node.args))
+        else None
+    )
+
+
+@_forms(numpy.Take)
+def _take(node):
+    x, places = node.args
+    if node.operation.axis is None or isinstance(places, Value) or len(getattr(places, "shape", ())) > 1:
+        return None
+    axis = _axis(node.operation.axis, x)
+    return [(numpy.Take(axis), places)] if axis else None
+
+
+@_forms(numpy.Sum, numpy.Mean, numpy.Max, numpy.Min)
+def _reduction(node):
+    (x,), operation = node.inputs, node.operation
+    if operation.axis is None or getattr(operation, "initial", None) is not None:
+        return None
+    axes = tuple(_axis(axis, x) for axis in tree.flatten(operation.axis))
+    return [(type(operation)(axes, operation.keepdims),)] if all(axes) else None
 
 
 @_forms(L.Dense, L.LayerNormalization)

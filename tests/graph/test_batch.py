@@ -85,6 +85,27 @@ def time_major(x):
     return ops.transpose(x[1:, :], (1, 0, 2))
 
 
+class NodesFirst(L.Layer):
+    """What graph networks compute with the nodes in front, and rows `(nodes · batch)` in between."""
+
+    def __init__(self, mixes=False, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.mixes = L.Dense(6, activation="relu"), mixes
+
+    def call(self, x):
+        x = ops.transpose(x, (1, 0, 2))
+        matrix = np.random.default_rng(0).normal(size=(4, 4)).astype("float32")
+        by_place = np.linspace(0.5, 2, 4, dtype="float32")[:, None, None]
+        x = ops.concatenate([x * by_place, ops.einsum("mn,nbf->mbf", ops.convert_to_tensor(matrix), x)], axis=-1)
+        x = x + ops.segment_sum(ops.take(x, [3, 0, 1, 2, 0], axis=0), np.int32([0, 1, 2, 3, 3]), 4)
+        nodes, batch, features = ops.shape(x)
+        rows = self.dense(ops.reshape(x, (nodes * batch, features)))
+        if self.mixes:
+            return ops.reshape(rows, (batch, nodes, 6))
+        x = ops.reshape(rows, (nodes, batch, 6))
+        return ops.transpose(ops.sum(ops.stack([x, x * 0.5], axis=1), axis=1), (1, 0, 2))
+
+
 def over_time(layer, shape):
     return functional(lambda x: L.TimeDistributed(layer)(x), shape)
 
@@ -101,6 +122,7 @@ MERGED = {
     "functional": lambda: functional(lambda x: ops.reshape(L.Dense(4)(ops.reshape(x, (-1, 6))), (-1, 3, 4)), (3, 6)),
     "rows_as_output": lambda: functional(lambda x: L.Dense(4)(ops.reshape(x, (-1, 6))), (3, 6)),
     "time_major": lambda: functional(time_major, (4, 6)),
+    "nodes_first": lambda: functional(NodesFirst(), (4, 6)),
     "batch_second": lambda: functional(lambda x: ops.transpose(ops.expand_dims(x, 0) * 2.0, (1, 0, 3, 2)), (4, 6)),
     "time_distributed_network": lambda: over_time(tower(), (3, 8, 8, 3)),
     "time_distributed_twice": lambda: over_time(L.TimeDistributed(L.Dense(4)), (3, 2, 6)),
@@ -215,3 +237,8 @@ def test_what_depends_on_the_other_samples_is_computed_of_all():
         made = [ops.cumsum(ones, axis=0), ops.softmax(ones, axis=0), ops.less(table, 10007), ops.maximum(table, 10007)]
         assert ops.sum(ones) == 10007 and np.sum(ones) == 10007
     assert [float(y[-1, 0]) for y in made] == [10007, pytest.approx(1 / 10007), True, 10007]
+
+
+def test_rows_that_mix_samples_are_refused():
+    with pytest.raises(kq.UnsupportedLayerError, match="moves, cuts or merges the batch"):
+        kq.quantize(functional(NodesFirst(mixes=True), (4, 6)))
