@@ -1,23 +1,28 @@
 """How fast, how large and how precise are recurrent layers in int8, without training?
 
-    python benchmarks/recurrent.py [--tables time bytes precision] [--repeats 60] [--weights FILE]
+    python benchmarks/recurrent.py [--tables time bytes precision streaming] [--repeats 60] [--weights FILE]
 
 Time: single layers of 40 inputs a step that give sequences, batch 1, one thread of LiteRT, against TFLiteConverter's float
 file of the same Keras layer. The files run in turn; times are medians of processor time, ratios medians over the pairs of
 neighbouring runs. Bytes: the same layers at two lengths; "without outputs" leaves out a byte for each output of the whole
 sequence, which a file holds room for. Precision: the signal to quantization noise of `h`, of trained layers of 64 units that
-follow moving averages of one channel, and the last value of another at a mark, over 200 steps.
+follow moving averages of one channel, and the last value of another at a mark, over 200 steps. Streaming: files of one step
+a call, states in variables or handed on, each step compared with `predict` of the whole sequence; processor time of
+`invoke` alone.
 """
 
 import argparse
 import pathlib
+import tempfile
 
+import clocks
 import keras
 import latency
 import networks
 import numpy as np
 import report
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 import keras_quant as kq
@@ -33,7 +38,9 @@ LAYERS = {
     "SimpleRNN 100 × 128": (L.SimpleRNN, 100, 128),
 }
 LENGTHS = 100, 1000
-TABLES = "time", "bytes", "precision"
+TABLES = "time", "bytes", "precision", "streaming"
+STREAMED = {"LSTM 256": (L.LSTM, 256), "LSTM 64": (L.LSTM, 64), "GRU 128": (L.GRU, 128)}
+STEPS = 50
 WEIGHTS = networks.DATA.parent / "reference" / "sequences_weights.npz"
 TRAINED = {"LSTM": L.LSTM, "GRU": L.GRU}
 
@@ -102,11 +109,35 @@ def precisions(path):
             yield row
 
 
+def streams(repeats):
+    for name, (layer, units) in STREAMED.items():
+        model = network(layer, STEPS, units)
+        x = samples(model)
+        qmodel = kq.quantize(model, "int8", x)
+        for kept in ("variables", "inputs"):
+            with tempfile.TemporaryDirectory() as folder:
+                path = pathlib.Path(folder) / "stream.tflite"
+                size = kq.export(qmodel, path, streaming=kept).bytes
+                found = kq.verify(qmodel, path, x, verbose=0)
+                step = loaded_step(path)
+            clocks.timed(step, 1000)
+            seconds = [clocks.timed(step, 1000)[0] for _ in range(repeats)]
+            row = {"": f"{name}, states in {kept}", "µs a step": float(np.median(seconds) * 1e6), "bytes": size}
+            yield row | {"outputs": found.elements, "differ": found.mismatches}
+
+
+def loaded_step(path):
+    """One step of a file, its inputs filled."""
+    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    for detail in interpreter.get_input_details():
+        interpreter.set_tensor(detail["index"], np.ones(detail["shape"], detail["dtype"]))
+    return interpreter.invoke
+
+
 def main():
     parser = report.arguments(argparse.ArgumentParser(description=__doc__.split("\n")[0]), "recurrent")
-    parser.add_argument(
-        "--tables", nargs="+", choices=["time", "bytes", "precision"], default=["time", "bytes", "precision"]
-    )
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--weights", type=pathlib.Path, default=WEIGHTS, help="of the trained layers")
     args = parser.parse_args()
@@ -115,6 +146,8 @@ def main():
         report.show("Recurrent layers, processor time, one thread", list(times(args.repeats)), path("time"))
     if "bytes" in args.tables:
         report.show(f"Bytes, 256 units, {INPUTS} inputs", list(sizes()), path("bytes"))
+    if "streaming" in args.tables:
+        report.show("One step a call, processor time, one thread", list(streams(args.repeats)), path("streaming"))
     if "precision" in args.tables and not args.weights.exists():
         print(f"Precision left out: {args.weights} is not there; pass the file with --weights.")
     elif "precision" in args.tables:
