@@ -23,6 +23,10 @@ def nodes_that_round(qmodel):
     return [node for node in trace(qmodel).nodes if hasattr(node.operation, "parts_elsewhere")]
 
 
+def products(qmodel):
+    return [node for node in nodes_that_round(qmodel) if len(node.inputs) == 2]
+
+
 def parts(node):
     params = [value.note.quantizer.params() for value in (*node.inputs, node.output)]
     return node.operation.parts_elsewhere(params[:-1], params[-1])
@@ -43,7 +47,7 @@ def test_no_integer_lies_half_way_after_calibration(name):
 
 def test_export_moves_ranges_by_millionths(tmp_path):
     qmodel = kq.quantize(sequential(L.Conv2D(8, 3, activation="silu")), "int8", images())
-    (node,) = nodes_that_round(qmodel)
+    (node,) = products(qmodel)
     set_to_halves(node)
     assert parts(node)
     before = float(node.output.note.quantizer.high)
@@ -54,9 +58,28 @@ def test_export_moves_ranges_by_millionths(tmp_path):
     assert kq.verify(qmodel, tmp_path / "m.tflite", images(), verbose=0).equal
 
 
+@pytest.mark.parametrize(
+    "name, inverse", [("tanh", np.arctanh), ("sigmoid", lambda v: -np.log(1 / v - 1)), ("elu", np.log1p)]
+)
+def test_tables_move_off_what_hangs_on_the_c_library(name, inverse, tmp_path):
+    """An input at which the function lies half way between two integers, for all that float32 says."""
+    x = images()
+    qmodel = kq.quantize(sequential(L.Conv2D(4, 3), L.Activation(name)), "int8", x)
+    node = next(node for node in nodes_that_round(qmodel) if len(node.inputs) == 1)
+    given, made = (value.note.quantizer for value in (node.inputs[0], node.output))
+    half = {"tanh": 62.5 / 128, "sigmoid": 200.5 / 256}.get(name) or -20.5 * float(made.params().scale)
+    steps = 50 if half > 0 else -50
+    scale = float(inverse(half)) / steps
+    given.set_range(-128 * scale, 127 * scale)
+    assert parts(node)
+    kq.export(qmodel, tmp_path / "m.tflite")
+    assert not parts(node)
+    assert kq.verify(qmodel, tmp_path / "m.tflite", x, verbose=0).equal
+
+
 def test_a_model_saved_before_its_export_is_verified(tmp_path):
     qmodel = kq.quantize(sequential(L.Conv2D(8, 3, activation="silu")), "int8", images())
-    set_to_halves(nodes_that_round(qmodel)[0])
+    set_to_halves(products(qmodel)[0])
     qmodel.save(tmp_path / "m.keras")
     kq.export(qmodel, tmp_path / "m.tflite")
     loaded = keras.models.load_model(tmp_path / "m.keras")
