@@ -10,8 +10,11 @@ from keras_quant.graph import prepare, trace
 from keras_quant.graph.operations import quantized_layer
 from keras_quant.graph.sizes import at_size
 from keras_quant.layers import is_quantized
+from keras_quant.report.file import first_signature
 from keras_quant.report.layer import compact, shape_text
 from keras_quant.tflite import read_model
+from keras_quant.tflite.report import tensors_of
+from keras_quant.tflite.subgraphs import located_operators
 from keras_quant_cli.console import console
 from keras_quant_cli.files import FileError, load_inputs, load_model, shapes
 
@@ -67,7 +70,8 @@ def _float_table(path, model):
 def inspect_tflite(args):
     """The operators, inputs and outputs of a `.tflite` file, as `rich.table.Table`s."""
     report = _finished(kq.report(args.file), args)
-    exported, graph = report.exported, read_model(args.file)[1].subgraphs[0]
+    exported, model = report.exported, first_signature(read_model(args.file)[1])
+    located, graph = list(located_operators(model)), model.subgraphs[0]
     taken, total = len(exported.operators) - len(exported.off_xnnpack), len(exported.operators)
     operators = _table(
         f"{args.file}: {report.bytes:,} bytes, {compact(report.macs)} MACs a sample, {taken} of "
@@ -78,21 +82,23 @@ def inspect_tflite(args):
     _add_columns(operators, (">#", "operator", "layer", "runs on", "output", "dtype", "weights", ">MACs", ">bytes"))
     _add_columns(operators, (">scale", ">zero point"))
     for layer in report.layers:
-        info, operator = exported.operators[layer.index], graph.operators[layer.index]
-        made = exported.tensors[operator.outputs[0]]
-        weights = [exported.tensors[t] for t in operator.inputs if t >= 0 and exported.tensors[t].scale]
-        weights = next((t for t in weights if t.constant), None)
+        info, one = exported.operators[layer.index], located[layer.index]
+        tensors = tensors_of(model, one.place)
+        made = tensors[one.operator.outputs[0]] if len(one.operator.outputs) else None
+        weights = next(
+            (tensors[t] for t in one.operator.inputs if t >= 0 and tensors[t].scale and tensors[t].constant), None
+        )
         operators.add_row(
             str(layer.index),
             info.name,
             info.layer,
             "XNNPACK" if info.on_xnnpack else f"built-in kernel: {info.reason}",
-            shape_text(made.shape),
-            made.dtype,
+            "" if made is None else shape_text(made.shape),
+            "" if made is None else made.dtype,
             "" if weights is None else f"{shape_text(weights.shape)}, {_count(len(weights.scale), 'scale')}",
             compact(layer.macs),
             f"{layer.bytes:,}",
-            *_scale_and_zero_point(made),
+            *(("", "") if made is None else _scale_and_zero_point(made)),
         )
     ends = _table("Inputs and outputs")
     _add_columns(ends, ("", "name", "shape", "dtype", ">scale", ">zero point"))

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_quant as kq
 import keras_quant_cli
 from keras_quant import posttraining
 from keras_quant.posttraining.refine import METHODS
@@ -176,6 +177,19 @@ def test_inspect_measures_sorts_and_writes_a_page(files, capfd, tmp_path):
     rows = [line.split("│") for line in out.splitlines() if line.startswith("│")]
     assert [row[2].strip() for row in rows[:2]] == ["CONV_2D", "FULLY_CONNECTED"] and rows[0][8].strip() == "21.6 k"
     assert "Bytes by layer" in (tmp_path / "f.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "policy, options, names", [("float32", {}, "WHILE"), ("int8", {"streaming": True}, "ASSIGN_VARIABLE")]
+)
+def test_inspect_goes_into_loops_and_past_variables(policy, options, names, capfd, tmp_path):
+    model = keras.Sequential([keras.Input((20, 4)), keras.layers.LSTM(4, return_sequences=True)])
+    x = np.random.default_rng(0).standard_normal((8, 20, 4)).astype("float32")
+    qmodel = kq.quantize(model, policy, x if policy == "int8" else None)
+    kq.export(qmodel, tmp_path / "m.tflite", **options)
+    status, out, err = in_process(capfd, "inspect", tmp_path / "m.tflite", "--html", tmp_path / "m.html")
+    assert (status, err) == (0, "")
+    assert names in out and "LOGISTIC" in out and (tmp_path / "m.html").exists()
 
 
 def test_inspect_says_what_it_cannot_do(files, capfd, tmp_path):

@@ -31,7 +31,7 @@ def report_file(path):
     """
     content, model = read_model(path)
     exported = describe(path, content, model)
-    model = one_subgraph(model, model.signatureDefs[0].subgraphIndex if model.signatureDefs else 0)
+    model = first_signature(model)
     inputs, seen = model.subgraphs[0].inputs, set()
     batch = exported.tensors[inputs[0]].shape[0] if len(inputs) else 1
     layers = [
@@ -43,9 +43,14 @@ def report_file(path):
     return ModelReport(str(path), tuple(layers), exported, 4 * weights, notes=notes)
 
 
+def first_signature(model):
+    """The parsed model of what a file runs where no signature is named; of this its report speaks."""
+    return one_subgraph(model, model.signatureDefs[0].subgraphIndex if model.signatureDefs else 0)
+
+
 def _operator(index, info, one, tensors, model, batch, seen):
     read = [int(i) for i in one.operator.inputs if i >= 0]
-    made = tensors[int([*one.operator.outputs, *read][0])]
+    made = next((tensors[int(i)] for i in (*one.operator.outputs, *read)), None)
     held = [i for i in read if tensors[i].constant and (tensors[i].scale or tensors[i].dtype.startswith("float"))]
     buffer_of = lambda i: model.subgraphs[one.place].tensors[i].buffer
     new = [i for i in held if buffer_of(i) not in seen]
@@ -55,9 +60,9 @@ def _operator(index, info, one, tensors, model, batch, seen):
         index=index,
         path=info.layer,
         kind=info.name,
-        policy=made.dtype,
+        policy="" if made is None else made.dtype,
         input_shapes=tuple(tensor.shape for tensor in inputs),
-        output_shape=made.shape,
+        output_shape=() if made is None else made.shape,
         parameters=sum(math.prod(tensors[i].shape) for i in new),
         macs=info.macs // max(batch, 1),
         file_macs=info.macs // max(batch, 1),
@@ -71,7 +76,7 @@ def _operator(index, info, one, tensors, model, batch, seen):
 
 
 def _grid(tensor):
-    if not tensor.scale or tensor.dtype not in _LIMITS:
+    if tensor is None or not tensor.scale or tensor.dtype not in _LIMITS:
         return {}
     scale, zero_point = tensor.scale[0], tensor.zero_point
     low, high = ((limit - zero_point) * scale for limit in _LIMITS[tensor.dtype])
