@@ -39,7 +39,7 @@ def export(
 
     The states of layers with `stateful=True` are variables of a `.tflite`, whose signature `reset` sets them to zero.
 
-    Ranges of products and means may move by millionths, so that 64-bit Arm rounds as x86-64 does (see docs/runtimes.md);
+    Ranges may move by millionths, so that no processor and no C library rounds otherwise than others (see docs/runtimes.md);
     `verify` does the same to a model that was saved before.
 
     Args:

@@ -53,8 +53,8 @@ def export_stateful(qmodel, path, batch_size="auto", input_type=None, output_typ
         ExportError: for another batch size than the model's.
     """
     check_end_types(input_type=input_type, output_type=output_type)
+    settle_halves(trace(qmodel, keep_float=True))
     graph = checked_graph(qmodel)
-    settle_halves(graph)
     (layer, *_) = (node.operation for node in stateful(graph))
     if batch_size not in ("auto", layer.batch_size):
         raise ExportError(
