@@ -193,3 +193,16 @@ def test_a_layer_in_a_loop_that_leaves_float16_is_named():
     model.layers[0].cell.kernel.assign(np.full((4, 4), 1.0))
     with pytest.raises(kq.CalibrationError, match="Layer 'rnn/state.*' computes in float16"):
         kq.quantize(model, "float16", x)
+
+
+def test_arrays_are_cut_into_the_batches_that_a_model_fixes(tmp_path):
+    x = keras.Input(batch_shape=(4, 8, 8, 3))
+    model = keras.Model(x, keras.layers.Conv2D(4, 3)(x))
+    data = images(12, (8, 8, 3))
+    qmodel = kq.quantize(model, "int8", data)
+    kq.export(qmodel, tmp_path / "m.tflite")
+    assert kq.verify(qmodel, tmp_path / "m.tflite", data, verbose=0).equal
+    with pytest.raises(
+        kq.CalibrationError, match="takes batches of 4 samples. Pass a multiple of 4. Received: a batch of 2"
+    ):
+        kq.calibrate(qmodel, data[:6], verbose=0)

@@ -62,11 +62,11 @@ class DynamicConv3D(DynamicConvolution, keras.layers.Conv3D):
     Args: those of `keras.layers.Conv3D`, and `policy`.
     """
 
-    def rounded_product(self, inputs, kernel):
+    def rounded_product(self, inputs, kernel, training=False):
         shape = self.compute_output_shape(inputs.shape)
         depth, *_ = axes(self, inputs.shape[1:-1], shape[1:-1])
         frames = _images(inputs, depth, self.groups)
-        frames = on_own_grids(frames, (-1,) if self.has_grids_of_rows(frames.shape[-1]) else (1, 2, 3))
+        frames = on_own_grids(frames, (-1,) if self.has_grids_of_rows(frames.shape[-1]) else (1, 2, 3), training)
         kernel = ops.transpose(kernel, (1, 2, 0, 3, 4))
         kernel = ops.reshape(kernel, (*kernel.shape[:2], -1, kernel.shape[-1]))
         made = ops.conv(frames, kernel, self.strides[1:], self.padding, self.data_format, self.dilation_rate[1:])
@@ -134,11 +134,11 @@ class DynamicConv3DTranspose(DynamicTransposedConvolution, keras.layers.Conv3DTr
     Args: those of `keras.layers.Conv3DTranspose`, and `policy`.
     """
 
-    def rounded_product(self, inputs, kernel):
+    def rounded_product(self, inputs, kernel, training=False):
         depth, *shape = self.compute_output_shape(inputs.shape)[1:]
         phases = Phases.of(self, -3, inputs.shape[1], depth)
         frames = _images(inputs, phases.axis)
-        frames = on_own_grids(frames, (-1,) if self.has_grids_of_rows(frames.shape[-1]) else (1, 2, 3))
+        frames = on_own_grids(frames, (-1,) if self.has_grids_of_rows(frames.shape[-1]) else (1, 2, 3), training)
         extra = None if self.output_padding is None else tuple(np.broadcast_to(self.output_padding, 3)[1:].tolist())
         geometry = self.strides[1:], self.padding, extra, self.data_format, self.dilation_rate[1:]
         made = ops.conv_transpose(frames, _phase_kernel(phases, kernel), *geometry)
