@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from keras_quant.backend.arrays import clip, compiles_with_xla, constant
 from keras_quant.backend.columns import is_large, sum_over
-from keras_quant.backend.gradient import custom_gradient, in_loop, registered_gradient
+from keras_quant.backend.gradient import custom_gradient, registered_gradient, takes_steps
 
 # Below the first step above zero of any grid.
 SMALLEST = 1e-30
@@ -207,7 +207,7 @@ def _on_levels(x, low, high, bits, narrow):
 
 
 def _passing(x, low, high, bits, narrow):
-    if bits <= 8 and in_loop():
+    if bits <= 8 and takes_steps():
         with registered_gradient("FakeQuantWithMinMaxVars", _PASSING):
             return _on_levels(x, low, high, bits, narrow)
     return custom_gradient(lambda x: (_on_levels(x, low, high, bits, narrow), lambda upstream: upstream))(x)

@@ -17,7 +17,7 @@ def custom_gradient(function):
 
     def call(*args):
         args = [tf.convert_to_tensor(arg) for arg in args]
-        if in_loop():
+        if _in_loop():
             return tf.custom_gradient(function)(*args)
         with record.stop_recording():
             result, gradient = function(*args)
@@ -28,17 +28,27 @@ def custom_gradient(function):
 
 
 def registered_gradient(kind, name):
-    """A context in which operations of a kind have the gradient registered as `name`, in the body of a loop.
+    """A context in which operations of a kind have the gradient registered as `name`, in steps that `unfold` takes.
 
-    This is cheaper than `custom_gradient`, which copies arguments and results there.
+    This is cheaper than `custom_gradient`, which copies arguments and results there. A tape would not look at it.
     """
     if tf.executing_eagerly():
         return contextlib.nullcontext()
     return tf.compat.v1.get_default_graph().gradient_override_map({kind: name})
 
 
-def in_loop():
-    """Whether this is the body of a loop of a graph."""
+def take_steps():
+    """Say that the graph being traced is the body of a loop of `unfold`, which no tape looks into."""
+    if not tf.executing_eagerly():
+        tf.compat.v1.get_default_graph()._keras_quant_takes_steps = True
+
+
+def takes_steps():
+    """Whether it is."""
+    return not tf.executing_eagerly() and getattr(tf.compat.v1.get_default_graph(), "_keras_quant_takes_steps", False)
+
+
+def _in_loop():
     if tf.executing_eagerly():
         return False
     graph = tf.compat.v1.get_default_graph()

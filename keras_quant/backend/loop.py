@@ -5,7 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from keras_quant.backend.arrays import compiles_with_xla, constant
-from keras_quant.backend.gradient import registered_gradient
+from keras_quant.backend.gradient import registered_gradient, take_steps
 from keras_quant.backend.hoisting import hoisting
 
 _ops = tf.raw_ops
@@ -34,6 +34,7 @@ def unfold(step, sequences, states, shapes, length, backwards=False, hoists=Fals
     made = tuple(_empty(shape, length) for shape in shapes)
 
     def body(count, states, given, made):
+        take_steps()
         given, steps = zip(*(_taken(stack, x) for stack, x in zip(given, sequences)))
         with hoisting() if hoists else contextlib.nullcontext():
             outputs, after = step(list(steps), list(states))
