@@ -194,3 +194,15 @@ def test_a_model_without_built_input_is_refused():
         kq.quantize(Subclassed())
     with pytest.raises(kq.QuantizationError, match="no built input"):
         kq.quantize(keras.Sequential([L.Dense(3)]))
+
+
+def test_cells_of_recurrent_layers_are_opened():
+    """Called without a recurrent layer around them, as decoders and message passing have them."""
+
+    def build(x):
+        y, _ = L.GRUCell(6, name="gru")(x, [x])
+        y, _ = L.StackedRNNCells([L.LSTMCell(6, name="lstm")], name="cells")(y, [[x, y]])
+        return y
+
+    names = paths(functional(build, (6,)))
+    assert "gru/matmul" in names and "cells/lstm/matmul" in names and "gru" not in names
