@@ -89,7 +89,9 @@ def one_loop_a_layer(graph):
 
 def _warn_of_shared_cells(graph, loops):
     """Of cells that stand in several recurrent layers, or are called by hand as well: the weights of a loop are its own."""
-    read = [x for node in graph.nodes for x in tree.flatten((node.args, node.kwargs)) if is_expression(x)]
+    own = tuple(f"{loop.whole.path}/" for loop in loops)  # what is computed for all steps at once, in front of a loop
+    nodes = [node for node in graph.nodes if not node.path.startswith(own)]
+    read = [x for node in nodes for x in tree.flatten((node.args, node.kwargs)) if is_expression(x)]
     read = {id(weight.variable) for x in read for weight in weights_in(x)}
     layers, seen = {id(loop.layer): loop for loop in loops}, set()
     for loop in layers.values():

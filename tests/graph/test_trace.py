@@ -7,6 +7,7 @@ import pytest
 import keras_quant as kq
 from keras_quant.graph import trace
 from tests.helpers import functional, images, quantize_and_ship, sequential, shake, ship
+from tests.recurrent_guides import ResidualCell
 
 L = keras.layers
 
@@ -231,6 +232,13 @@ class Feedback(L.Layer):
 def test_a_cell_called_by_hand_and_in_a_layer_warns():
     with pytest.warns(UserWarning, match="'feedback.*/rnn.*' is recurrent, and its cell is called elsewhere"):
         kq.quantize(functional(Feedback(by_hand=True), (20, 5)))
+
+
+def test_what_a_loop_computes_for_all_steps_is_no_call_by_hand():
+    model = functional(L.RNN(ResidualCell(L.GRUCell(6))), (20, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        kq.quantize(model)
 
 
 def test_a_recurrent_layer_called_for_one_step_keeps_its_weights(tmp_path):
