@@ -359,6 +359,21 @@ class ClassToken(L.Layer):
         return tf.concat([token, x], axis=1) + self.places
 
 
+class OfNoKerasVariables(L.Layer):
+    """A matrix and a table that are a `tf.Variable` each, which Keras does not train."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        rng = np.random.default_rng(4)
+        self.matrix = tf.Variable(rng.normal(0, 0.3, (6, 16)).astype("float32"))
+        self.table = tf.Variable(rng.normal(0, 1, (20, 6)).astype("float32"))
+
+    def call(self, x):
+        places = tf.gather(self.table, tf.range(x.shape[1]))
+        chosen = tf.gather(self.table, tf.argmax(x, -1))
+        return tf.matmul(x, self.matrix[::-1], transpose_b=True) + places * tf.cast(self.table.shape[0], x.dtype) + chosen
+
+
 class ChannelAttention(L.Layer):
     """ECA-Net's."""
 

@@ -11,6 +11,7 @@ from keras.src.ops import core, nn, numpy
 from keras.src.ops import math as math_operations
 
 from keras_quant.graph.batch import symbolic_shape, value
+from keras_quant.graph.explain import location
 from keras_quant.graph.expressions import is_expression
 from keras_quant.graph.graph import Value
 from keras_quant.layers.derived import is_variable
@@ -43,15 +44,29 @@ def batch_to_front(graph):
 
     A node that has no such form stays, with what leads to it; its error says so.
     """
-    front, nodes, doubled = {}, [], set()
+    front, nodes, doubled, stuck = {}, [], set(), None
     for node in graph.nodes:
         moved = _moved_rows(node, front) or _moved(node, front)
+        stuck = node if stuck is None and not moved and any(x in front for x in node.inputs) else stuck
         if not moved or any(x.batch_axis != 0 or x in front for x in tree.flatten(node.outputs)):
             nodes.append(node)  # beside its other form, for those that have none
         if moved:
             doubled.add(node)
             nodes.extend(moved)
-    return dataclasses.replace(graph, nodes=_read(nodes, doubled, graph)) if doubled else graph
+    if not doubled:
+        return graph
+    nodes = [_refused(n, stuck) if n in doubled and stuck else n for n in _read(nodes, doubled, graph)]
+    return dataclasses.replace(graph, nodes=nodes)
+
+
+def _refused(node, stuck):
+    """A node with the batch elsewhere than in front, which it has to have for the sake of one that has no other form."""
+    refusal = (
+        f"Operation '{node.path}' moves, cuts or merges the batch, whose size the runtime sets, and '{stuck.path}' "
+        f"({type(stuck.operation).__name__}){location(stuck)} cannot be computed with the batch in front instead. Leave the "
+        "first axis whole and work on the others."
+    )
+    return dataclasses.replace(node, refusal=node.refusal or refusal)
 
 
 def _read(nodes, doubled, graph):
@@ -77,9 +92,10 @@ def _moved(node, front):
     fill = lambda x: front.get(x, x) if isinstance(x, Value) else x
     args, nodes = tree.map_structure(fill, node.args), []
     *first, (operation, *others) = steps
-    for index, (step, *_) in enumerate(first):
+    for index, (step, *given) in enumerate(first):
         path, x = f"{node.path}/{index}", args[0]
-        spec = step.compute_output_spec(keras.KerasTensor(symbolic_shape(x)))
+        args = (x, *given) if given else args
+        spec = step.compute_output_spec(keras.KerasTensor(symbolic_shape(x)), *given)
         nodes.append(dataclasses.replace(node, operation=step, path=path, args=args, outputs=value(spec, path, None)))
         args = (nodes[-1].output,)
     args, outputs = (args[0], *others) if others else args, tree.map_structure(fill, node.outputs)
@@ -231,14 +247,34 @@ def _elementwise(node):
 @_forms(math_operations.SegmentSum)
 def _segment_sum(node):
     """Of constant segments: a product with a matrix of zeros and ones."""
-    x, ids = node.args
+    (x,), members = node.inputs, _members(node)
+    rest = string.ascii_lowercase[: len(x.shape) - 2]
+    return None if members is None else [(numpy.Einsum(f"XY{rest},ZY->XZ{rest}"), np.float32(members))]
+
+
+@_forms(getattr(math_operations, "SegmentMax", None), getattr(math_operations, "SegmentMin", None))
+def _segment_extreme(node):
+    """Of constant segments: over each one's rows, the shorter ones' repeated up to the number of the longest.
+
+    A segment without rows stays: Keras says that it is the lowest number of the type, which no grid has.
+    """
+    (x,), members = node.inputs, _members(node)
+    if members is None or not members.any(axis=1).all():
+        return None
+    count, longest = len(members), members.sum(axis=1).max()
+    rows = np.stack([np.resize(np.flatnonzero(row), longest) for row in members])
+    reduction = numpy.Max if isinstance(node.operation, math_operations.SegmentMax) else numpy.Min
+    apart = (-1, count, int(longest), *_in_front(x).shape[2:])
+    return [(numpy.Take(1), rows.reshape(-1)), (numpy.Reshape(apart),), (reduction(2),)]
+
+
+def _members(node):
+    """For each segment, whether each row is one of it; `None` where that is computed from the input."""
+    _, ids = node.args
     if isinstance(ids, Value):
         return None
-    ids = np.asarray(ids)
-    count = ids.max() + 1 if node.operation.num_segments is None else node.operation.num_segments
-    matrix = np.float32(ids == np.arange(count)[:, None])
-    rest = string.ascii_lowercase[: len(x.shape) - 2]
-    return [(numpy.Einsum(f"XY{rest},ZY->XZ{rest}"), matrix)]
+    ids, count = np.asarray(ids), node.operation.num_segments
+    return ids == np.arange(ids.max() + 1 if count is None else count)[:, None]
 
 
 @_forms(numpy.Matmul)

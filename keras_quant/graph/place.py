@@ -204,7 +204,8 @@ def _step(recurrence, tensors, policy, fallback):
     count_readers(graph)
     on_grids = [annotation(x) is not None for x in tensors]
     on_grids += [not (policy.computes_in_float or real) for real in recurrence.real_states(graph)]
-    inputs = [keras.Input(batch_shape=v.shape, dtype=_dtype(v), name=_dotted(v.name)) for v in graph.inputs]
+    names = _distinct([_dotted(v.name) for v in graph.inputs])
+    inputs = [keras.Input(batch_shape=v.shape, dtype=_dtype(v), name=name) for v, name in zip(graph.inputs, names)]
     own = _policy_argument(policies.Policy("int8", policy.storage)) if policy.storage else {}
     enter = lambda slot, x: StepInput(slot, name=f"{x.name}_in", **own)(x) if on_grids[slot] else x
     placed = _Placed({v: enter(slot, x) for slot, (v, x) in enumerate(zip(graph.inputs, inputs))}, graph.weights)
@@ -214,6 +215,12 @@ def _step(recurrence, tensors, policy, fallback):
     output, *states = tree.flatten(graph.outputs)
     made = [placed.tensors[output] if policy.computes_in_float else placed.integers(output, policy, policy.storage)]
     return QuantizedModel(inputs, made + [placed.tensors[v] for v in states], name=f"{recurrence.name}_step")
+
+
+def _distinct(names):
+    """Names of a step's inputs; outputs of one operation in front of the loop, such as `ops.split`, are numbered."""
+    numbers = [names[:index].count(name) for index, name in enumerate(names)]
+    return [f"{name}.{number}" if names.count(name) > 1 else name for name, number in zip(names, numbers)]
 
 
 def _name_of(node, layers, placed):

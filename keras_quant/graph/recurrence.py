@@ -1,12 +1,14 @@
 """The operation of a node that is a loop over the steps of a sequence."""
 
 import dataclasses
+import warnings
 
 import keras
 from keras import tree
 from keras.src.ops import numpy as knp
 
 from keras_quant import policy as policies
+from keras_quant.graph.expressions import is_expression, weights_in
 from keras_quant.layers.state import StateUpdate
 
 _FLOAT32 = policies.get("float32")
@@ -80,5 +82,25 @@ def one_loop_a_layer(graph):
             loops.append((known, node.policy))
             shared[id(loop)] = known
             shared.update(zip(map(id, loop.hoisted), known.hoisted))
+    _warn_of_shared_cells(graph, [loop for loop, _ in loops])
     nodes = [dataclasses.replace(n, operation=shared.get(id(n.operation), n.operation)) for n in graph.nodes]
     return dataclasses.replace(graph, nodes=nodes)
+
+
+def _warn_of_shared_cells(graph, loops):
+    """Of cells that stand in several recurrent layers, or are called by hand as well: the weights of a loop are its own."""
+    own = tuple(f"{loop.whole.path}/" for loop in loops)  # what is computed for all steps at once, in front of a loop
+    nodes = [node for node in graph.nodes if not node.path.startswith(own)]
+    read = [x for node in nodes for x in tree.flatten((node.args, node.kwargs)) if is_expression(x)]
+    read = {id(weight.variable) for x in read for weight in weights_in(x)}
+    layers, seen = {id(loop.layer): loop for loop in loops}, set()
+    for loop in layers.values():
+        cell = loop.layer.cell
+        if id(cell) in seen or any(id(variable) in read for variable in cell.variables):
+            warnings.warn(
+                f"Layer '{loop.whole.path}' is recurrent, and its cell is called elsewhere, too. Each gets its own weights, "
+                "equal now, which train apart. Call the layer itself, on a sequence of one step: "
+                "`layer(ops.expand_dims(x, 1), initial_state=states)`.",
+                stacklevel=2,
+            )
+        seen.add(id(cell))

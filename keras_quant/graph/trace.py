@@ -366,7 +366,8 @@ def _is_whole(operation, nodes, keep_float):
     odd = [n for n in odd if any(map(is_real, tree.flatten(n.outputs)))]
     of_keras = type(operation).__module__.startswith("keras.") and not operation._layers
     holds_weights = keep_float and any(is_weight(x) for n in odd for x in tree.flatten((n.args, n.kwargs)))
-    return bool(odd) and (holds_weights or (of_keras and not isinstance(operation, keras.layers.Lambda)))
+    unknown = any(not is_expanded(n.operation) for n in odd)  # such as `ops.split` is not, in cells of recurrent layers
+    return holds_weights or (unknown and of_keras and not isinstance(operation, keras.layers.Lambda))
 
 
 def _training_flag(operation, kwargs, outer):

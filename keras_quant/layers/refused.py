@@ -48,13 +48,17 @@ refuses_operations(
     "numpy.Histogram",
     "numpy.Nonzero",
     "numpy.Unique",
-    "math.SegmentMax",
-    "math.SegmentMin",
     "math.SegmentProd",
-    "math.SegmentSum",
     "core.Scatter",
     "core.ScatterUpdate",
     "core.SliceUpdate",
+)
+refuses_operations(
+    "It joins the samples of a batch, which the runtime takes one by one, or segments that are computed. Move the axis of "
+    "the segments in front of the batch and back, with `ops.transpose`, and make their ids constants.",
+    "math.SegmentMax",
+    "math.SegmentMin",
+    "math.SegmentSum",
 )
 refuses_operations(
     "It mixes the samples of a batch, which the runtime takes one by one. Work on the other axes, or use `ops.matmul`, "

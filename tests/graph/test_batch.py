@@ -7,7 +7,7 @@ import pytest
 import keras_quant as kq
 from keras_quant.graph import trace
 from keras_quant.graph.repeated import is_repeated, repeating_views
-from tests.helpers import assert_near_float, few, functional, images, shake, ship
+from tests.helpers import assert_near_float, few, functional, images, quantize_and_ship, shake, ship
 
 L, ops = keras.layers, keras.ops
 
@@ -195,8 +195,12 @@ def test_a_constant_that_differs_between_samples_is_refused():
 
 
 def test_a_batch_that_stays_behind_is_refused():
-    with pytest.raises(kq.UnsupportedLayerError, match=r"moves, cuts or merges the batch.*order of axes \(1, 0, 2\)"):
+    with pytest.raises(
+        kq.UnsupportedLayerError, match=r"'transpose\w*' moves, cuts or merges .*'conv1d\w*' \(Conv1D\) cannot"
+    ):
         kq.quantize(functional(lambda x: L.Conv1D(3, 2)(ops.transpose(x, (1, 0, 2))), (5, 6)))
+    with pytest.raises(kq.UnsupportedLayerError, match=r"moves, cuts or merges the batch.*order of axes \(1, 0, 2\)"):
+        kq.quantize(functional(lambda x: ops.transpose(x, (1, 0, 2)), (5, 6)))
 
 
 class RepeatedPositions(L.Layer):
@@ -237,6 +241,24 @@ def test_what_depends_on_the_other_samples_is_computed_of_all():
         made = [ops.cumsum(ones, axis=0), ops.softmax(ones, axis=0), ops.less(table, 10007), ops.maximum(table, 10007)]
         assert ops.sum(ones) == 10007 and np.sum(ones) == 10007
     assert [float(y[-1, 0]) for y in made] == [10007, pytest.approx(1 / 10007), True, 10007]
+
+
+def segments(function, ids, count):
+    return functional(
+        lambda x: ops.transpose(function(ops.transpose(L.Dense(6)(x), (1, 0, 2)), np.int32(ids), count), (1, 0, 2)), (4, 6)
+    )
+
+
+@pytest.mark.parametrize("name", few(["segment_max", "segment_min"], "segment_max"))
+def test_extremes_of_constant_segments_ship(name, tmp_path):
+    if not hasattr(ops, name):
+        pytest.skip("new in Keras")
+    quantize_and_ship(segments(getattr(ops, name), [2, 0, 0, 1], 3), tmp_path)
+
+
+def test_segments_of_no_rows_are_refused_by_name():
+    with pytest.raises(kq.UnsupportedLayerError, match=r"moves, cuts or merges .*'segment_max\w*' \(SegmentMax\) .*cannot"):
+        kq.quantize(segments(ops.segment_max, [2, 0, 0, 0], 3))
 
 
 def test_rows_that_mix_samples_are_refused():

@@ -69,6 +69,7 @@ MODELS = {
     "super resolution": super_resolution,
     "random fourier features": lambda: sequential(L.Dense(8), own.RandomFourier(), L.Dense(3), shape=(12,)),
     "weights": lambda: sequential(own.Project(8), own.Project(5, "across"), L.Dense(3), shape=(9, 16)),
+    "no Keras variables": lambda: sequential(own.OfNoKerasVariables(), L.Dense(3), shape=(9, 16)),
     "channel attention": lambda: sequential(L.Conv2D(8, 3), own.ChannelAttention(), L.GlobalAveragePooling2D()),
     "a Keras layer's subclass": lambda: sequential(own.RectifiedDense(8), L.Dense(3), shape=(9, 16)),
     "a tf.function": lambda: sequential(own.Compiled(), L.Conv2D(3, 3)),

@@ -1,10 +1,13 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
 
 import keras_quant as kq
 from keras_quant.graph import trace
-from tests.helpers import functional, images, quantize_and_ship, sequential, shake
+from tests.helpers import functional, images, quantize_and_ship, sequential, shake, ship
+from tests.recurrent_guides import ResidualCell
 
 L = keras.layers
 
@@ -194,3 +197,54 @@ def test_a_model_without_built_input_is_refused():
         kq.quantize(Subclassed())
     with pytest.raises(kq.QuantizationError, match="no built input"):
         kq.quantize(keras.Sequential([L.Dense(3)]))
+
+
+def test_cells_of_recurrent_layers_are_opened():
+    """Called without a recurrent layer around them, as decoders and message passing have them."""
+
+    def build(x):
+        y, _ = L.GRUCell(6, name="gru")(x, [x])
+        y, _ = L.StackedRNNCells([L.LSTMCell(6, name="lstm")], name="cells")(y, [[x, y]])
+        return y
+
+    names = paths(functional(build, (6,)))
+    assert "gru/matmul" in names and "cells/lstm/matmul" in names and "gru" not in names
+
+
+class Feedback(L.Layer):
+    """Steps behind a sequence, by a recurrent layer's cell or by the layer itself."""
+
+    def __init__(self, by_hand, **kwargs):
+        super().__init__(**kwargs)
+        self.by_hand, self.rnn, self.dense = by_hand, L.RNN(L.LSTMCell(6), return_state=True), L.Dense(5)
+
+    def call(self, x):
+        y, *states = self.rnn(x)
+        for _ in range(2):
+            x = self.dense(y)
+            if self.by_hand:
+                y, states = self.rnn.cell(x, states)
+            else:
+                y, *states = self.rnn(keras.ops.expand_dims(x, 1), initial_state=states)
+        return self.dense(y)
+
+
+def test_a_cell_called_by_hand_and_in_a_layer_warns():
+    with pytest.warns(UserWarning, match="'feedback.*/rnn.*' is recurrent, and its cell is called elsewhere"):
+        kq.quantize(functional(Feedback(by_hand=True), (20, 5)))
+
+
+def test_what_a_loop_computes_for_all_steps_is_no_call_by_hand():
+    model = functional(L.RNN(ResidualCell(L.GRUCell(6))), (20, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        kq.quantize(model)
+
+
+def test_a_recurrent_layer_called_for_one_step_keeps_its_weights(tmp_path):
+    model = functional(Feedback(by_hand=False), (20, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        qmodel = kq.quantize(shake(model), "int8", x := images(16, (20, 5)))
+    assert sum(w.shape.num_elements() for w in qmodel.trainable_weights) == model.count_params()
+    ship(qmodel, tmp_path, x)

@@ -132,12 +132,13 @@ class Reader:
         if not operands:
             return self._source(operation)
         if operation.type == "ReadVariableOp":
-            return operands
+            return [_read_variable(x, operation) for x in operands]
         operator = Operator(operation, self._open)
         if not any(map(is_symbolic, operands)) and not step.is_group:
             return self._folded(operator, operands)
         if step.rule is None:
             self._refuse_unknown(operator)
+        operands = [_read_variable(x, operation) for x in operands]
         operands = [self._for_each_sample(value, x) for value, x in zip(operands, step.inputs)]
         try:
             results = step.rule(operator, *operands)
@@ -201,6 +202,12 @@ class Reader:
         hint = next((hint for names, hint in _HINTS.items() if operator.type.startswith(names)), "")
         why = f"has no function of the same meaning in `keras.ops`{hint}."
         operator.refuse(why, runs_in_float=not operator.type.startswith(_NOT_ON_DEVICES))
+
+
+def _read_variable(x, operation):
+    """The values of a `tf.Variable`, by its handle: it is a constant, as no weight of Keras's and left alone by `fit`."""
+    is_handle = tf.is_tensor(x) and x.dtype == tf.resource
+    return np.asarray(tf.raw_ops.ReadVariableOp(resource=x, dtype=operation.get_attr("dtype"))) if is_handle else x
 
 
 def _gives_back(operator, operands):

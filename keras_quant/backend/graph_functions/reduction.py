@@ -21,9 +21,13 @@ for _type, _name in _REDUCTIONS.items():
     reads(_type)(_reduce_as(getattr(ops, _name)))
 
 
-@reads("UnsortedSegmentSum")
-def _segment_sum(operator, x, ids, count):
-    return ops.segment_sum(x, ids, operator.integer(count, "a number of segments"))
+def _segments_as(function):
+    return lambda operator, x, ids, count: function(x, ids, operator.integer(count, "a number of segments"))
+
+
+for _name in ("sum", "max", "min"):
+    if hasattr(ops, f"segment_{_name}"):  # the last is new in Keras
+        reads(f"UnsortedSegment{_name.title()}")(_segments_as(getattr(ops, f"segment_{_name}")))
 
 
 @reads("ArgMax")
