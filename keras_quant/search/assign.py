@@ -201,8 +201,9 @@ class Search:
         self._tried_and_uniform()
         if not self._sped:
             self._sped, choice = True, self._points.settled(self.options)
-            self._points.of(choice, "time")
-            if self._points.measured:
+            if choice is not None:
+                self._points.of(choice, "time")
+            if choice is not None and self._points.measured:
                 self._speed_up(choice)
                 self._points.run_off()
         return min(self._points, key=lambda point: point.milliseconds)
@@ -215,9 +216,11 @@ class Search:
         point, own = self._points.of(choice, "time"), lambda choice: {unit: [choice[unit]] for unit in self.units}
         changed = lambda choice, move: self._points.settled(own(choice) | move)
         moves = changes_of_kinds(choice, self.options | self._points.between)
-        for move in sorted(moves, key=lambda move: self._times.total(changed(choice, move)))[:KINDS]:
+        # The solver may have run out of its time.
+        estimate = lambda other: math.inf if other is None else self._times.total(other)
+        for move in sorted(moves, key=lambda move: estimate(changed(choice, move)))[:KINDS]:
             other = changed(choice, move)
-            if self._points.of(other, "time").milliseconds < GAIN * point.milliseconds:
+            if other is not None and self._points.of(other, "time").milliseconds < GAIN * point.milliseconds:
                 choice, point = other, self._points.of(other, "time")
 
     def _tried_and_uniform(self):

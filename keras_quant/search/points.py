@@ -79,7 +79,10 @@ class Points:
         return own | {unit: other if other in takes else takes[0] for unit, takes in self.between.items()}
 
     def settled(self, options):
-        """The choice among options that takes the least time by estimates, with the layers without kernel."""
+        """The choice among options that takes the least time by estimates, with the layers without kernel.
+
+        `None` where the solver found none in its time.
+        """
         return choose(self.between | options, self.times, [], self.times.seams)
 
     @functools.cached_property
