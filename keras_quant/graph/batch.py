@@ -210,8 +210,11 @@ def _number(x):
 def _time_distributed(layer, inputs, training=None, mask=None):
     """`keras.layers.TimeDistributed`: the steps in the batch, since the layer inside sees each on its own."""
     ops = keras.ops
+    merged = lambda x: ops.reshape(x, (-1, *x.shape[2:]))
     kwargs = {"training": training} if layer.layer._call_has_training_arg else {}
-    outputs = layer.layer(ops.reshape(inputs, (-1, *inputs.shape[2:])), **kwargs)
+    if mask is not None and layer.layer._call_has_mask_arg:
+        kwargs["mask"] = merged(mask)
+    outputs = layer.layer(merged(inputs), **kwargs)
     return tree.map_structure(lambda y: ops.reshape(y, (-1, inputs.shape[1], *y.shape[1:])), outputs)
 
 

@@ -34,6 +34,10 @@ class Masks:
                     symbols[mask] = keras.Input(batch_shape=symbolic_shape(mask), dtype=mask.dtype, name="mask")
                 set_keras_mask(symbols[value], symbols[mask])
 
+    def give(self, values, masks):
+        """Give values the masks that a model is called with; as in Keras they keep them, for those who read them later."""
+        self.of.update((x, mask) for x, mask in zip(values, tree.flatten(masks)) if isinstance(mask, Value))
+
     def arguments(self, layer, args, kwargs):
         """The keyword arguments with the masks that Keras passes by itself: `mask`, or `<argument>_mask`."""
         if not takes_masks(layer):

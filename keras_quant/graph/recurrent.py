@@ -75,6 +75,12 @@ def _arguments(node):
 
 def _column(node, mask):
     """A mask `(batch, length)` as `(batch, length, 1)`."""
+    if len(mask.shape) != 2:
+        raise UnsupportedLayerError(
+            f"Layer '{node.path}' ({type(node.operation).__name__}){location(node)} takes a mask with one entry a step, "
+            f"`(batch, {node.inputs[0].shape[1]})`. Call it with one, such as `mask=keras.ops.any(mask, axis=-1)`. "
+            f"Received: shape {('batch', *mask.shape[1:])}"
+        )
     path = f"{node.path}/mask"
     return Node(knp.ExpandDims(-1), path, (mask,), {}, Value((*mask.shape, 1), mask.dtype, path, rows=mask.rows))
 

@@ -281,6 +281,7 @@ class _Tracer:
         functional = _as_functional(operation)
         if functional is not None:
             values = _flat_inputs(functional, args[0] if args else kwargs["inputs"])
+            self.masks.give(values, kwargs.get("mask"))
             return self._follow(functional.inputs, functional._outputs_struct, values, prefix, training)
         # A value may be there twice: a tensor joined with itself.
         symbols = {x: _symbol(x) for x in tree.flatten((args, kwargs)) if isinstance(x, Value)}

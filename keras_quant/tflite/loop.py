@@ -47,13 +47,16 @@ class _Form:
         layer: `Loop`.
         sequences, first: `Tensor`s that the loop reads, and of first states.
         outputs: list of `Output`: of all steps or the last one, and of the last states if the layer returns them.
+
+    Attributes:
+        batch: the first dimension of states: of all samples, and all rows of each.
     """
 
     def __init__(self, lowering, layer, sequences, first, outputs):
         self.lowering, self.layer, self.outputs = lowering, layer, outputs
         self.sequences, self.length = sequences, sequences[0].shape[1]
         self.graph, self.path = layer.traced.graph, lowering.path
-        self.rows = outputs[0].rows
+        self.batch = lowering.writer.batch_size * outputs[0].rows
         self.first = [self._first_state(index, x) for index, x in enumerate(first or [None] * layer.states)]
 
     def named(self, name):
@@ -63,7 +66,7 @@ class _Form:
     def _first_state(self, index, given):
         value = self.graph.inputs[self.layer.sequences + index]
         entrance, update = self.layer.entrances.get(self.layer.sequences + index), self.layer.update_of(index)
-        shape = (self.lowering.writer.batch_size * self.rows, *value.shape[1:])
+        shape = (self.batch, *value.shape[1:])
         if given is None:
             return self._zeros(f"state_{index}", shape, None if entrance is None else entrance.grid.params().stored)
         if entrance is not None or self.layer.is_continued:
@@ -84,10 +87,11 @@ class _Form:
     def step(self, lowering, inputs):
         """Write the operators of one step; returns what it gives: the output, and the states."""
         lowering.tensors = dict(zip(self.graph.inputs, inputs))
-        lowering.moved, outside = {}, lowering.path_of
+        lowering.moved, outside = {}, (lowering.path_of, lowering.writer.batch_size)
         lowering.path_of = lambda path: inner_path(self.path, path, self.layer.name)
+        lowering.writer.batch_size = self.batch  # the step's graph knows nothing of rows
         lower_nodes(lowering, self.graph.nodes)
-        lowering.path_of = outside
+        lowering.path_of, lowering.writer.batch_size = outside
         return [lowering.tensors[v] for v in tree.flatten(self.graph.outputs)]
 
     def cut(self, lowering, x, place, name, shape):
@@ -170,15 +174,15 @@ class _While(_Form):
     def _room(self, rounds, steps):
         """What outputs are written into."""
         output = self.outputs[0]
-        size = steps * self.lowering.writer.batch_size * self.rows * math.prod(output.shape[1:])
+        size = steps * self.batch * math.prod(output.shape[1:])
         return self._zeros("room", (rounds, size), output.params)
 
     def _room_for_last(self):
         output = self.outputs[0]
-        return self._zeros("room", (self.lowering.writer.batch_size * self.rows, *output.shape), output.params)
+        return self._zeros("room", (self.batch, *output.shape), output.params)
 
     def _test(self, enter, rounds):
-        lowering = Lowering(self.lowering.writer.batch_size)
+        lowering = Lowering(self.batch)
         carried = enter(lowering.writer)
         y = Tensor(*lowering.writer._tensor("goes_on", (1,), TensorType.BOOL, 0, None, None), (1,), kind=TensorType.BOOL)
         most = lowering.writer.constant("rounds", np.int32([rounds]))
@@ -186,7 +190,7 @@ class _While(_Form):
         return lowering.writer, carried, [y]
 
     def _body(self, enter, steps, count):
-        lowering = Lowering(self.lowering.writer.batch_size)
+        lowering = Lowering(self.batch)
         lowering.writer.shares_weights = True
         carried = enter(lowering.writer)
         at, buffers, states = carried[0], carried[1 : 1 + count], carried[1 + count : 1 + count + self.layer.states]
@@ -247,8 +251,7 @@ class _While(_Form):
 
     def _all(self, room):
         """The outputs of all steps, `(batch, length, ...)`."""
-        output, lowering = self.outputs[0], self.lowering
-        batch = lowering.writer.batch_size * self.rows
+        output, lowering, batch = self.outputs[0], self.lowering, self.batch
         y = reshaped(lowering, room, f"{self.path}/all", (self.length, batch, *output.shape[1:]))
         if batch > 1:
             return swapped(lowering, y, self.path)

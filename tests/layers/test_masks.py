@@ -72,6 +72,27 @@ def test_keras_masks_reach_the_layers_that_they_reach_in_the_float_model(name, t
     assert (tmp_path / "loaded.tflite").read_bytes() == (tmp_path / "model.tflite").read_bytes()
 
 
+def of_numbers(call):
+    """Two inputs, numbers and a mask for them, and a model inside."""
+    x, mask, inside = keras.Input((STEPS, 4)), keras.Input((STEPS,), dtype="bool"), keras.Input((STEPS, 4))
+    model = keras.Model(inside, L.GlobalAveragePooling1D()(L.Dense(6)(inside)))
+    return shake(keras.Model([x, mask], call(model, x, mask)))
+
+
+CALLS = {
+    "alone": lambda model, x, mask: model(x, mask=mask),
+    "first": lambda model, x, mask: model(x, mask=mask) + model(x),  # Keras leaves the mask on `x`
+    "second": lambda model, x, mask: model(x) + model(x, mask=mask),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_model_is_called_with_a_mask(name):
+    rng = np.random.default_rng(0)
+    model, x = of_numbers(CALLS[name]), [rng.standard_normal((8, STEPS, 4)).astype("float32"), words(8) > 0]
+    np.testing.assert_allclose(kq.quantize(model, "float32", x).predict(x), model.predict(x), atol=1e-6)
+
+
 def test_losses_leave_out_what_the_float_models_leave_out(tmp_path):
     model, x = shake(of_words(lambda x: L.Dense(5)(x))), words()
     labels = np.random.default_rng(1).normal(size=(24, STEPS, 5)).astype("float32")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_quant as kq
-from tests.helpers import few, functional, sequential, shake, ship, signal_to_noise
+from tests.helpers import few, functional, sequential, shake, ship, signal_to_noise, slow
 
 L, ops = keras.layers, keras.ops
 SHORT, LONG = 7, 22
@@ -257,16 +257,66 @@ def test_batches(batch_size, length, tmp_path):
     ship(kq.quantize(model, "int8", x), tmp_path, x, batch_size=batch_size)
 
 
-@pytest.mark.parametrize("where", ["around", "inside"])
-def test_time_distributed(where, tmp_path):
-    if where == "around":
-        model = functional(lambda x: L.TimeDistributed(L.LSTM(6))(x), (3, LONG, 5))
-    else:
-        model = functional(
-            lambda x: L.GRU(6)(L.TimeDistributed(L.Flatten())(L.TimeDistributed(L.Conv2D(2, 3))(x))), (SHORT, 6, 6, 1)
-        )
-    x = np.random.default_rng(0).standard_normal((8, *model.input_shape[1:])).astype("float32")
-    ship(kq.quantize(shake(model), "int8", x), tmp_path, x)
+DISTRIBUTED = {
+    "around": lambda x: L.TimeDistributed(L.LSTM(6))(x),
+    "sequences": lambda x: L.TimeDistributed(L.GRU(6, return_sequences=True))(x),
+    "sequences_both_ways": lambda x: L.TimeDistributed(L.Bidirectional(L.LSTM(4, return_sequences=True)))(x),
+    "short_sequences": lambda x: L.TimeDistributed(L.GRU(6, return_sequences=True))(x[:, :, :SHORT]),
+    "model": lambda x: L.TimeDistributed(sequential(L.GRU(4, return_sequences=True), L.LSTM(4), shape=(LONG, 5)))(x),
+    "around_again": lambda x: L.GRU(4)(L.TimeDistributed(L.GRU(6))(x)),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, slow(2)])
+@pytest.mark.parametrize("name", few(DISTRIBUTED, "sequences", "short_sequences"))
+def test_time_distributed(name, batch_size, tmp_path):
+    """Sequences in the batch, several rows a sample."""
+    model = shake(functional(DISTRIBUTED[name], (3, LONG, 5)))
+    x = np.random.default_rng(0).standard_normal((8, 3, LONG, 5)).astype("float32")
+    qmodel = kq.quantize(model, "int8", x)
+    ship(qmodel, tmp_path, x, batch_size=batch_size)
+    assert signal_to_noise(model(x, training=False), qmodel(x, training=False)) >= 20
+
+
+def test_steps_of_images(tmp_path):
+    layers = L.TimeDistributed(L.Conv2D(2, 3)), L.TimeDistributed(L.Flatten()), L.GRU(6)
+    x = np.random.default_rng(0).standard_normal((8, SHORT, 6, 6, 1)).astype("float32")
+    ship(kq.quantize(shake(sequential(*layers, shape=x.shape[1:])), "int8", x), tmp_path, x)
+
+
+def texts(count=8, sentences=3):
+    """Ids of words in sentences, with zeros behind each one's end."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(1, 30, (count, sentences, LONG)).astype("int32")
+    return ids * (np.arange(LONG) < rng.integers(2, LONG, (count, sentences, 1)))
+
+
+def of_texts(layer, behind=lambda x, here: x):
+    x = keras.Input((3, LONG), dtype="int32")
+    y = L.TimeDistributed(layer)(L.Embedding(30, 8, "normal", mask_zero=True)(x))
+    return shake(keras.Model(x, behind(y, ops.not_equal(x, 0))))
+
+
+MASKED_APART = {
+    "last": lambda: of_texts(L.GRU(6)),
+    "sequences_both_ways": lambda: of_texts(L.Bidirectional(L.LSTM(4, return_sequences=True))),
+    "model": lambda: of_texts(sequential(L.GRU(4, return_sequences=True), L.LSTM(4), shape=(LONG, 8))),
+    "sentences": lambda: of_texts(L.GRU(6), lambda x, here: L.LSTM(4)(x, mask=ops.any(here, axis=-1))),
+}
+
+
+@pytest.mark.parametrize("name", few(MASKED_APART, "last", "model"))
+def test_time_distributed_with_a_mask_for_each_part(name, tmp_path):
+    model, x = MASKED_APART[name](), texts()
+    qmodel = kq.quantize(model, "int8", x)
+    ship(qmodel, tmp_path, x)
+    assert signal_to_noise(model.predict(x, verbose=0), qmodel.predict(x, verbose=0)) >= 25
+
+
+def test_a_mask_of_parts_of_steps_is_refused():
+    model = of_texts(L.GRU(6), lambda x, _: L.LSTM(4, name="sentences")(x))
+    with pytest.raises(kq.UnsupportedLayerError, match=r"'sentences' .* one entry a step, `\(batch, 3\)`.*'batch', 3, 22"):
+        kq.quantize(model)
 
 
 def test_ids_with_a_mask(tmp_path):
